@@ -1,0 +1,9 @@
+//! The pure middle of Murmur: identifiers, slugs, limits, tokens, error reasons, retry schedules and the outbox machine.
+//!
+//! Nothing here does IO, awaits, reads a clock or draws randomness. Time and randomness come in as arguments, so that every
+//! decision can be tested as a function.
+
+pub mod code;
+pub mod id;
+pub mod limits;
+pub mod tier;

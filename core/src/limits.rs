@@ -1,0 +1,93 @@
+//! Every limit of the protocol and its default policy, in one place (PROTOCOL §8).
+//!
+//! Sizes are bytes, times milliseconds unless the name says otherwise.
+
+/// Largest inline message body. Longer ones are refused at the sender, never cut.
+pub const BODY_BYTES_MAX: usize = 196_608;
+/// Largest encoded envelope.
+pub const ENVELOPE_BYTES_MAX: usize = 320 * 1024;
+/// Largest broker message, checked before anything is decoded.
+pub const BROKER_MESSAGE_BYTES_MAX: usize = 384 * 1024;
+/// Recipients of one envelope.
+pub const RECIPIENTS_MAX: usize = 256;
+/// Certificates in a chain, leaf and root included.
+pub const CHAIN_DEPTH_MAX: usize = 4;
+/// Seal attempts after the first one.
+pub const SEAL_ATTEMPT_MAX: u32 = 3;
+/// Attributes of an inner message.
+pub const ATTRS_MAX: usize = 16;
+/// Length of an attribute's key.
+pub const ATTR_KEY_BYTES_MAX: usize = 64;
+/// Length of an attribute's value.
+pub const ATTR_VALUE_BYTES_MAX: usize = 256;
+/// Length of a content type.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 128;
+/// Items of one acknowledgement frame.
+pub const ACK_ITEMS_MAX: usize = 64;
+/// Stream credits of one acknowledgement frame.
+pub const ACK_CREDITS_MAX: usize = 16;
+
+/// Shortest time to live of a message, in seconds.
+pub const TTL_SECONDS_MIN: u32 = 1;
+/// Time to live when the sender names none, in seconds.
+pub const TTL_SECONDS_DEFAULT: u32 = 24 * 3600;
+/// Longest time to live, in seconds.
+pub const TTL_SECONDS_MAX: u32 = 7 * 24 * 3600;
+/// How far two clocks may differ.
+pub const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
+/// Oldest `created_at` a receiver accepts.
+pub const MESSAGE_AGE_MS_MAX: u64 = 8 * 24 * 3600 * 1000;
+/// How long a deduplication row is kept: longer than any acceptable message lives.
+pub const DEDUP_RETENTION_MS: u64 = 9 * 24 * 3600 * 1000;
+
+/// A prekey is replaced after this time (give or take [`PREKEY_ROTATE_JITTER_MS`]).
+pub const PREKEY_ROTATE_MS: u64 = 24 * 3600 * 1000;
+/// Spread of the rotation time.
+pub const PREKEY_ROTATE_JITTER_MS: u64 = 2 * 3600 * 1000;
+/// A prekey older than this is stale: still usable, but the delivery is flagged.
+pub const PREKEY_FRESH_MS: u64 = 48 * 3600 * 1000;
+/// A prekey older than this is refused.
+pub const PREKEY_LIFE_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Life of an agent certificate.
+pub const AGENT_CERT_LIFE_MS: u64 = 7 * 24 * 3600 * 1000;
+/// Life of a node certificate.
+pub const NODE_CERT_LIFE_MS: u64 = 90 * 24 * 3600 * 1000;
+/// Life of a root certificate.
+pub const ROOT_CERT_LIFE_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+
+/// A node session sends a heartbeat this often.
+pub const HEARTBEAT_MS: u64 = 15_000;
+/// A silent node session keeps its lease this long.
+pub const LEASE_MS: u64 = 45_000;
+/// Broker credentials live this long; they are renewed at two thirds.
+pub const BROKER_JWT_LIFE_MS: u64 = 24 * 3600 * 1000;
+/// An invite lives this long unless it says otherwise.
+pub const INVITE_LIFE_MS_DEFAULT: u64 = 24 * 3600 * 1000;
+/// Longest life of an invite.
+pub const INVITE_LIFE_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+
+/// A request waits this long unless it says otherwise.
+pub const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 5 * 60 * 1000;
+/// Open requests between one pair of agents.
+pub const REQUESTS_OPEN_PER_PAIR_MAX: usize = 16;
+/// Unread messages an inbox holds before it refuses more.
+pub const INBOX_UNREAD_MAX: u64 = 10_000;
+/// Messages per minute between one pair of agents: the loop breaker.
+pub const PAIR_RATE_PER_MINUTE_DEFAULT: u32 = 60;
+/// Burst of the pair rate.
+pub const PAIR_BURST_DEFAULT: u32 = 30;
+
+/// Longest slug.
+pub const SLUG_BYTES_MAX: usize = 512;
+/// Longest slug segment.
+pub const SLUG_SEGMENT_BYTES_MAX: usize = 63;
+/// Segments of a path after the account.
+pub const SLUG_SEGMENTS_MAX: usize = 8;
+/// Longest account name.
+pub const ACCOUNT_BYTES_MAX: usize = 39;
+/// Longest Unix socket path that the kernel takes.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Items of one page when the caller names no size.
+pub const PAGE_SIZE_DEFAULT: u32 = 50;
+/// Items of one page at most.
+pub const PAGE_SIZE_MAX: u32 = 1000;
