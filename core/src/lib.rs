@@ -6,4 +6,5 @@
 pub mod code;
 pub mod id;
 pub mod limits;
+pub mod subject;
 pub mod tier;
