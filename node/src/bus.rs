@@ -1,0 +1,1 @@
+//! The bus room of the node.

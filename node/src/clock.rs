@@ -1,0 +1,1 @@
+//! The clock room of the node.

@@ -1,0 +1,1 @@
+//! The directory room of the node.

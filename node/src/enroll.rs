@@ -1,0 +1,1 @@
+//! The enroll room of the node.

@@ -1,0 +1,1 @@
+//! The rpc room of the node.

@@ -1,0 +1,1 @@
+//! The session room of the node.
