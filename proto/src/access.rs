@@ -21,8 +21,10 @@ mod tests {
 
     #[test]
     fn every_rpc_states_its_scope() {
-        let missing: Vec<_> =
-            scopes().filter(|(_, scope)| matches!(scope, None | Some(Scope::Unspecified))).map(|(path, _)| path).collect();
+        let missing: Vec<_> = scopes()
+            .filter(|(_, scope)| matches!(scope, None | Some(Scope::Unspecified)))
+            .map(|(path, _)| path)
+            .collect();
         assert!(missing.is_empty(), "RPCs without `option (scope)`: {missing:?}");
         assert!(scopes().count() > 10, "the table is empty: the build script no longer finds the services");
     }

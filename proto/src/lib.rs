@@ -6,6 +6,8 @@
 //! - [`client`] connects to a node's socket or to the control plane.
 
 pub mod access;
+pub mod client;
+pub mod status;
 
 /// The control plane's services.
 #[allow(
@@ -27,14 +29,14 @@ pub mod node {
     /// Version 1.
     #[allow(
         missing_docs,
-    unused_qualifications,
-    unreachable_pub,
-    clippy::all,
-    clippy::large_futures,
-    clippy::needless_pass_by_value,
-    clippy::semicolon_if_nothing_returned,
-    reason = "generated; the proto files are the documentation"
-)]
+        unused_qualifications,
+        unreachable_pub,
+        clippy::all,
+        clippy::large_futures,
+        clippy::needless_pass_by_value,
+        clippy::semicolon_if_nothing_returned,
+        reason = "generated; the proto files are the documentation"
+    )]
     pub mod v1 {
         tonic::include_proto!("murmur.node.v1");
     }

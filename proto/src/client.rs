@@ -1,0 +1,258 @@
+//! Connecting: to a node over its Unix socket, to the control plane over TCP, with the headers that every call carries.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use murmur_proto::client::{Headers, NodeClient, connect_socket};
+//! let channel = connect_socket(std::path::Path::new("/run/user/1000/murmur/node.sock")).await?;
+//! let mut node = NodeClient::new(channel, Headers::new());
+//! let version = node.host.get_version(murmur_proto::node::v1::GetVersionRequest {}).await?.into_inner();
+//! println!("node {}", version.node_version);
+//! # Ok(()) }
+//! ```
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use murmur_core::limits::SOCKET_PATH_BYTES_MAX;
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataMap, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+use crate::{
+    PROTOCOL,
+    node::v1::{
+        host_service_client::HostServiceClient, message_service_client::MessageServiceClient,
+        session_service_client::SessionServiceClient,
+    },
+    v1::{
+        auth_service_client::AuthServiceClient, directory_service_client::DirectoryServiceClient,
+        node_service_client::NodeServiceClient,
+    },
+};
+
+/// Metadata key under which both ends state [`PROTOCOL`]; a difference is refused as `VERSION_SKEW`.
+pub const PROTOCOL_HEADER: &str = "murmur-protocol";
+
+/// Largest message of an RPC, both ways.
+pub const RPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A channel whose calls carry [`Headers`].
+pub type Intercepted = InterceptedService<Channel, Headers>;
+
+/// Why no connection could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The kernel takes no longer path.
+    #[error("socket path `{}` is {length} bytes; at most {SOCKET_PATH_BYTES_MAX} are possible", path.display())]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// No node listens there.
+    #[error("no node answers on `{}`", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What the transport said.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The URL cannot be used.
+    #[error("`{url}` is no http:// or https:// address of a control plane")]
+    Url {
+        /// The URL.
+        url: String,
+        /// What the transport said.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// No control plane answers there.
+    #[error("no control plane answers at `{url}`")]
+    Server {
+        /// The URL.
+        url: String,
+        /// What the transport said.
+        #[source]
+        source: tonic::transport::Error,
+    },
+}
+
+/// Connects to a node's socket now.
+///
+/// # Errors
+/// [`ConnectError`] when nobody listens or the path is too long.
+pub async fn connect_socket(path: &Path) -> Result<Channel, ConnectError> {
+    let endpoint = socket_endpoint(path)?;
+    endpoint.connect().await.map_err(|source| ConnectError::Socket { path: path.to_owned(), source })
+}
+
+/// A channel to a node's socket that connects with its first call, and again after the node was away.
+///
+/// # Errors
+/// [`ConnectError`] when the path is too long.
+pub fn socket_channel(path: &Path) -> Result<Channel, ConnectError> {
+    Ok(socket_endpoint(path)?.connect_lazy())
+}
+
+fn socket_endpoint(path: &Path) -> Result<Endpoint, ConnectError> {
+    let length = path.as_os_str().len();
+    if length > SOCKET_PATH_BYTES_MAX {
+        return Err(ConnectError::PathTooLong { path: path.to_owned(), length });
+    }
+    Endpoint::from_shared(format!("unix://{}", path.display()))
+        .map(|endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT))
+        .map_err(|source| ConnectError::Socket { path: path.to_owned(), source })
+}
+
+/// Connects to a control plane now.
+///
+/// `ca_pem` replaces the system's roots for an `https://` address.
+///
+/// # Errors
+/// [`ConnectError`] when the URL is no address or nobody answers.
+pub async fn connect_server(url: &str, ca_pem: Option<&str>) -> Result<Channel, ConnectError> {
+    let endpoint = server_endpoint(url, ca_pem)?;
+    endpoint.connect().await.map_err(|source| ConnectError::Server { url: url.to_owned(), source })
+}
+
+/// A channel to a control plane that connects with its first call, and again after it was away.
+///
+/// # Errors
+/// [`ConnectError`] when the URL is no address.
+pub fn server_channel(url: &str, ca_pem: Option<&str>) -> Result<Channel, ConnectError> {
+    Ok(server_endpoint(url, ca_pem)?.connect_lazy())
+}
+
+fn server_endpoint(url: &str, ca_pem: Option<&str>) -> Result<Endpoint, ConnectError> {
+    let refused = |source| ConnectError::Url { url: url.to_owned(), source };
+    // Without keep-alive a black-holed link is noticed only when the kernel gives up, minutes later.
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(refused)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    match ca_pem {
+        Some(pem) => {
+            endpoint.tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))).map_err(refused)
+        }
+        None if url.starts_with("https://") => endpoint.tls_config(ClientTlsConfig::new()).map_err(refused),
+        None => Ok(endpoint),
+    }
+}
+
+/// What every call carries: the protocol number, a bearer token if there is one, and the caller's trace context.
+#[derive(Clone)]
+pub struct Headers {
+    authorization: Option<MetadataValue<Ascii>>,
+    trace: fn(&mut MetadataMap),
+}
+
+/// A token with characters that no header can carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the token has characters that no token of ours has")]
+pub struct TokenNotAscii;
+
+impl Headers {
+    /// No token, no trace.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { authorization: None, trace: |_| {} }
+    }
+
+    /// Adds a bearer token.
+    ///
+    /// # Errors
+    /// [`TokenNotAscii`].
+    pub fn with_token(mut self, token: &str) -> Result<Self, TokenNotAscii> {
+        let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| TokenNotAscii)?;
+        value.set_sensitive(true);
+        self.authorization = Some(value);
+        Ok(self)
+    }
+
+    /// Adds what writes the current trace context, such as `murmur_telemetry::grpc::inject`.
+    #[must_use]
+    pub fn with_trace(mut self, trace: fn(&mut MetadataMap)) -> Self {
+        self.trace = trace;
+        self
+    }
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Interceptor for Headers {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let metadata = request.metadata_mut();
+        metadata.insert(PROTOCOL_HEADER, MetadataValue::from(PROTOCOL));
+        if let Some(authorization) = &self.authorization {
+            metadata.insert("authorization", authorization.clone());
+        }
+        (self.trace)(metadata);
+        Ok(request)
+    }
+}
+
+/// The services of a node's socket.
+#[derive(Clone)]
+pub struct NodeClient {
+    /// Send, request, inbox, tail.
+    pub messages: MessageServiceClient<Intercepted>,
+    /// Register and attach.
+    pub sessions: SessionServiceClient<Intercepted>,
+    /// Peers, versions, status.
+    pub host: HostServiceClient<Intercepted>,
+}
+
+impl NodeClient {
+    /// Clients over one channel.
+    #[must_use]
+    pub fn new(channel: Channel, headers: Headers) -> Self {
+        let service = InterceptedService::new(channel, headers);
+        Self {
+            messages: MessageServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            sessions: SessionServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            host: HostServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+        }
+    }
+}
+
+/// The services of a control plane.
+#[derive(Clone)]
+pub struct ControlClient {
+    /// Workspaces, agents, keys.
+    pub directory: DirectoryServiceClient<Intercepted>,
+    /// Enrolment, sessions, broker credentials.
+    pub nodes: NodeServiceClient<Intercepted>,
+    /// Tokens and invites.
+    pub auth: AuthServiceClient<Intercepted>,
+}
+
+impl ControlClient {
+    /// Clients over one channel.
+    #[must_use]
+    pub fn new(channel: Channel, headers: Headers) -> Self {
+        let service = InterceptedService::new(channel, headers);
+        Self {
+            directory: DirectoryServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            nodes: NodeServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            auth: AuthServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+        }
+    }
+}

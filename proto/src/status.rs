@@ -1,0 +1,186 @@
+//! A [`Reason`] as a gRPC status with details, and a status read back as an [`RpcError`].
+//!
+//! Every refusal of ours carries `google.rpc.ErrorInfo` (domain `murmur`), a refused field also `BadRequest`, and one that may be
+//! repeated `RetryInfo`; nothing else says when to retry.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use murmur_core::reason::{Class, DOMAIN, Reason};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// A refusal with its reason. The message says what happened; the reason's hint says what to do.
+#[must_use]
+pub fn status(reason: Reason, message: impl Into<String>) -> Status {
+    refusal(reason, message, Details::default())
+}
+
+/// A refused field: which one, and the rule that it breaks.
+#[must_use]
+pub fn field_status(field: &str, rule: impl Into<String>) -> Status {
+    field_refusal(Reason::FieldInvalid, field, rule)
+}
+
+/// A refused field with a more telling reason than [`Reason::FieldInvalid`], such as [`Reason::BodyTooLarge`].
+#[must_use]
+pub fn field_refusal(reason: Reason, field: &str, rule: impl Into<String>) -> Status {
+    let rule = rule.into();
+    refusal(reason, format!("{field}: {rule}"), Details { field: Some((field, &rule)), ..Details::default() })
+}
+
+/// What a refusal says beside its reason and message.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Details<'a> {
+    /// The field and the rule that it breaks.
+    pub field: Option<(&'a str, &'a str)>,
+    /// When the same call may succeed.
+    pub retry_after: Option<Duration>,
+    /// `ErrorInfo.metadata`, such as the two candidates of an ambiguous slug.
+    pub metadata: &'a [(&'a str, &'a str)],
+}
+
+/// A refusal with details.
+#[must_use]
+pub fn refusal(reason: Reason, message: impl Into<String>, details: Details<'_>) -> Status {
+    let metadata: HashMap<String, String> =
+        details.metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let mut attached = ErrorDetails::new();
+    attached.set_error_info(reason.as_str(), DOMAIN, metadata);
+    if let Some((field, rule)) = details.field {
+        attached.add_bad_request_violation(field, rule);
+    }
+    if let Some(delay) = details.retry_after {
+        attached.set_retry_info(Some(delay));
+    }
+    Status::with_error_details(code(reason), message, attached)
+}
+
+/// The gRPC code of a reason.
+#[must_use]
+pub fn code(reason: Reason) -> Code {
+    match reason {
+        // The standard's own code for a position that no longer exists; every other reason follows its class.
+        Reason::ResumeTokenStale => Code::OutOfRange,
+        _ => match reason.class() {
+            Class::InvalidArgument => Code::InvalidArgument,
+            Class::Unauthenticated => Code::Unauthenticated,
+            Class::PermissionDenied => Code::PermissionDenied,
+            Class::NotFound => Code::NotFound,
+            Class::AlreadyExists => Code::AlreadyExists,
+            Class::FailedPrecondition => Code::FailedPrecondition,
+            Class::ResourceExhausted => Code::ResourceExhausted,
+            Class::Unavailable => Code::Unavailable,
+            Class::Aborted => Code::Aborted,
+            Class::DeadlineExceeded => Code::DeadlineExceeded,
+            Class::Internal => Code::Internal,
+        },
+    }
+}
+
+/// A refusal as a caller sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RpcError {
+    /// The gRPC code.
+    pub code: Code,
+    /// The reason, when the other end is Murmur and knows it; `None` for a broken connection.
+    pub reason: Option<Reason>,
+    /// What happened.
+    pub message: String,
+    /// What to do, when there is a reason to tell it by.
+    pub hint: Option<&'static str>,
+    /// When the same call may succeed, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+    /// Refused fields with their rules.
+    pub fields: Vec<(String, String)>,
+    /// `ErrorInfo.metadata`, sorted by key.
+    pub metadata: Vec<(String, String)>,
+}
+
+impl RpcError {
+    /// Whether the connection itself failed, so that the other end never answered.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        self.reason.is_none() && matches!(self.code, Code::Unavailable)
+    }
+}
+
+impl From<&Status> for RpcError {
+    fn from(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|info| info.domain == DOMAIN);
+        let reason = info.and_then(|info| info.reason.parse::<Reason>().ok());
+        let mut metadata: Vec<_> =
+            info.map(|info| info.metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect()).unwrap_or_default();
+        metadata.sort();
+        Self {
+            // tonic reports a deadline of its own as a cancellation with this text.
+            code: if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
+                Code::DeadlineExceeded
+            } else {
+                status.code()
+            },
+            reason,
+            message: status.message().to_owned(),
+            hint: reason.map(Reason::hint),
+            retry_after_ms: details
+                .retry_info()
+                .and_then(|retry| retry.retry_delay)
+                .and_then(|delay| u64::try_from(delay.as_millis()).ok()),
+            fields: details
+                .bad_request()
+                .map(|bad| bad.field_violations.iter().map(|v| (v.field.clone(), v.description.clone())).collect())
+                .unwrap_or_default(),
+            metadata,
+        }
+    }
+}
+
+impl From<Status> for RpcError {
+    fn from(status: Status) -> Self {
+        Self::from(&status)
+    }
+}
+
+impl fmt::Display for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for RpcError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_reads_back_whole() {
+        let sent = refusal(
+            Reason::RateLimited,
+            "alice writes to bob too often",
+            Details {
+                retry_after: Some(Duration::from_millis(250)),
+                metadata: &[("peer", "/w/acme/u/jdoe/bob")],
+                ..Details::default()
+            },
+        );
+        let read = RpcError::from(&sent);
+        assert_eq!(read.code, Code::ResourceExhausted);
+        assert_eq!(read.reason, Some(Reason::RateLimited));
+        assert_eq!(read.retry_after_ms, Some(250));
+        assert_eq!(read.metadata, [("peer".to_owned(), "/w/acme/u/jdoe/bob".to_owned())]);
+        assert!(read.hint.is_some() && !read.is_unreachable());
+    }
+
+    #[test]
+    fn a_refused_field_is_named() {
+        let read = RpcError::from(&field_status("ttl_seconds", "must be 1 to 604800, got 0"));
+        assert_eq!(read.message, "ttl_seconds: must be 1 to 604800, got 0");
+        assert_eq!(read.fields, [("ttl_seconds".to_owned(), "must be 1 to 604800, got 0".to_owned())]);
+    }
+
+    #[test]
+    fn a_broken_connection_has_no_reason() {
+        assert!(RpcError::from(&Status::unavailable("tcp connect error")).is_unreachable());
+    }
+}
