@@ -6,5 +6,8 @@
 pub mod code;
 pub mod id;
 pub mod limits;
+pub mod reason;
+pub mod slug;
 pub mod subject;
 pub mod tier;
+pub mod token;

@@ -1,0 +1,228 @@
+//! Every reason for which Murmur refuses something, as carried in `google.rpc.ErrorInfo` (AIP-193, DESIGN §8 point 17).
+//!
+//! A reason is for programs; its [`Reason::hint`] says to a person or a model what to do next. Not visible is always
+//! `*_NOT_FOUND`; visible but not allowed is a refusal. When to retry is said by `RetryInfo` alone, not by the reason.
+
+use std::{fmt, str::FromStr};
+
+/// `ErrorInfo.domain` of every Murmur error.
+pub const DOMAIN: &str = "murmur";
+
+/// The class of an error: the gRPC status codes that Murmur uses, named here so that this room needs no RPC library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The call is wrong whatever the state.
+    InvalidArgument,
+    /// It is not known who calls.
+    Unauthenticated,
+    /// The caller is known and may not.
+    PermissionDenied,
+    /// There is no such thing, or the caller may not see it.
+    NotFound,
+    /// There is such a thing already.
+    AlreadyExists,
+    /// The state must change first.
+    FailedPrecondition,
+    /// A limit is reached.
+    ResourceExhausted,
+    /// Something needed is away; the same call may succeed later.
+    Unavailable,
+    /// Somebody else got in between.
+    Aborted,
+    /// The answer did not come in time.
+    DeadlineExceeded,
+    /// A fault of ours.
+    Internal,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $class:ident, $hint:literal;)+) => {
+        /// Why something was refused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// `ErrorInfo.reason`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text),+ }
+            }
+
+            /// The class, which is the gRPC status code.
+            #[must_use]
+            pub const fn class(self) -> Class {
+                match self { $(Self::$name => Class::$class),+ }
+            }
+
+            /// What to do next, as one sentence.
+            #[must_use]
+            pub const fn hint(self) -> &'static str {
+                match self { $(Self::$name => $hint),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A field of the call breaks a rule; the details name both.
+    FieldInvalid = "FIELD_INVALID", InvalidArgument, "Correct the named field and call again.";
+
+    /// The call carries no token where one is needed.
+    TokenMissing = "TOKEN_MISSING", Unauthenticated, "Send a token: log in, or set MURMUR_TOKEN.";
+    /// The token is malformed or unknown.
+    TokenInvalid = "TOKEN_INVALID", Unauthenticated, "Check that the whole token was copied, or ask for a new one.";
+    /// The token's time is over.
+    TokenExpired = "TOKEN_EXPIRED", Unauthenticated, "Ask for a new token.";
+    /// The token was withdrawn.
+    TokenRevoked = "TOKEN_REVOKED", Unauthenticated, "Ask whoever revoked the token for a new one.";
+    /// The token does not allow this kind of call.
+    ScopeMissing = "SCOPE_MISSING", PermissionDenied, "Use a token that has the named scope.";
+    /// The process at the other end of the socket belongs to another user.
+    CallerUidRefused = "CALLER_UID_REFUSED", PermissionDenied, "Run as the user that owns the node.";
+    /// This agent may only be spoken for with its own token.
+    AgentTokenRequired = "AGENT_TOKEN_REQUIRED", Unauthenticated, "Pass the agent's token file.";
+
+    /// The call needs a calling agent and there is none.
+    NoAgentIdentity = "NO_AGENT_IDENTITY", InvalidArgument, "Register first, or name the agent with --agent or MURMUR_AGENT.";
+    /// No agent that the caller may see has this slug or id.
+    AgentNotFound = "AGENT_NOT_FOUND", NotFound, "Check the slug, or list the agents you can see.";
+    /// A relative slug means two live agents.
+    AmbiguousSlug = "AMBIGUOUS_SLUG", FailedPrecondition, "Use one of the two absolute slugs, or ./ or ../ in front.";
+    /// A live agent has this slug already.
+    SlugTaken = "SLUG_TAKEN", AlreadyExists, "Choose another name, or end the agent that has it.";
+    /// The name differs from the slug that the token is bound to.
+    NameMismatch = "NAME_MISMATCH", FailedPrecondition, "Register under the slug that the token is bound to.";
+    /// Another live session speaks for this agent.
+    SessionTaken = "SESSION_TAKEN", FailedPrecondition, "End the other session, or register under another name.";
+    /// A newer session took over.
+    SessionReplaced = "SESSION_REPLACED", Aborted, "Leave it to the newer session, or register again to take over.";
+
+    /// No node that the caller may see has this name or id.
+    NodeNotFound = "NODE_NOT_FOUND", NotFound, "Check the name, or list the nodes.";
+    /// The node waits to be approved.
+    NodePending = "NODE_PENDING", FailedPrecondition, "Have the owner compare its fingerprint and approve the node.";
+    /// Another process holds this node's live session.
+    NodeFenced = "NODE_FENCED", Aborted, "Stop the other process that runs as this node.";
+
+    /// No workspace that the caller may see has this name.
+    WorkspaceNotFound = "WORKSPACE_NOT_FOUND", NotFound, "Check the workspace's name, or create it.";
+    /// There is a workspace of this name.
+    WorkspaceExists = "WORKSPACE_EXISTS", AlreadyExists, "Choose another name, or ask its owner for an invite.";
+    /// The invite is malformed, forged or unknown.
+    InviteInvalid = "INVITE_INVALID", InvalidArgument, "Check that the whole invite was copied, or ask for a new one.";
+    /// The invite's time is over.
+    InviteExpired = "INVITE_EXPIRED", FailedPrecondition, "Ask for a new invite.";
+    /// The invite was used as often as it allows.
+    InviteUsed = "INVITE_USED", FailedPrecondition, "Ask for a new invite; if you did not use this one, tell its sender.";
+
+    /// A certificate or its chain does not hold.
+    CertificateRefused = "CERTIFICATE_REFUSED", PermissionDenied, "Renew the certificate; if it is refused again, enrol anew.";
+    /// A prekey is not signed by the agent's chain, or is out of its time.
+    PrekeyRefused = "PREKEY_REFUSED", InvalidArgument, "Publish a new prekey signed with the agent's current key.";
+    /// The recipient has no usable key yet.
+    KeyMissing = "KEY_MISSING", FailedPrecondition, "Wait until the recipient's node has come online once.";
+    /// The other side's root key is not trusted here.
+    PeerUntrusted = "PEER_UNTRUSTED", PermissionDenied, "Compare the safety number with its owner, then trust the peer.";
+
+    /// No message that the caller may see has this id.
+    MessageNotFound = "MESSAGE_NOT_FOUND", NotFound, "Check the message id, or list the messages.";
+    /// No open request has this id.
+    RequestNotFound = "REQUEST_NOT_FOUND", NotFound, "Check the request id; it may be answered or over.";
+    /// The pair of agents has as many open requests as are allowed.
+    RequestsOpenTooMany = "REQUESTS_OPEN_TOO_MANY", ResourceExhausted, "Answer or cancel an open request first.";
+    /// No reply came within the request's time.
+    RequestTimedOut = "REQUEST_TIMED_OUT", DeadlineExceeded, "Look in the inbox later; a late reply still arrives there.";
+    /// The body is longer than a message may carry.
+    BodyTooLarge = "BODY_TOO_LARGE", InvalidArgument, "Shorten the body, or upload it and send the link.";
+    /// The caller calls too often.
+    RateLimited = "RATE_LIMITED", ResourceExhausted, "Slow down and try again after the given delay.";
+    /// The recipient's inbox holds as much as it may.
+    InboxFull = "INBOX_FULL", ResourceExhausted, "Wait until the recipient has read some of its messages.";
+    /// A rule of one of the two sides forbids this.
+    PolicyDenied = "POLICY_DENIED", PermissionDenied, "Ask the workspace's owner to change the named rule.";
+    /// Sender and recipient are the same agent.
+    SelfMessage = "SELF_MESSAGE", InvalidArgument, "Name another agent as the recipient.";
+    /// The same idempotency key came with different content.
+    IdempotencyConflict = "IDEMPOTENCY_CONFLICT", AlreadyExists, "Use a new key for new content.";
+
+    /// No node answers on the socket.
+    NodeDown = "NODE_DOWN", Unavailable, "Start the node, then try again.";
+    /// The broker cannot be reached.
+    BrokerDown = "BROKER_DOWN", Unavailable, "Messages wait on disk; run murmurctl doctor if this lasts.";
+    /// The control plane cannot be reached.
+    ControlPlaneDown = "CONTROL_PLANE_DOWN", Unavailable, "Try again later; messages between known agents still flow.";
+    /// A disk, database or stream is full.
+    StorageFull = "STORAGE_FULL", ResourceExhausted, "Free some space on the named store.";
+    /// Reading or writing a store failed.
+    StorageFailed = "STORAGE_FAILED", Internal, "Look into the log of the named process.";
+    /// The two sides speak versions that do not fit.
+    VersionSkew = "VERSION_SKEW", FailedPrecondition, "Upgrade the older side.";
+    /// The resume token is too old to continue from.
+    ResumeTokenStale = "RESUME_TOKEN_STALE", FailedPrecondition, "Start the watch again without a resume token.";
+    /// The process is shutting down and takes nothing new.
+    Draining = "DRAINING", Unavailable, "Try again in a moment; another process takes over.";
+    /// A fault of ours; the cause is in the log, never in the answer.
+    Internal = "INTERNAL", Internal, "Report it with the trace id.";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that is no reason of this version, such as one from a newer peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown error reason `{0}`")]
+pub struct UnknownReason(String);
+
+impl FromStr for Reason {
+    type Err = UnknownReason;
+
+    fn from_str(text: &str) -> Result<Self, UnknownReason> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.as_str() == text)
+            .ok_or_else(|| UnknownReason(text.chars().take(64).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rule_and_read_back() {
+        for reason in Reason::ALL {
+            let snake: String = format!("{reason:?}")
+                .chars()
+                .enumerate()
+                .flat_map(|(at, c)| (at > 0 && c.is_uppercase()).then_some('_').into_iter().chain(c.to_uppercase()))
+                .collect();
+            assert_eq!(reason.as_str(), snake);
+            assert_eq!(reason.as_str().parse(), Ok(*reason));
+        }
+        assert!("NOPE".parse::<Reason>().is_err());
+    }
+
+    #[test]
+    fn what_is_hidden_looks_like_what_is_not_there() {
+        for reason in Reason::ALL {
+            assert_eq!(reason.as_str().ends_with("_NOT_FOUND"), reason.class() == Class::NotFound, "{reason}");
+        }
+    }
+
+    #[test]
+    fn every_hint_is_one_sentence() {
+        for reason in Reason::ALL {
+            let hint = reason.hint();
+            assert!(hint.starts_with(char::is_uppercase) && hint.ends_with('.') && hint.len() > 15, "{reason}: {hint}");
+        }
+    }
+}
