@@ -1,0 +1,53 @@
+# The ways in. `make` alone lists them.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint fmt bench build release audit breaking tools clean-cache
+
+CARGO ?= cargo
+# One broker for demo, tests and benchmarks: found or fetched once, checked, cached.
+BROKER = NATS_SERVER="$$(sh deploy/fetch-nats-server.sh)"
+
+help: ## list the ways in
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+demo: release ## two agents exchange one encrypted message through the real thing
+	@export $(BROKER) && target/release/murmurctl demo
+
+test: build ## every test, against real binaries and a real broker
+	@export $(BROKER) && if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --workspace --no-fail-fast; \
+	else \
+		$(CARGO) test --workspace --tests --lib --bins; \
+	fi
+
+check: lint ## exactly what CI runs: lint, doc tests, then every test
+	$(CARGO) test --workspace --doc
+	$(MAKE) --no-print-directory test
+
+lint: ## formatting, clippy, dependency rules, contract rules
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) deny --workspace check bans licenses sources
+	sh deploy/tool.sh buf lint
+
+fmt: ## format everything
+	$(CARGO) fmt --all
+	sh deploy/tool.sh buf format -w
+
+build: ## debug binaries of the whole workspace
+	$(CARGO) build --workspace
+
+release: ## optimised binaries
+	$(CARGO) build --release --workspace
+
+bench: release ## latency, throughput and memory beside the raw broker, in one run
+	@export $(BROKER) && target/release/murmur-bench
+
+audit: ## known vulnerabilities of the dependencies (needs the network)
+	$(CARGO) deny --workspace check advisories
+
+breaking: ## contract changes against BASE (default: the last commit)
+	sh deploy/tool.sh buf breaking --against ".git#ref=$${BASE:-HEAD}"
+
+tools: ## install what `make check` needs beside Rust, once
+	sh deploy/tool.sh install
