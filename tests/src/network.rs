@@ -1,0 +1,354 @@
+//! A whole Murmur network on this machine: broker, control plane, nodes, each a real process.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use murmur_core::{
+    id::{NodeId, WorkspaceId},
+    limits,
+};
+use murmur_crypto::{
+    cert::{Origin, RootCertificate},
+    invite::{InviteBody, InvitePurpose, InviteSecret},
+    issue::{self, Issuer, NodeSpec, RootSpec, Validity},
+    keys::{IdentityKey, PublicKey},
+};
+use murmur_proto::{
+    client::{ControlClient, Headers, NodeClient, connect_server, connect_socket},
+    node::v1::{GetStatusRequest, GetStatusResponse},
+    v1,
+};
+use tempfile::TempDir;
+
+use crate::{
+    ports::PortLease,
+    process::{Process, binary, nats_server},
+    shim::Shim,
+    wait,
+};
+
+/// The workspace of every test network.
+pub const WORKSPACE: &str = "acme";
+
+/// How a network starts.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The broker syncs every write to the disk.
+    pub sync_always: bool,
+    /// Variables for the control plane and every node.
+    pub env: Vec<(String, String)>,
+}
+
+/// A running network. Everything ends when it is dropped.
+pub struct Network {
+    /// The broker.
+    pub broker: Process,
+    /// The control plane.
+    pub server: Process,
+    /// The folder that holds everything: `broker/`, `server/`, `nodes/`, `logs/`.
+    pub dir: TempDir,
+    /// `http://127.0.0.1:…` of the control plane.
+    pub server_url: String,
+    /// `nats://127.0.0.1:…`.
+    pub broker_url: String,
+    options: Options,
+    owner: Owner,
+    _ports: Vec<PortLease>,
+}
+
+/// The workspace owner's key.
+struct Owner {
+    key: IdentityKey,
+    root: RootCertificate,
+    workspace_id: WorkspaceId,
+}
+
+/// A node of the network.
+pub struct Node {
+    /// Its process.
+    pub process: Process,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Its data directory.
+    pub dir: PathBuf,
+    /// The name it was enrolled under.
+    pub name: String,
+}
+
+impl Network {
+    /// Starts a broker and a control plane with one workspace.
+    pub async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    /// Starts a broker and a control plane with one workspace.
+    ///
+    /// # Panics
+    /// When a part does not come up.
+    pub async fn start_with(options: Options) -> Self {
+        let dir = tempfile::Builder::new().prefix("murmur-").tempdir().unwrap();
+        fs::create_dir(dir.path().join("logs")).unwrap();
+        let ports = [PortLease::take(), PortLease::take()];
+        let broker_url = format!("nats://127.0.0.1:{}", ports[0].port);
+        let server_url = format!("http://127.0.0.1:{}", ports[1].port);
+        let mut broker = start_broker(dir.path(), ports[0].port, &options);
+        broker.start();
+        let mut server = describe_server(dir.path(), &broker_url, ports[1].port, &options);
+        server.start();
+        let owner = Owner::new();
+        let network = Self { broker, server, dir, server_url, broker_url, options, owner, _ports: ports.into() };
+        network.ready().await;
+        network.create_workspace().await;
+        network
+    }
+
+    /// Waits until the control plane is ready, broker included.
+    pub async fn ready(&self) {
+        wait::until("the control plane is ready", || async {
+            let channel = connect_server(&self.server_url, None).await.ok()?;
+            let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+            let request = tonic_health::pb::HealthCheckRequest { service: String::new() };
+            (health.check(request).await.ok()?.into_inner().status == 1).then_some(())
+        })
+        .await;
+    }
+
+    /// The administrator's client.
+    ///
+    /// # Panics
+    /// When the control plane does not answer.
+    pub async fn admin(&self) -> ControlClient {
+        let token = fs::read_to_string(self.dir.path().join("server/admin.token")).unwrap();
+        let channel = connect_server(&self.server_url, None).await.unwrap();
+        ControlClient::new(channel, Headers::new().with_token(token.trim()).unwrap())
+    }
+
+    /// Enrols and starts a node for an account, and waits until it can deliver.
+    ///
+    /// # Panics
+    /// When it never comes up.
+    pub async fn node(&self, name: &str, account: &str) -> Node {
+        let mut node = self.enrol(name, account).await;
+        node.process.start();
+        self.approve(name).await;
+        node.ready().await;
+        node
+    }
+
+    /// Prepares a node with an invite in its directory, without starting it.
+    ///
+    /// # Panics
+    /// When the control plane refuses the invite.
+    pub async fn enrol(&self, name: &str, account: &str) -> Node {
+        let dir = self.dir.path().join("nodes").join(name);
+        let invite = self.invite(account).await;
+        let socket = self.dir.path().join(format!("{name}.sock"));
+        let mut args: Vec<OsString> = vec!["run".into()];
+        for (flag, value) in [
+            ("--data-dir", dir.clone().into_os_string()),
+            ("--socket", socket.clone().into_os_string()),
+            ("--name", name.into()),
+            ("--join", invite.into()),
+            ("--metrics-listen", "127.0.0.1:0".into()),
+        ] {
+            args.extend([flag.into(), value]);
+        }
+        let log = self.dir.path().join(format!("logs/node-{name}.log"));
+        let mut process = Process::new(&binary("murmur-node"), args, log);
+        for (key, value) in &self.options.env {
+            process = process.env(key, value.clone());
+        }
+        Node { process, socket, dir, name: name.to_owned() }
+    }
+
+    /// An invite for one node of an account.
+    ///
+    /// # Panics
+    /// When the control plane refuses it.
+    pub async fn invite(&self, account: &str) -> String {
+        let secret = InviteSecret::generate().unwrap();
+        let scope = vec![format!("/w/{WORKSPACE}/u/{account}/")];
+        let request = v1::CreateInviteRequest {
+            secret_hash: secret.hash().to_vec().into(),
+            account: account.to_owned(),
+            slug_scope: scope.clone(),
+            workspace: WORKSPACE.to_owned(),
+            ..Default::default()
+        };
+        let answer = self.admin().await.auth.create_invite(request).await.unwrap().into_inner();
+        let expires = answer.expire_time.unwrap();
+        let body = InviteBody {
+            purpose: InvitePurpose::Node,
+            workspace_id: self.owner.workspace_id,
+            root_public_key: self.owner.key.public(),
+            root_fp: self.owner.root.fp(),
+            inviter_chain: None,
+            cp_url: self.server_url.clone(),
+            cp_spki_sha256: Vec::new(),
+            secret,
+            slug_scope: scope,
+            max_uses: 1,
+            expires_ms: u64::try_from(expires.seconds).unwrap() * 1000,
+        };
+        body.sign(&self.owner.key).unwrap()
+    }
+
+    /// Signs the pending node of this name, as its owner.
+    ///
+    /// # Panics
+    /// When it never enrols, or its certificate is refused.
+    pub async fn approve(&self, name: &str) {
+        let node = wait::until("the node has enrolled", || async {
+            let nodes = self.admin().await.nodes.list_nodes(v1::ListNodesRequest::default()).await.ok()?;
+            nodes.into_inner().nodes.into_iter().find(|node| node.name == name)
+        })
+        .await;
+        if node.state == v1::NodeState::Approved as i32 {
+            return;
+        }
+        let certificate = self.owner.certify(&node);
+        let request = v1::ApproveNodeRequest { node_id: node.node_id, certificate: certificate.into() };
+        self.admin().await.nodes.approve_node(request).await.unwrap();
+    }
+
+    /// Every file under the network's folder whose path contains `part`.
+    #[must_use]
+    pub fn files(&self, part: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        walk(self.dir.path(), &mut found);
+        found.retain(|path| path.strip_prefix(self.dir.path()).is_ok_and(|p| p.to_string_lossy().contains(part)));
+        found
+    }
+
+    async fn create_workspace(&self) {
+        let request = v1::CreateWorkspaceRequest {
+            name: WORKSPACE.to_owned(),
+            mode: v1::WorkspaceMode::Owner.into(),
+            root_certificate: self.owner.root.encode().into(),
+        };
+        self.admin().await.directory.create_workspace(request).await.unwrap();
+    }
+}
+
+impl Owner {
+    fn new() -> Self {
+        let key = IdentityKey::generate().unwrap();
+        let workspace_id = WorkspaceId::new_v7(now_ms(), *b"acme-tests");
+        let root = issue::root(
+            &key,
+            RootSpec {
+                workspace_id,
+                serial: 1,
+                validity: Validity::from_now(now_ms() - 60_000, limits::ROOT_CERT_LIFE_MS),
+                slug_scope: vec![format!("/w/{WORKSPACE}/")],
+                origin: Origin::Owner,
+            },
+        )
+        .unwrap();
+        Self { key, root, workspace_id }
+    }
+
+    fn certify(&self, node: &v1::Node) -> Vec<u8> {
+        let public_key: [u8; 32] = node.public_key.as_ref().try_into().unwrap();
+        Issuer::new(&self.key, &self.root)
+            .unwrap()
+            .node(NodeSpec {
+                node_id: node.node_id.parse::<NodeId>().unwrap(),
+                public_key: PublicKey::from_bytes(&public_key).unwrap(),
+                serial: 1,
+                validity: Validity::from_now(now_ms() - 60_000, limits::NODE_CERT_LIFE_MS),
+                slug_scope: node.slug_scope.clone(),
+            })
+            .unwrap()
+            .encode()
+    }
+}
+
+impl Node {
+    /// A client on its socket, speaking without a token.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn client(&self) -> NodeClient {
+        NodeClient::new(connect_socket(&self.socket).await.unwrap(), Headers::new())
+    }
+
+    /// Its status, or `None` while it does not answer.
+    pub async fn status(&self) -> Option<GetStatusResponse> {
+        let channel = connect_socket(&self.socket).await.ok()?;
+        let mut client = NodeClient::new(channel, Headers::new());
+        Some(client.host.get_status(GetStatusRequest {}).await.ok()?.into_inner())
+    }
+
+    /// Waits until it is connected to the control plane and to the broker.
+    pub async fn ready(&self) {
+        wait::until("the node is connected", || async {
+            let status = self.status().await?;
+            (status.control_plane_connected && status.broker_connected).then_some(())
+        })
+        .await;
+    }
+
+    /// Starts an MCP session as an agent of this node.
+    pub async fn shim(&self, agent: &str) -> Shim {
+        self.shim_with(agent, &[]).await
+    }
+
+    /// Starts an MCP session with more variables.
+    pub async fn shim_with(&self, agent: &str, env: &[(&str, &str)]) -> Shim {
+        let args: [OsString; 4] = ["--agent".into(), agent.into(), "--socket".into(), self.socket.clone().into()];
+        Shim::start(args.to_vec(), env).await
+    }
+}
+
+fn start_broker(dir: &Path, port: u16, options: &Options) -> Process {
+    let broker_dir = dir.join("broker");
+    let mut init = std::process::Command::new(binary("murmur-server"));
+    init.args(["broker-init", "--listen", &format!("127.0.0.1:{port}")]).arg("--dir").arg(&broker_dir);
+    if options.sync_always {
+        init.arg("--sync-always");
+    }
+    let output = init.output().unwrap();
+    assert!(output.status.success(), "broker-init: {}", String::from_utf8_lossy(&output.stderr));
+    let config = broker_dir.join("nats-server.conf");
+    Process::new(&nats_server(), vec!["-c".into(), config.into()], dir.join("logs/broker.log"))
+}
+
+fn describe_server(dir: &Path, broker_url: &str, port: u16, options: &Options) -> Process {
+    let args: Vec<OsString> = vec![
+        "run".into(),
+        "--listen".into(),
+        format!("127.0.0.1:{port}").into(),
+        "--data-dir".into(),
+        dir.join("server").into(),
+        "--broker-dir".into(),
+        dir.join("broker").into(),
+        "--broker-url".into(),
+        broker_url.into(),
+    ];
+    let mut process = Process::new(&binary("murmur-server"), args, dir.join("logs/server.log"));
+    for (key, value) in &options.env {
+        process = process.env(key, value.clone());
+    }
+    process
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+
+fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}

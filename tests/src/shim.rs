@@ -1,0 +1,129 @@
+//! The real `murmur-mcp` driven by an MCP client.
+
+use std::{ffi::OsString, process::Stdio};
+
+use rmcp::{
+    ClientHandler, RoleClient, ServiceExt,
+    model::{CallToolRequestParams, CallToolResult, CustomNotification},
+    service::{NotificationContext, RunningService},
+    transport::TokioChildProcess,
+};
+use serde_json::{Value, json};
+use tokio::{
+    process::Command,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::timeout,
+};
+
+use crate::{process::binary, wait::PATIENCE};
+
+/// A session: one shim process and its client.
+pub struct Shim {
+    client: RunningService<RoleClient, Listener>,
+    pushes: UnboundedReceiver<Value>,
+}
+
+/// What a tool answered.
+#[derive(Debug, Clone)]
+pub struct ToolResult {
+    /// `isError`.
+    pub is_error: bool,
+    /// `structuredContent`, or null.
+    pub structured: Value,
+    /// All text contents, joined.
+    pub text: String,
+    /// The whole result.
+    pub raw: Value,
+}
+
+impl Shim {
+    /// Starts `murmur-mcp` with these arguments and variables, and shakes hands.
+    ///
+    /// # Panics
+    /// When it does not start or does not answer.
+    pub async fn start(args: Vec<OsString>, env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(binary("murmur-mcp"));
+        command.args(args).envs(env.iter().copied());
+        let (transport, _) =
+            TokioChildProcess::builder(command).stderr(Stdio::inherit()).spawn().expect("murmur-mcp starts");
+        let (sender, pushes) = unbounded_channel();
+        let client = Listener(sender).serve(transport).await.expect("murmur-mcp answers initialize");
+        Self { client, pushes }
+    }
+
+    /// The client, for what the shortcuts do not cover.
+    #[must_use]
+    pub fn client(&self) -> &RunningService<RoleClient, Listener> {
+        &self.client
+    }
+
+    /// Calls a tool.
+    ///
+    /// # Panics
+    /// When the call itself fails; a tool's own error is a result.
+    pub async fn call(&self, tool: &'static str, arguments: Value) -> ToolResult {
+        let arguments = arguments.as_object().expect("arguments are an object").clone();
+        let result = self
+            .client
+            .call_tool(CallToolRequestParams::new(tool).with_arguments(arguments))
+            .await
+            .unwrap_or_else(|error| panic!("{tool}: {error}"));
+        ToolResult::from(result)
+    }
+
+    /// Calls a tool that is expected to succeed, and returns its structured result.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn ok(&self, tool: &'static str, arguments: Value) -> Value {
+        let result = self.call(tool, arguments).await;
+        assert!(!result.is_error, "{tool} failed: {}", result.text);
+        result.structured
+    }
+
+    /// The next `notifications/claude/channel`: its parameters.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub async fn push(&mut self) -> Value {
+        timeout(PATIENCE, self.pushes.recv()).await.expect("a channel notification").expect("the session lives")
+    }
+
+    /// A push that has arrived already, if any.
+    pub fn pushed(&mut self) -> Option<Value> {
+        self.pushes.try_recv().ok()
+    }
+
+    /// Ends the session as a client does.
+    ///
+    /// # Panics
+    /// When the shim cannot be ended.
+    pub async fn close(self) {
+        self.client.cancel().await.unwrap();
+    }
+}
+
+impl From<CallToolResult> for ToolResult {
+    fn from(result: CallToolResult) -> Self {
+        let raw = serde_json::to_value(&result).unwrap();
+        let texts = raw["content"].as_array().into_iter().flatten().filter_map(|item| item["text"].as_str());
+        Self {
+            is_error: raw["isError"] == json!(true),
+            structured: raw["structuredContent"].clone(),
+            text: texts.collect::<Vec<_>>().join("\n"),
+            raw,
+        }
+    }
+}
+
+/// Collects channel notifications.
+#[derive(Clone)]
+pub struct Listener(UnboundedSender<Value>);
+
+impl ClientHandler for Listener {
+    async fn on_custom_notification(&self, notification: CustomNotification, _: NotificationContext<RoleClient>) {
+        if notification.method == "notifications/claude/channel" {
+            let _ = self.0.send(notification.params.unwrap_or_default());
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! One live session per agent; unread messages reach it by push, by notice and by inbox.
+
+use murmur_tests::network::Network;
+use serde_json::json;
+
+#[tokio::test]
+async fn what_arrived_while_nobody_listened_is_pushed_at_the_start() {
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    let bob = node.shim("bob").await;
+    bob.ok("register", json!({})).await;
+    bob.close().await;
+    let alice = node.shim("alice").await;
+    alice.ok("send", json!({"to": "bob", "text": "first"})).await;
+    alice.ok("send", json!({"to": "bob", "text": "second"})).await;
+
+    let mut bob = node.shim("bob").await;
+    for text in ["first", "second"] {
+        let push = bob.push().await;
+        assert!(push["content"].as_str().unwrap().contains(text), "{push}");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_push_shows_up_on_the_next_tool_result_and_in_the_inbox_once() {
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    let mut bob = node.shim("bob").await;
+    bob.ok("register", json!({})).await;
+    let alice = node.shim("alice").await;
+    alice.ok("send", json!({"to": "bob", "text": "look here"})).await;
+    // The push is taken off the wire and shown to nobody, as a client does whose channels are switched off.
+    bob.push().await;
+
+    let result = bob.call("peers", json!({})).await;
+    assert!(result.text.contains("1 unread"), "{}", result.text);
+    assert!(result.structured["notice"].as_str().unwrap().contains("1 unread"), "{}", result.structured);
+    let inbox = bob.ok("inbox", json!({})).await;
+    assert_eq!(inbox["messages"][0]["text"], "look here");
+    assert_eq!(inbox["messages"][0]["redelivered"], true);
+    assert_eq!(bob.ok("inbox", json!({})).await["messages"], json!([]));
+}
+
+#[tokio::test]
+async fn a_second_session_is_refused_by_name_or_takes_over() {
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    let first = node.shim("bob").await;
+    first.ok("register", json!({})).await;
+
+    let second = node.shim("bob").await;
+    let refused = second.call("register", json!({})).await;
+    assert!(refused.is_error && refused.text.contains("bob"), "{}", refused.text);
+
+    second.ok("register", json!({"takeover": true})).await;
+    let told = murmur_tests::wait::until("the first session is told", || async {
+        let result = first.call("version", json!({})).await;
+        let result = if result.text.contains("took over") { Some(result) } else { None };
+        result
+    })
+    .await;
+    assert!(told.text.contains("took over"));
+}
+
+#[tokio::test]
+async fn a_killed_shim_leaves_no_ghost_and_its_agent_keeps_its_mail() {
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    let alice = node.shim("alice").await;
+    let bob = node.shim("bob").await;
+    bob.ok("register", json!({})).await;
+    until_online(&alice, "bob", true).await;
+    drop(bob);
+    until_online(&alice, "bob", false).await;
+
+    let sent = alice.ok("send", json!({"to": "bob", "text": "for later"})).await;
+    assert_eq!(sent["recipient_online"], false);
+    let mut bob = node.shim("bob").await;
+    assert!(bob.push().await["content"].as_str().unwrap().contains("for later"));
+}
+
+async fn until_online(shim: &murmur_tests::shim::Shim, name: &str, online: bool) {
+    let slug = format!("/w/acme/u/jdoe/{name}");
+    murmur_tests::wait::until("the peer's presence is known", || async {
+        let peers = shim.ok("peers", json!({})).await;
+        let peer = peers["peers"].as_array().unwrap().iter().find(|peer| peer["slug"] == slug.as_str())?.clone();
+        (peer["online"] == online).then_some(())
+    })
+    .await;
+}
