@@ -6,7 +6,10 @@
 pub mod code;
 pub mod id;
 pub mod limits;
+pub mod outbox;
+pub mod presence;
 pub mod reason;
+pub mod retry;
 pub mod slug;
 pub mod subject;
 pub mod tier;
