@@ -21,6 +21,8 @@ pub mod hash;
 pub mod hazmat;
 pub mod header;
 pub mod inner;
+pub mod invite;
+pub mod invite_reply;
 pub mod issue;
 pub mod keylog;
 pub mod keys;
