@@ -1,1 +1,135 @@
-//! The store room of the node.
+//! The store: everything the node has promised, in one SQLite file, and the only room that names SQLite.
+//!
+//! One thread writes. Callers hand it closures; it runs as many as are waiting inside one transaction, each behind a savepoint
+//! of its own, and answers them after the commit (PROTOCOL §5.4, DESIGN §4). So durability costs one fsync a batch, and a
+//! closure that fails takes nothing but itself back. A few more threads read.
+//!
+//! The rooms outside see [`Tx`] and the functions that take one, each in the file of its table.
+
+pub mod ack;
+pub mod agents;
+pub mod copy;
+pub mod delivery;
+pub mod directory;
+mod error;
+pub mod guard;
+pub mod inbox;
+mod open;
+pub mod outbox;
+pub mod quarantine;
+mod reader;
+pub mod request;
+mod row;
+mod writer;
+
+use std::{path::Path, sync::Arc};
+
+pub use error::{OpenError, StoreError};
+pub use open::StoreOptions;
+
+use self::{reader::Readers, writer::Writer};
+
+/// The node's database. Cheap to clone; the threads end when the last clone is dropped.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: Writer,
+    readers: Readers,
+    sequence_epoch: u64,
+    /// Held so that no second process opens the file (PROTOCOL §2.6).
+    _lock: open::Lock,
+}
+
+/// What a closure works in: the transaction, or for readers the last commit.
+#[derive(Clone, Copy)]
+pub struct Tx<'a>(&'a rusqlite::Connection);
+
+impl<'a> Tx<'a> {
+    pub(in crate::store) const fn conn(self) -> &'a rusqlite::Connection {
+        self.0
+    }
+}
+
+impl Store {
+    /// Opens the database, creating or migrating it as needed. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the file cannot be used, is newer than this program, or another process has it.
+    pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
+        let lock = open::Lock::take(path)?;
+        let connection = open::writer(path, options)?;
+        let sequence_epoch = open::sequence_epoch(&connection, options.now_ms)?;
+        let readers = Readers::start(path, options.readers)?;
+        let writer = Writer::start(connection)?;
+        Ok(Self { inner: Arc::new(Inner { writer, readers, sequence_epoch, _lock: lock }) })
+    }
+
+    /// When this database was made: the epoch of every sequence in it (PROTOCOL §4.1).
+    #[must_use]
+    pub fn sequence_epoch(&self) -> u64 {
+        self.inner.sequence_epoch
+    }
+
+    /// Runs `work` in a transaction and answers after it is on disk. When `work` fails, nothing of it remains.
+    ///
+    /// # Errors
+    /// What `work` failed with, or that the commit did.
+    pub async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.transact(work).await
+    }
+
+    /// Like [`Store::write`], for work with an error of its own.
+    ///
+    /// # Errors
+    /// What `work` failed with, or that the commit did.
+    pub async fn transact<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.queue(work).await
+    }
+
+    /// Hands `work` over at once, in order, and returns a future that only waits for the commit.
+    pub fn queue<T, E, F>(&self, work: F) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F>
+    where
+        F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.inner.writer.queue(work, writer::Urgency::Now)
+    }
+
+    /// Like [`Store::queue`] for what nobody waits for: it rides with the next commit and causes none of its own for a moment.
+    pub fn queue_lazily<T, E, F>(&self, work: F) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F>
+    where
+        F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.inner.writer.queue(work, writer::Urgency::Soon)
+    }
+
+    /// Runs `work` on a reader: it sees the last commit and changes nothing.
+    ///
+    /// # Errors
+    /// What `work` failed with.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.inner.readers.run(work).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

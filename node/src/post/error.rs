@@ -1,0 +1,96 @@
+//! What can go wrong when an agent sends, reads or waits.
+
+use murmur_core::{id::MessageId, slug::ResolveError};
+
+use crate::store::StoreError;
+
+/// A message was not accepted. Every variant is one [`murmur_core::reason::Reason`].
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The slug means no agent that the caller may see: `AGENT_NOT_FOUND`, `AMBIGUOUS_SLUG`, `NO_AGENT_IDENTITY` or
+    /// `FIELD_INVALID`, as the cause says.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The agent that the slug means has ended: `AGENT_NOT_FOUND`.
+    #[error("the agent {slug} has ended")]
+    Ended {
+        /// The slug it had.
+        slug: String,
+    },
+    /// `FIELD_INVALID`.
+    #[error("{field} {rule}")]
+    Field {
+        /// The field as the contract names it.
+        field: &'static str,
+        /// The rule it breaks.
+        rule: String,
+    },
+    /// `BODY_TOO_LARGE`.
+    #[error("the body has {bytes} bytes and may have {limit}")]
+    BodyTooLarge {
+        /// What was given.
+        bytes: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// `SELF_MESSAGE`.
+    #[error("an agent cannot write to itself")]
+    SelfMessage,
+    /// `MESSAGE_NOT_FOUND`: `in_reply_to` names no message in the speaker's inbox.
+    #[error("there is no message {msg_id} in the inbox")]
+    MessageNotFound {
+        /// What was named.
+        msg_id: MessageId,
+    },
+    /// `RATE_LIMITED`, with when to try again.
+    #[error("too many messages to {to}; try again in {retry_after_ms} ms")]
+    RateLimited {
+        /// The recipient.
+        to: String,
+        /// Milliseconds until the next one is allowed.
+        retry_after_ms: u64,
+    },
+    /// `IDEMPOTENCY_CONFLICT`.
+    #[error("idempotency_key was used for other content, in message {msg_id}")]
+    IdempotencyConflict {
+        /// The message that has the key.
+        msg_id: MessageId,
+    },
+    /// `REQUESTS_OPEN_TOO_MANY`.
+    #[error("{limit} requests to {to} are open already")]
+    RequestsOpenTooMany {
+        /// The recipient.
+        to: String,
+        /// How many may be open.
+        limit: usize,
+    },
+    /// `STORAGE_FULL` or `STORAGE_FAILED`, as the cause says.
+    #[error("the message could not be stored")]
+    Store(#[from] StoreError),
+    /// `INTERNAL`: the operating system gave no randomness.
+    #[error("the operating system gave no randomness")]
+    Random,
+}
+
+/// An inbox or a delivery could not be read, or a request not be waited for.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// `MESSAGE_NOT_FOUND`: the agent sent no such message.
+    #[error("there is no sent message {msg_id}")]
+    MessageNotFound {
+        /// What was named.
+        msg_id: MessageId,
+    },
+    /// `REQUEST_NOT_FOUND`: the agent made no such request.
+    #[error("there is no request {msg_id}")]
+    RequestNotFound {
+        /// What was named.
+        msg_id: MessageId,
+    },
+    /// The slug to filter by means no agent; reasons as in [`SendError::Resolve`].
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// `STORAGE_FAILED`.
+    #[error("the store could not be read")]
+    Store(#[from] StoreError),
+}

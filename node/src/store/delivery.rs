@@ -1,0 +1,148 @@
+//! One recipient's share of a sent message, and where it stands.
+
+use bytes::Bytes;
+use murmur_core::{
+    id::{AgentId, MessageId},
+    outbox::{Delivery, Row, State},
+    slug::Slug,
+};
+use rusqlite::{OptionalExtension as _, Row as SqlRow, params, types::Type};
+
+use super::{
+    StoreError, Tx,
+    row::{id, int, small, text, uint, uint_option, wrong},
+};
+
+/// A delivery as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryRow {
+    /// The message.
+    pub msg_id: MessageId,
+    /// The recipient.
+    pub recipient: AgentId,
+    /// Who speaks.
+    pub sender: AgentId,
+    /// The recipient's slug when the message was sent.
+    pub to_slug: Slug,
+    /// Where it stands.
+    pub delivery: Delivery,
+    /// How often it was published, whatever the copy.
+    pub published: u32,
+    /// The copy that stands for it now.
+    pub env_digest: Option<[u8; 32]>,
+    /// The last code, by name.
+    pub code: Option<String>,
+    /// The recipient's key was past its fresh time.
+    pub stale_prekey: bool,
+    /// A prekey that the recipient asked to be used, as it came.
+    pub fresh_prekey: Option<Bytes>,
+    /// When it was accepted.
+    pub created_ms: u64,
+    /// When the recipient's node had it.
+    pub delivered_ms: Option<u64>,
+    /// When the recipient read it.
+    pub read_ms: Option<u64>,
+}
+
+/// Adds a delivery, or overwrites it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn save(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
+    let machine = Row::from(row.delivery.state);
+    let sql = "INSERT OR REPLACE INTO delivery (msg_id, recipient, sender_agent, to_slug, state, seal_attempt,
+            publish_tries, republish_count, backoff_prev_ms, since_ms, next_at_ms, dead_cause, dead_code, open, published,
+            env_digest, code, stale_prekey, fresh_prekey, created_ms, expires_ms, delivered_ms, read_ms)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)";
+    tx.conn().prepare_cached(sql)?.execute(params![
+        row.msg_id.as_bytes(),
+        row.recipient.as_bytes(),
+        row.sender.as_bytes(),
+        row.to_slug.to_string(),
+        machine.state.as_str(),
+        machine.seal_attempt,
+        machine.publish_tries,
+        machine.republish_count,
+        int(machine.backoff_prev_ms),
+        machine.since_ms.map(int),
+        machine.next_at_ms.map(int),
+        machine.dead_cause,
+        machine.dead_code,
+        machine.state.is_open(),
+        row.published,
+        row.env_digest,
+        row.code,
+        row.stale_prekey,
+        row.fresh_prekey.as_deref(),
+        int(row.created_ms),
+        int(row.delivery.expires_ms),
+        row.delivered_ms.map(int),
+        row.read_ms.map(int),
+    ])?;
+    Ok(())
+}
+
+/// One delivery.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn get(tx: Tx<'_>, msg_id: MessageId, recipient: AgentId) -> Result<Option<DeliveryRow>, StoreError> {
+    let sql = "SELECT * FROM delivery WHERE msg_id = ?1 AND recipient = ?2";
+    let key = params![msg_id.as_bytes(), recipient.as_bytes()];
+    Ok(tx.conn().prepare_cached(sql)?.query_row(key, delivery_row).optional()?)
+}
+
+/// Every delivery of a message.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn of_message(tx: Tx<'_>, msg_id: MessageId) -> Result<Vec<DeliveryRow>, StoreError> {
+    let sql = "SELECT * FROM delivery WHERE msg_id = ?1 ORDER BY recipient";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map([msg_id.as_bytes()], delivery_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Every delivery that has not ended, in the order in which the messages were accepted.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open(tx: Tx<'_>) -> Result<Vec<DeliveryRow>, StoreError> {
+    let sql = "SELECT * FROM delivery WHERE open = 1 ORDER BY msg_id";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map([], delivery_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn delivery_row(row: &SqlRow<'_>) -> rusqlite::Result<DeliveryRow> {
+    Ok(DeliveryRow {
+        msg_id: id(row, "msg_id", MessageId::from_bytes)?,
+        recipient: id(row, "recipient", AgentId::from_bytes)?,
+        sender: id(row, "sender_agent", AgentId::from_bytes)?,
+        to_slug: text(row, "to_slug")?,
+        delivery: Delivery { expires_ms: uint(row, "expires_ms")?, state: state(row)? },
+        published: small(row, "published")?,
+        env_digest: row.get("env_digest")?,
+        code: row.get("code")?,
+        stale_prekey: row.get("stale_prekey")?,
+        fresh_prekey: row.get::<_, Option<Vec<u8>>>("fresh_prekey")?.map(Bytes::from),
+        created_ms: uint(row, "created_ms")?,
+        delivered_ms: uint_option(row, "delivered_ms")?,
+        read_ms: uint_option(row, "read_ms")?,
+    })
+}
+
+fn state(row: &SqlRow<'_>) -> rusqlite::Result<State> {
+    let machine = Row {
+        state: text(row, "state")?,
+        seal_attempt: small(row, "seal_attempt")?,
+        publish_tries: small(row, "publish_tries")?,
+        republish_count: small(row, "republish_count")?,
+        backoff_prev_ms: uint(row, "backoff_prev_ms")?,
+        since_ms: uint_option(row, "since_ms")?,
+        next_at_ms: uint_option(row, "next_at_ms")?,
+        dead_cause: row.get("dead_cause")?,
+        dead_code: row.get("dead_code")?,
+    };
+    State::try_from(machine).map_err(|error| wrong(Type::Text, error))
+}

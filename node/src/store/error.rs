@@ -1,0 +1,60 @@
+//! What can go wrong with the store.
+
+use std::path::PathBuf;
+
+/// The database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file or its folder cannot be used.
+    #[error("could not prepare the store at {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has it open.
+    #[error("another process uses the store at {path}")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// It was written by a newer version.
+    #[error("the store is of version {found}, and this program knows versions up to {known}")]
+    TooNew {
+        /// The version in the file.
+        found: i64,
+        /// The newest version known here.
+        known: i64,
+    },
+    /// SQLite refused.
+    #[error("could not open the store")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// Reading or writing failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The disk, or the configured size of the database, is full.
+    #[error("the store is full")]
+    Full,
+    /// The store is closing.
+    #[error("the store is closed")]
+    Closed,
+    /// A row holds what no version of this program writes.
+    #[error("the store holds a wrong {0}")]
+    Corrupt(&'static str),
+    /// SQLite failed otherwise.
+    #[error("the store failed: {0}")]
+    Sqlite(std::sync::Arc<rusqlite::Error>),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Sqlite(std::sync::Arc::new(error)),
+        }
+    }
+}

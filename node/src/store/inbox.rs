@@ -1,0 +1,324 @@
+//! Received messages: one row per (sender, message, recipient), in order of arrival.
+
+use bytes::Bytes;
+use murmur_core::{
+    id::{AgentId, ConversationId, MessageId},
+    slug::Slug,
+    subject::Route,
+    tier::Tier,
+};
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::{
+    StoreError, Tx,
+    row::{id, int, number, text, uint, uint_option},
+};
+
+/// What a message is for, as far as agents see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum MessageKind {
+    /// Says something.
+    Message = 1,
+    /// Its sender waits for a reply.
+    Request = 2,
+    /// Answers a message.
+    Reply = 3,
+}
+
+impl MessageKind {
+    /// The kind of a number.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Message),
+            2 => Some(Self::Request),
+            3 => Some(Self::Reply),
+            _ => None,
+        }
+    }
+}
+
+/// A message as an agent sees it (`murmur.node.v1.Message`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxMessage {
+    /// The message.
+    pub msg_id: MessageId,
+    /// The conversation of the two agents.
+    pub conversation_id: ConversationId,
+    /// What it is for.
+    pub kind: MessageKind,
+    /// The verified sender's slug.
+    pub from: Slug,
+    /// The verified sender.
+    pub from_agent_id: AgentId,
+    /// The recipient's slug.
+    pub to: Slug,
+    /// How the sender's root came to be trusted.
+    pub tier: Tier,
+    /// As the sender said; never empty.
+    pub content_type: String,
+    /// What the sender said.
+    pub body: Bytes,
+    /// The message it answers.
+    pub in_reply_to: Option<MessageId>,
+    /// When the sender made it.
+    pub created_ms: u64,
+    /// When this node stored it.
+    pub received_ms: u64,
+    /// Position among the sender's messages of this conversation, from 1.
+    pub sequence: u64,
+    /// Position in the inbox, ascending; 0 for a message that was sent.
+    pub cursor: u64,
+    /// It was shown before.
+    pub redelivered: bool,
+    /// W3C trace context of the receiving span; empty when there is none.
+    pub traceparent: String,
+    /// For a request: until when its sender waits.
+    pub deadline_ms: Option<u64>,
+}
+
+/// A message to store, with what only the store and the acknowledgements need.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// What the agent will see; its `cursor` is not yet known.
+    pub message: InboxMessage,
+    /// The local agent it is for.
+    pub recipient: AgentId,
+    /// Names the sealed copy.
+    pub env_digest: [u8; 32],
+    /// Names the content, whatever copy it came in.
+    pub inner_digest: [u8; 32],
+    /// The sender's sequence epoch.
+    pub sequence_epoch: u64,
+    /// Where acknowledgements go, as the sender said.
+    pub reply_route: Option<Route>,
+}
+
+/// What is known of a message that came before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Position in the inbox.
+    pub cursor: u64,
+    /// The copy that was stored.
+    pub env_digest: [u8; 32],
+    /// The content that was stored.
+    pub inner_digest: [u8; 32],
+    /// When the agent read it.
+    pub read_ms: Option<u64>,
+}
+
+/// A message that was just marked as read: what its receipt needs.
+#[derive(Debug, Clone)]
+pub struct ReadRow {
+    /// The sender, who gets the receipt.
+    pub sender: AgentId,
+    /// The message.
+    pub msg_id: MessageId,
+    /// The copy that was stored.
+    pub env_digest: [u8; 32],
+    /// Where the receipt goes.
+    pub reply_route: Option<Route>,
+}
+
+/// Looks for an earlier arrival of the same message.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn known(tx: Tx<'_>, sender: AgentId, msg_id: MessageId, recipient: AgentId) -> Result<Option<Known>, StoreError> {
+    let sql = "SELECT cursor, env_digest, inner_digest, read_ms FROM inbox
+        WHERE sender_agent = ?1 AND msg_id = ?2 AND recipient = ?3";
+    let read = |row: &Row<'_>| {
+        Ok(Known {
+            cursor: uint(row, "cursor")?,
+            env_digest: row.get("env_digest")?,
+            inner_digest: row.get("inner_digest")?,
+            read_ms: uint_option(row, "read_ms")?,
+        })
+    };
+    let key = params![sender.as_bytes(), msg_id.as_bytes(), recipient.as_bytes()];
+    Ok(tx.conn().prepare_cached(sql)?.query_row(key, read).optional()?)
+}
+
+/// Stores a message and says its position.
+///
+/// # Errors
+/// [`StoreError`]; a second row for the same message is one, so ask [`known`] in the same transaction.
+pub fn insert(tx: Tx<'_>, arrival: &Arrival) -> Result<u64, StoreError> {
+    let Arrival { message, recipient, env_digest, inner_digest, sequence_epoch, reply_route } = arrival;
+    let sql = "INSERT INTO inbox (sender_agent, msg_id, recipient, env_digest, inner_digest, conversation_id,
+            sequence_epoch, sequence, kind, from_slug, to_slug, tier, content_type, body, in_reply_to, deadline_ms,
+            traceparent, reply_route, created_ms, received_ms)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
+    tx.conn().prepare_cached(sql)?.execute(params![
+        message.from_agent_id.as_bytes(),
+        message.msg_id.as_bytes(),
+        recipient.as_bytes(),
+        env_digest,
+        inner_digest,
+        message.conversation_id.as_bytes(),
+        int(*sequence_epoch),
+        int(message.sequence),
+        message.kind as u32,
+        message.from.to_string(),
+        message.to.to_string(),
+        message.tier.as_str(),
+        message.content_type,
+        &message.body[..],
+        message.in_reply_to.map(MessageId::to_vec),
+        message.deadline_ms.map(int),
+        message.traceparent,
+        reply_route.as_ref().map(Route::to_string),
+        int(message.created_ms),
+        int(message.received_ms),
+    ])?;
+    Ok(u64::try_from(tx.conn().last_insert_rowid()).unwrap_or(0))
+}
+
+/// Which rows of an inbox to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only behind this position.
+    pub after: u64,
+    /// Unread ones only.
+    pub unread: bool,
+    /// Only from this sender.
+    pub from: Option<AgentId>,
+}
+
+/// Lists an inbox in order of arrival.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn list(tx: Tx<'_>, agent: AgentId, filter: &Filter, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
+    let Filter { after, unread, from } = filter;
+    let sql = if *unread {
+        "SELECT * FROM inbox WHERE recipient = ?1 AND cursor > ?2 AND read_ms IS NULL
+            AND (?3 IS NULL OR sender_agent = ?3) ORDER BY cursor LIMIT ?4"
+    } else {
+        "SELECT * FROM inbox WHERE recipient = ?1 AND cursor > ?2
+            AND (?3 IS NULL OR sender_agent = ?3) ORDER BY cursor LIMIT ?4"
+    };
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let from = from.map(AgentId::to_vec);
+    let rows = statement.query_map(params![agent.as_bytes(), int(*after), from, limit], message_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Unread rows that a session should be shown: those behind its position, and earlier ones that were never pushed.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn pushable(tx: Tx<'_>, agent: AgentId, after: u64, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
+    let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND read_ms IS NULL AND (cursor > ?2 OR pushed_ms IS NULL)
+        ORDER BY cursor LIMIT ?3";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map(params![agent.as_bytes(), int(after), limit], message_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The newest rows of an inbox, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn newest(tx: Tx<'_>, agent: AgentId, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
+    let sql = "SELECT * FROM inbox WHERE recipient = ?1 ORDER BY cursor DESC LIMIT ?2";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map(params![agent.as_bytes(), limit], message_row)?;
+    let mut messages = rows.collect::<Result<Vec<_>, _>>()?;
+    messages.reverse();
+    Ok(messages)
+}
+
+/// One row by its position.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn at(tx: Tx<'_>, cursor: u64) -> Result<Option<InboxMessage>, StoreError> {
+    let sql = "SELECT * FROM inbox WHERE cursor = ?1";
+    Ok(tx.conn().prepare_cached(sql)?.query_row([int(cursor)], message_row).optional()?)
+}
+
+/// The row of a message in an agent's inbox, whoever sent it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn find(tx: Tx<'_>, agent: AgentId, msg_id: MessageId) -> Result<Option<InboxMessage>, StoreError> {
+    let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND msg_id = ?2 ORDER BY cursor LIMIT 1";
+    let key = params![agent.as_bytes(), msg_id.as_bytes()];
+    Ok(tx.conn().prepare_cached(sql)?.query_row(key, message_row).optional()?)
+}
+
+/// Marks rows as pushed, keeping the first time.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn mark_pushed(tx: Tx<'_>, cursors: &[u64], now_ms: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE inbox SET pushed_ms = ?2 WHERE cursor = ?1 AND pushed_ms IS NULL";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    for cursor in cursors {
+        statement.execute(params![int(*cursor), int(now_ms)])?;
+    }
+    Ok(())
+}
+
+/// Marks rows as read and returns those that were not before.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn mark_read(tx: Tx<'_>, cursors: &[u64], now_ms: u64) -> Result<Vec<ReadRow>, StoreError> {
+    let sql = "UPDATE inbox SET read_ms = ?2 WHERE cursor = ?1 AND read_ms IS NULL
+        RETURNING sender_agent, msg_id, env_digest, reply_route";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let mut read = Vec::new();
+    for cursor in cursors {
+        read.extend(statement.query_row(params![int(*cursor), int(now_ms)], read_row).optional()?);
+    }
+    Ok(read)
+}
+
+/// Deletes rows that were read and are older than `before_ms`, a bounded number at a time. Returns how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn prune(tx: Tx<'_>, before_ms: u64, limit: u32) -> Result<usize, StoreError> {
+    let sql = "DELETE FROM inbox WHERE cursor IN
+        (SELECT cursor FROM inbox WHERE received_ms < ?1 AND read_ms IS NOT NULL LIMIT ?2)";
+    Ok(tx.conn().prepare_cached(sql)?.execute(params![int(before_ms), limit])?)
+}
+
+fn read_row(row: &Row<'_>) -> rusqlite::Result<ReadRow> {
+    Ok(ReadRow {
+        sender: id(row, "sender_agent", AgentId::from_bytes)?,
+        msg_id: id(row, "msg_id", MessageId::from_bytes)?,
+        env_digest: row.get("env_digest")?,
+        reply_route: route(row)?,
+    })
+}
+
+fn route(row: &Row<'_>) -> rusqlite::Result<Option<Route>> {
+    Ok(row.get::<_, Option<String>>("reply_route")?.and_then(|text| text.parse().ok()))
+}
+
+fn message_row(row: &Row<'_>) -> rusqlite::Result<InboxMessage> {
+    Ok(InboxMessage {
+        msg_id: id(row, "msg_id", MessageId::from_bytes)?,
+        conversation_id: id(row, "conversation_id", ConversationId::from_bytes)?,
+        kind: number(row, "kind", MessageKind::from_number)?,
+        from: text(row, "from_slug")?,
+        from_agent_id: id(row, "sender_agent", AgentId::from_bytes)?,
+        to: text(row, "to_slug")?,
+        tier: text(row, "tier")?,
+        content_type: row.get("content_type")?,
+        body: Bytes::from(row.get::<_, Vec<u8>>("body")?),
+        in_reply_to: row.get::<_, Option<[u8; 16]>>("in_reply_to")?.map(MessageId::from_bytes),
+        created_ms: uint(row, "created_ms")?,
+        received_ms: uint(row, "received_ms")?,
+        sequence: uint(row, "sequence")?,
+        cursor: uint(row, "cursor")?,
+        redelivered: row.get::<_, Option<i64>>("pushed_ms")?.is_some()
+            || row.get::<_, Option<i64>>("read_ms")?.is_some(),
+        traceparent: row.get("traceparent")?,
+        deadline_ms: uint_option(row, "deadline_ms")?,
+    })
+}

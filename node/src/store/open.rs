@@ -1,0 +1,109 @@
+//! Opening: file modes, the lock, pragmas and migrations.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+
+use super::{OpenError, row::int};
+
+/// Every migration, in order; the database's `user_version` says how many it has had.
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/node/0001_post.sql"),
+    include_str!("../../../migrations/node/0002_directory.sql"),
+];
+
+/// How to open the store.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Threads that read.
+    pub readers: usize,
+    /// Largest size in pages of 4 KiB; `None` means what the disk holds.
+    pub pages_max: Option<u32>,
+    /// The time now, for the sequence epoch of a new database.
+    pub now_ms: u64,
+}
+
+/// The lock file beside the database.
+pub(super) struct Lock {
+    _file: Flock<File>,
+}
+
+impl Lock {
+    pub(super) fn take(database: &Path) -> Result<Self, OpenError> {
+        let path = database.with_extension("lock");
+        let file = private_file(&path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Self { _file: file }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(OpenError::Locked { path }),
+            Err((_, errno)) => Err(OpenError::Io { path, source: errno.into() }),
+        }
+    }
+}
+
+/// Opens the writing connection and brings the schema up to date.
+pub(super) fn writer(path: &Path, options: &StoreOptions) -> Result<Connection, OpenError> {
+    // SQLite gives its journal the mode of the database, so this covers all three files.
+    private_file(path)?;
+    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "secure_delete", "ON")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    if let Some(pages) = options.pages_max {
+        connection.pragma_update(None, "max_page_count", pages)?;
+    }
+    connection.set_prepared_statement_cache_capacity(128);
+    migrate(&mut connection)?;
+    Ok(connection)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn reader(path: &Path) -> Result<Connection, OpenError> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = int(MIGRATIONS.len() as u64);
+    if found > known {
+        return Err(OpenError::TooNew { found, known });
+    }
+    for (index, sql) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
+        let tx = connection.transaction()?;
+        tx.execute_batch(sql)?;
+        tx.pragma_update(None, "user_version", int(index as u64 + 1))?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+/// The epoch of this database's sequences, set when it is new.
+pub(super) fn sequence_epoch(connection: &Connection, now_ms: u64) -> Result<u64, OpenError> {
+    let sql = "SELECT value FROM meta WHERE key = 'sequence_epoch'";
+    if let Some(epoch) = connection.query_row(sql, [], |row| row.get::<_, i64>(0)).optional()? {
+        return Ok(u64::try_from(epoch).unwrap_or(0));
+    }
+    connection.execute("INSERT INTO meta (key, value) VALUES ('sequence_epoch', ?1)", [int(now_ms)])?;
+    Ok(now_ms)
+}
+
+/// Opens a file of mode 0600 in a folder of mode 0700, making both as needed.
+fn private_file(path: &Path) -> Result<File, OpenError> {
+    let open = || -> io::Result<File> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(file)
+    };
+    open().map_err(|source| OpenError::Io { path: PathBuf::from(path), source })
+}

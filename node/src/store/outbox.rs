@@ -1,0 +1,161 @@
+//! Sent messages: what was said, fixed when it was accepted, and the sequence of every conversation.
+
+use bytes::Bytes;
+use murmur_core::id::{AgentId, ConversationId, MessageId};
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::{
+    StoreError, Tx,
+    inbox::MessageKind,
+    row::{id, int, number, small, uint},
+};
+
+/// A sent message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// The message.
+    pub msg_id: MessageId,
+    /// Who speaks.
+    pub sender: AgentId,
+    /// The conversation of the two agents.
+    pub conversation_id: ConversationId,
+    /// The epoch of the sequence.
+    pub sequence_epoch: u64,
+    /// Position in the conversation, from 1.
+    pub sequence: u64,
+    /// What it is for.
+    pub kind: MessageKind,
+    /// The serialized inner message; every sealed copy carries exactly these bytes.
+    pub inner: Bytes,
+    /// When it was accepted.
+    pub created_ms: u64,
+    /// How long it is worth delivering.
+    pub ttl_seconds: u32,
+    /// W3C trace context of the sending call; empty when there is none.
+    pub traceparent: String,
+}
+
+/// What an idempotency key was used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedKey {
+    /// The message that it made.
+    pub msg_id: MessageId,
+    /// Names recipient, content and kind.
+    pub content_digest: [u8; 32],
+}
+
+/// The next position in a conversation; nobody else gets it, and it is lost when the transaction is.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn next_sequence(tx: Tx<'_>, sender: AgentId, conversation: ConversationId) -> Result<u64, StoreError> {
+    let sql = "INSERT INTO sequence (sender_agent, conversation_id, last) VALUES (?1, ?2, 1)
+        ON CONFLICT (sender_agent, conversation_id) DO UPDATE SET last = last + 1 RETURNING last";
+    let key = params![sender.as_bytes(), conversation.as_bytes()];
+    Ok(tx.conn().prepare_cached(sql)?.query_row(key, |row| uint(row, "last"))?)
+}
+
+/// What the sender used an idempotency key for, if it did.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn used_key(tx: Tx<'_>, sender: AgentId, client_key: &str) -> Result<Option<UsedKey>, StoreError> {
+    let sql = "SELECT msg_id, content_digest FROM outbox WHERE sender_agent = ?1 AND client_key = ?2";
+    let read = |row: &Row<'_>| {
+        Ok(UsedKey { msg_id: id(row, "msg_id", MessageId::from_bytes)?, content_digest: row.get("content_digest")? })
+    };
+    Ok(tx.conn().prepare_cached(sql)?.query_row(params![sender.as_bytes(), client_key], read).optional()?)
+}
+
+/// Adds a message.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn insert(
+    tx: Tx<'_>,
+    message: &OutboxRow,
+    client_key: Option<&str>,
+    content_digest: &[u8; 32],
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO outbox (msg_id, sender_agent, conversation_id, sequence_epoch, sequence, kind, inner,
+            created_ms, ttl_seconds, traceparent, client_key, content_digest)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    tx.conn().prepare_cached(sql)?.execute(params![
+        message.msg_id.as_bytes(),
+        message.sender.as_bytes(),
+        message.conversation_id.as_bytes(),
+        int(message.sequence_epoch),
+        int(message.sequence),
+        message.kind as u32,
+        &message.inner[..],
+        int(message.created_ms),
+        message.ttl_seconds,
+        message.traceparent,
+        client_key,
+        content_digest,
+    ])?;
+    Ok(())
+}
+
+/// One message.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn get(tx: Tx<'_>, msg_id: MessageId) -> Result<Option<OutboxRow>, StoreError> {
+    let sql = "SELECT * FROM outbox WHERE msg_id = ?1";
+    Ok(tx.conn().prepare_cached(sql)?.query_row([msg_id.as_bytes()], outbox_row).optional()?)
+}
+
+/// The newest messages that an agent sent, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn newest(tx: Tx<'_>, sender: AgentId, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+    let sql = "SELECT * FROM outbox WHERE sender_agent = ?1 ORDER BY created_ms DESC, msg_id DESC LIMIT ?2";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map(params![sender.as_bytes(), limit], outbox_row)?;
+    let mut messages = rows.collect::<Result<Vec<_>, _>>()?;
+    messages.reverse();
+    Ok(messages)
+}
+
+/// Deletes messages accepted before `before_ms` whose deliveries have all ended, with everything that hangs on them; a
+/// bounded number at a time. Returns how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn prune(tx: Tx<'_>, before_ms: u64, limit: u32) -> Result<usize, StoreError> {
+    let chosen = "SELECT msg_id FROM outbox WHERE created_ms < ?1
+        AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.msg_id = outbox.msg_id AND state <= 3) LIMIT ?2";
+    let mut statement = tx.conn().prepare_cached(chosen)?;
+    let rows = statement.query_map(params![int(before_ms), limit], |row| row.get::<_, [u8; 16]>(0))?;
+    let ids = rows.collect::<Result<Vec<_>, _>>()?;
+    for msg_id in &ids {
+        let copies = "DELETE FROM publication WHERE env_digest IN (SELECT env_digest FROM copy WHERE msg_id = ?1)";
+        tx.conn().prepare_cached(copies)?.execute([msg_id])?;
+        for sql in [
+            "DELETE FROM copy WHERE msg_id = ?1",
+            "DELETE FROM delivery WHERE msg_id = ?1",
+            "DELETE FROM pending_request WHERE msg_id = ?1",
+            "DELETE FROM outbox WHERE msg_id = ?1",
+        ] {
+            tx.conn().prepare_cached(sql)?.execute([msg_id])?;
+        }
+    }
+    Ok(ids.len())
+}
+
+fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
+    Ok(OutboxRow {
+        msg_id: id(row, "msg_id", MessageId::from_bytes)?,
+        sender: id(row, "sender_agent", AgentId::from_bytes)?,
+        conversation_id: id(row, "conversation_id", ConversationId::from_bytes)?,
+        sequence_epoch: uint(row, "sequence_epoch")?,
+        sequence: uint(row, "sequence")?,
+        kind: number(row, "kind", MessageKind::from_number)?,
+        inner: Bytes::from(row.get::<_, Vec<u8>>("inner")?),
+        created_ms: uint(row, "created_ms")?,
+        ttl_seconds: small(row, "ttl_seconds")?,
+        traceparent: row.get("traceparent")?,
+    })
+}

@@ -1,0 +1,174 @@
+//! The writing thread: many closures, one transaction, one fsync.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{OpenError, StoreError, Tx};
+
+/// Closures of one transaction: enough to hide the fsync, few enough that the first does not wait long for the last.
+const BATCH_MAX: usize = 256;
+/// How long something that nobody waits for may stay uncommitted.
+const LAZY_MAX: Duration = Duration::from_millis(50);
+
+/// Whether somebody waits for the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    Now,
+    Soon,
+}
+
+/// The thread and the way to it.
+pub(super) struct Writer {
+    jobs: Option<mpsc::Sender<(Urgency, Box<dyn Job>)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A queued closure.
+trait Job: Send {
+    /// Runs it and says whether its changes stay.
+    fn run(&mut self, tx: Tx<'_>) -> bool;
+    /// Answers whoever waits.
+    fn finish(self: Box<Self>, committed: &Result<(), StoreError>);
+}
+
+struct Closure<F, T, E> {
+    work: Option<F>,
+    result: Option<Result<T, E>>,
+    answer: oneshot::Sender<Result<T, E>>,
+}
+
+impl<F, T, E> Job for Closure<F, T, E>
+where
+    F: FnOnce(Tx<'_>) -> Result<T, E> + Send,
+    T: Send,
+    E: From<StoreError> + Send,
+{
+    fn run(&mut self, tx: Tx<'_>) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        // A panic is a bug of one closure; it must not take the writer, and with it the node, along.
+        self.result = catch_unwind(AssertUnwindSafe(|| work(tx))).ok();
+        matches!(self.result, Some(Ok(_)))
+    }
+
+    fn finish(self: Box<Self>, committed: &Result<(), StoreError>) {
+        let Self { result, answer, .. } = *self;
+        let result = match (result, committed) {
+            (Some(Ok(_)), Err(error)) => Err(E::from(error.clone())),
+            (Some(result), _) => result,
+            (None, _) => Err(E::from(StoreError::Corrupt("closure: it panicked"))),
+        };
+        // Nobody listening is fine: the caller gave up, the work stands.
+        let _ = answer.send(result);
+    }
+}
+
+impl Writer {
+    pub(super) fn start(connection: Connection) -> Result<Self, OpenError> {
+        let (sender, receiver) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || run(&connection, &receiver))
+            .map_err(|source| OpenError::Io { path: "store-writer".into(), source })?;
+        Ok(Self { jobs: Some(sender), thread: Some(thread) })
+    }
+
+    pub(super) fn queue<T, E, F>(
+        &self,
+        work: F,
+        urgency: Urgency,
+    ) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F>
+    where
+        F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (answer, result) = oneshot::channel();
+        let job = Box::new(Closure { work: Some(work), result: None, answer });
+        if let Some(jobs) = &self.jobs {
+            // A refused job drops its `answer`, which the future below reports.
+            let _ = jobs.send((urgency, job));
+        }
+        async move { result.await.unwrap_or_else(|_| Err(E::from(StoreError::Closed))) }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
+            // What is queued is committed first.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(connection: &Connection, jobs: &mpsc::Receiver<(Urgency, Box<dyn Job>)>) {
+    while let Ok(first) = jobs.recv() {
+        let mut batch = collect(first, jobs);
+        let committed = commit(connection, &mut batch);
+        if let Err(error) = &committed {
+            tracing::error!(%error, "the store could not commit {} changes", batch.len());
+        }
+        for job in batch {
+            job.finish(&committed);
+        }
+    }
+}
+
+/// Takes what is waiting; a batch that nobody waits for waits a moment for company.
+fn collect(first: (Urgency, Box<dyn Job>), jobs: &mpsc::Receiver<(Urgency, Box<dyn Job>)>) -> Vec<Box<dyn Job>> {
+    let deadline = Instant::now() + LAZY_MAX;
+    let (mut urgency, job) = first;
+    let mut batch = vec![job];
+    while batch.len() < BATCH_MAX {
+        let next = match urgency {
+            Urgency::Now => jobs.try_recv().ok(),
+            Urgency::Soon => jobs.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok(),
+        };
+        let Some((next_urgency, job)) = next else { break };
+        if next_urgency == Urgency::Now {
+            urgency = Urgency::Now;
+        }
+        batch.push(job);
+    }
+    batch
+}
+
+fn commit(connection: &Connection, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    for job in &mut *batch {
+        if let Err(error) = run_one(connection, &mut **job) {
+            rollback(connection);
+            return Err(error);
+        }
+    }
+    connection.execute_batch("COMMIT").map_err(|error| {
+        rollback(connection);
+        error.into()
+    })
+}
+
+fn run_one(connection: &Connection, job: &mut dyn Job) -> Result<(), StoreError> {
+    connection.prepare_cached("SAVEPOINT job")?.execute([])?;
+    if !job.run(Tx(connection)) {
+        // A full disk may have ended the whole transaction; then this fails, and with it the batch.
+        connection.prepare_cached("ROLLBACK TO job")?.execute([])?;
+    }
+    connection.prepare_cached("RELEASE job")?.execute([])?;
+    Ok(())
+}
+
+fn rollback(connection: &Connection) {
+    if !connection.is_autocommit()
+        && let Err(error) = connection.execute_batch("ROLLBACK")
+    {
+        tracing::error!(%error, "the store could not roll back");
+    }
+}
