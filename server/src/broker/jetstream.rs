@@ -1,0 +1,189 @@
+//! Streams and consumers (PROTOCOL §5.2): made by the control plane alone, with the hardening that keeps a sender's headers
+//! from deciding anything.
+
+use std::time::Duration;
+
+use async_nats::{
+    Client,
+    connection::State,
+    jetstream::{
+        self,
+        consumer::{AckPolicy, pull},
+        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+    },
+};
+use murmur_core::{
+    limits::{BROKER_MESSAGE_BYTES_MAX, MESSAGE_AGE_MS_MAX},
+    subject::{Route, Shard, Site, consumer_name, stream_name, stream_subjects},
+};
+
+use super::{BrokerAddress, BrokerError, BrokerKeys};
+
+/// The broker forgets a message id after this long. Only a hint: receivers deduplicate themselves.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(300);
+/// An unacknowledged message is delivered again after this long.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+
+/// What an installation decides about its streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSettings {
+    /// Copies of each message, 1 to 5; 3 in production.
+    pub replicas: u8,
+    /// Bytes one shard may store; a full stream refuses new messages.
+    pub max_bytes: i64,
+    /// Messages one node may have waiting for one agent; more are refused with error 10077.
+    pub lane_messages_max: i64,
+    /// Messages a node may hold unacknowledged.
+    pub ack_pending_max: i64,
+}
+
+impl Default for StreamSettings {
+    /// One machine: one copy, 1 GiB, lanes of 1,000, 1,024 unacknowledged.
+    fn default() -> Self {
+        Self { replicas: 1, max_bytes: 1 << 30, lane_messages_max: 1000, ack_pending_max: 1024 }
+    }
+}
+
+/// The control plane's hand on the streams.
+#[derive(Debug, Clone)]
+pub struct BrokerAdmin {
+    client: Client,
+    js: jetstream::Context,
+    settings: StreamSettings,
+}
+
+impl BrokerAdmin {
+    /// Connects as the control plane's user. `now_s` is the time in Unix seconds.
+    ///
+    /// # Errors
+    /// [`BrokerError::Connect`] when the broker is not there or refuses the keys. Once connected, the connection is made
+    /// anew for ever.
+    pub async fn connect(
+        address: &BrokerAddress,
+        keys: &BrokerKeys,
+        settings: StreamSettings,
+        now_s: u64,
+    ) -> Result<Self, BrokerError> {
+        let client = address.connect(keys.cp_user_jwt(now_s)?, &keys.cp_user, "murmur-server").await?;
+        Ok(Self { js: jetstream::new(client.clone()), client, settings })
+    }
+
+    /// The connection itself, with the control plane's rights in the account of the streams.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Whether the connection stands right now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Makes the stream of a shard, or brings an existing one up to the settings.
+    ///
+    /// # Errors
+    /// [`BrokerError::Request`] when the broker does not answer or refuses, [`BrokerError::Refused`] when it answers with a
+    /// stream that lacks the hardening.
+    pub async fn ensure_stream(&self, site: &Site, shard: Shard) -> Result<(), BrokerError> {
+        let wanted = stream_config(site, shard, &self.settings);
+        let action = "make a stream";
+        let info = self.js.create_or_update_stream(wanted.clone()).await.map_err(BrokerError::request(action))?;
+        match first_difference(&wanted, &info.config) {
+            None => Ok(()),
+            Some(field) => Err(BrokerError::Refused { action, reason: format!("`{field}` is not as asked") }),
+        }
+    }
+
+    /// Makes the consumer of a node, or brings an existing one up to the settings.
+    ///
+    /// # Errors
+    /// [`BrokerError::Request`] when the shard's stream is missing, or the broker does not answer or refuses.
+    pub async fn ensure_consumer(&self, route: &Route) -> Result<(), BrokerError> {
+        let config = consumer_config(route, &self.settings);
+        let stream = stream_name(route.shard);
+        self.js
+            .create_consumer_on_stream(config, stream)
+            .await
+            .map(|_: jetstream::consumer::PullConsumer| ())
+            .map_err(BrokerError::request("make a consumer"))
+    }
+
+    /// Removes a node's consumer, for a node that will not come back. Its undelivered messages stay until they age out.
+    ///
+    /// # Errors
+    /// [`BrokerError::Request`] when there is none, or the broker does not answer.
+    pub async fn delete_consumer(&self, route: &Route) -> Result<(), BrokerError> {
+        self.js
+            .delete_consumer_from_stream(consumer_name(route.node), stream_name(route.shard))
+            .await
+            .map(|_| ())
+            .map_err(BrokerError::request("delete a consumer"))
+    }
+}
+
+fn stream_config(site: &Site, shard: Shard, settings: &StreamSettings) -> Config {
+    Config {
+        name: stream_name(shard),
+        subjects: vec![stream_subjects(site, shard)],
+        retention: RetentionPolicy::WorkQueue,
+        storage: StorageType::File,
+        num_replicas: settings.replicas.into(),
+        max_age: Duration::from_millis(MESSAGE_AGE_MS_MAX),
+        max_message_size: i32::try_from(BROKER_MESSAGE_BYTES_MAX).unwrap_or(i32::MAX),
+        max_bytes: settings.max_bytes,
+        max_messages: -1,
+        max_consumers: -1,
+        discard: DiscardPolicy::New,
+        discard_new_per_subject: true,
+        max_messages_per_subject: settings.lane_messages_max,
+        duplicate_window: DUPLICATE_WINDOW,
+        deny_delete: true,
+        deny_purge: true,
+        // A sender writes the headers: none of them may erase, keep, schedule or count anything.
+        allow_rollup: false,
+        allow_direct: false,
+        mirror_direct: false,
+        allow_message_ttl: false,
+        allow_message_counter: false,
+        allow_message_schedules: false,
+        allow_atomic_publish: false,
+        allow_batch_publish: false,
+        ..Config::default()
+    }
+}
+
+fn consumer_config(route: &Route, settings: &StreamSettings) -> pull::Config {
+    pull::Config {
+        durable_name: Some(consumer_name(route.node)),
+        filter_subject: route.filter(),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: ACK_WAIT,
+        max_ack_pending: settings.ack_pending_max,
+        max_deliver: -1,
+        ..pull::Config::default()
+    }
+}
+
+/// The name of the first field that the server set otherwise than asked.
+fn first_difference(wanted: &Config, actual: &Config) -> Option<&'static str> {
+    let same = [
+        ("subjects", wanted.subjects == actual.subjects),
+        ("retention", wanted.retention == actual.retention),
+        ("discard", wanted.discard == actual.discard),
+        ("discard_new_per_subject", wanted.discard_new_per_subject == actual.discard_new_per_subject),
+        ("max_msgs_per_subject", wanted.max_messages_per_subject == actual.max_messages_per_subject),
+        ("max_msg_size", wanted.max_message_size == actual.max_message_size),
+        ("deny_delete", wanted.deny_delete == actual.deny_delete),
+        ("deny_purge", wanted.deny_purge == actual.deny_purge),
+        ("allow_rollup_hdrs", wanted.allow_rollup == actual.allow_rollup),
+        ("allow_direct", wanted.allow_direct == actual.allow_direct),
+        ("mirror_direct", wanted.mirror_direct == actual.mirror_direct),
+        ("allow_msg_ttl", wanted.allow_message_ttl == actual.allow_message_ttl),
+        ("allow_msg_counter", wanted.allow_message_counter == actual.allow_message_counter),
+        ("allow_msg_schedules", wanted.allow_message_schedules == actual.allow_message_schedules),
+        ("allow_atomic", wanted.allow_atomic_publish == actual.allow_atomic_publish),
+        ("allow_batched", wanted.allow_batch_publish == actual.allow_batch_publish),
+    ];
+    same.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
+}
