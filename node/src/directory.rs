@@ -1,1 +1,0 @@
-//! The directory room of the node.

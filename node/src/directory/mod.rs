@@ -1,0 +1,122 @@
+//! Who there is: the node's copy of the workspace's directory, and whose keys in it hold.
+//!
+//! Readers take a [`Snapshot`], swapped whole at every change. The control plane's word is enough for names and presence; keys
+//! are believed only by [`Directory::verified`], against the root that the invite pinned (PROTOCOL §3.4). Copy, resume token and
+//! the highest serials seen are kept in the store, so that a restart with the control plane down knows its peers.
+
+mod change;
+mod peer;
+mod snapshot;
+mod trust;
+mod verified;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use murmur_core::id::AgentId;
+use tokio::sync::watch;
+use tracing::warn;
+
+pub use change::{Batch, Change};
+pub use peer::{AgentKind, Peer, PeerKeys};
+pub use snapshot::Snapshot;
+pub use trust::{Floor, FloorKey, Floors};
+pub use verified::{PeerTrouble, VerifiedPeer};
+
+use self::verified::Cache;
+use crate::{
+    identity::NodeIdentity,
+    store::{self, Store, StoreError},
+};
+
+/// The directory.
+pub struct Directory {
+    snapshot: ArcSwap<Snapshot>,
+    version: watch::Sender<u64>,
+    /// Held while a new snapshot is made, so that two changes do not lose one another. Holds the agents with a session here.
+    attached: Mutex<HashSet<AgentId>>,
+    identity: Arc<NodeIdentity>,
+    store: Store,
+    floors: Floors,
+    cache: Cache,
+}
+
+impl Directory {
+    /// Loads the last copy from the store. Nobody counts as online until the control plane says so.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn load(identity: Arc<NodeIdentity>, store: Store) -> Result<Arc<Self>, StoreError> {
+        let saved = store.read(store::directory::load).await?;
+        let snapshot = Snapshot::new(identity.node_id, saved.peers, saved.resume_token, saved.confirmed_ms);
+        Ok(Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            version: watch::Sender::new(0),
+            attached: Mutex::default(),
+            floors: Floors::new(saved.floors),
+            cache: Cache::default(),
+            identity,
+            store,
+        }))
+    }
+
+    /// The directory as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// A counter that goes up with every change.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Takes over what the control plane said. Readers see it at once; the copy on disk follows by itself, in order.
+    pub fn apply(&self, batch: Batch, now_ms: u64) {
+        self.update(|snapshot, attached| snapshot.apply(&batch, attached, now_ms));
+        let saved = self.store.queue_lazily(move |tx| store::directory::save(tx, &batch, now_ms));
+        tokio::spawn(async move {
+            if let Err(error) = saved.await {
+                warn!(%error, "the directory's copy on disk is behind");
+            }
+        });
+    }
+
+    /// Says whether the control plane is connected.
+    pub fn set_live(&self, live: bool) {
+        self.update(|snapshot, _| snapshot.set_live(live));
+    }
+
+    /// Says that a session of an agent of this node began or ended.
+    pub fn set_attached(&self, agent: AgentId, is_attached: bool) {
+        self.update(|snapshot, attached| {
+            if is_attached {
+                attached.insert(agent);
+            } else {
+                attached.remove(&agent);
+            }
+            snapshot.set_attached(agent, is_attached);
+        });
+    }
+
+    /// The agents that have a session on this node.
+    #[must_use]
+    pub fn attached(&self) -> Vec<AgentId> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Snapshot, &mut HashSet<AgentId>)) {
+        let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        change(&mut next, &mut attached);
+        self.snapshot.store(Arc::new(next));
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! Believing keys: chains and prekeys checked once and remembered for ten minutes (PROTOCOL §2.4).
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use moka::sync::Cache as Moka;
+use murmur_core::{
+    code::Code,
+    id::{AgentId, NodeId},
+    limits::CLOCK_SKEW_MS,
+    slug::Slug,
+    subject::Route,
+    tier::Tier,
+};
+use murmur_crypto::{
+    cert::Certificate,
+    chain::{Chain, ChainError, VerifiedChain, verify_chain},
+    hash::{Fingerprint, sha256},
+    keys::PublicKey,
+    prekey::{self, PrekeyError, VerifiedPrekey},
+    statement::Statement,
+};
+use tracing::warn;
+
+use super::{
+    Directory, Peer, PeerKeys,
+    trust::{Floor, FloorKey},
+};
+use crate::store;
+
+const ENTRIES_MAX: u64 = 10_000;
+const LIFE: Duration = Duration::from_secs(600);
+
+/// How this node came to know the root: from the invite, out of band.
+const PINNED_OUT_OF_BAND: bool = true;
+
+/// A peer whose keys hold: what to seal to and where to send.
+#[derive(Debug, Clone)]
+pub struct VerifiedPeer {
+    /// The agent.
+    pub agent_id: AgentId,
+    /// Its slug, equal in directory and certificate.
+    pub slug: Slug,
+    /// The node that holds its keys.
+    pub node_id: NodeId,
+    /// Where that node takes deliveries.
+    pub route: Route,
+    /// How far it is trusted.
+    pub tier: Tier,
+    /// The key that it signs with.
+    pub agent_key: PublicKey,
+    /// The identity key of its node, as the safety number compares it.
+    pub node_key: PublicKey,
+    /// Its certificate.
+    pub cert_fp: Fingerprint,
+    /// Its certificate, for people: hex.
+    pub fingerprint: String,
+    /// What to seal to.
+    pub prekey: VerifiedPrekey,
+}
+
+/// Why nothing can be sealed for a peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerTrouble {
+    /// There is no such agent (any more).
+    #[error("the agent has ended")]
+    Gone,
+    /// Its node has not published keys.
+    #[error("it has no keys yet")]
+    NoKeys,
+    /// Its node has no address on the broker.
+    #[error("its node has no route yet")]
+    NoRoute,
+    /// Its chain does not hold.
+    #[error("its certificate chain is refused: {0}")]
+    Chain(#[from] ChainError),
+    /// Its certificate or directory entry is about another agent, node or slug.
+    #[error("its certificate is about another {0}")]
+    Mismatch(&'static str),
+    /// Its prekey does not hold.
+    #[error("its prekey is refused: {0}")]
+    Prekey(#[from] PrekeyError),
+}
+
+impl PeerTrouble {
+    /// The protocol's code for it.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Gone => Code::AgentGone,
+            Self::NoKeys | Self::NoRoute | Self::Prekey(_) => Code::KeyUnknown,
+            Self::Chain(error) => error.code(),
+            Self::Mismatch(_) => Code::ChainInvalid,
+        }
+    }
+}
+
+pub(super) struct Cache {
+    /// By the digest of chain, prekey and route.
+    peers: Moka<[u8; 32], Arc<VerifiedPeer>>,
+    /// By the digest of the chain's bytes.
+    chains: Moka<[u8; 32], Arc<VerifiedChain>>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            peers: Moka::builder().max_capacity(ENTRIES_MAX).time_to_live(LIFE).build(),
+            chains: Moka::builder().max_capacity(ENTRIES_MAX).time_to_live(LIFE).build(),
+        }
+    }
+}
+
+impl Directory {
+    /// The keys of an agent, if they hold now.
+    ///
+    /// # Errors
+    /// [`PeerTrouble`].
+    pub fn verified(&self, agent: AgentId, now_ms: u64) -> Result<Arc<VerifiedPeer>, PeerTrouble> {
+        let snapshot = self.snapshot();
+        self.verified_peer(snapshot.peer(agent).ok_or(PeerTrouble::Gone)?, now_ms)
+    }
+
+    /// The keys of an entry of some snapshot, if they hold now.
+    ///
+    /// # Errors
+    /// [`PeerTrouble`].
+    pub fn verified_peer(&self, peer: &Peer, now_ms: u64) -> Result<Arc<VerifiedPeer>, PeerTrouble> {
+        let keys = peer.keys.as_ref().ok_or(PeerTrouble::NoKeys)?;
+        let route = peer.route.as_ref().ok_or(PeerTrouble::NoRoute)?;
+        let digest = digest(peer, keys, route);
+        if let Some(known) = self.cache.peers.get(&digest)
+            && now_ms <= known.prekey.not_after_ms
+        {
+            return Ok(known);
+        }
+        let verified = Arc::new(self.verify_peer(peer, keys, route, now_ms)?);
+        self.cache.peers.insert(digest, verified.clone());
+        Ok(verified)
+    }
+
+    /// Checks a chain that came with a message, at the time when the message was made.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn verify_chain(&self, bytes: &Bytes, at_ms: u64) -> Result<Arc<VerifiedChain>, ChainError> {
+        let digest = sha256(bytes);
+        if let Some(known) = self.cache.chains.get(&digest)
+            && holds_at(&known, at_ms)
+            && self.floors.check(known.node()).is_ok()
+        {
+            return Ok(known);
+        }
+        let chain = Chain::decode(bytes.clone())?;
+        let verified = Arc::new(verify_chain(&chain, &self.identity.root, at_ms, &self.floors)?);
+        self.floors.check(verified.node())?;
+        self.remember(self.floors.raise_chain(&chain));
+        self.cache.chains.insert(digest, verified.clone());
+        Ok(verified)
+    }
+
+    /// The tier of a verified chain under the pinned root.
+    #[must_use]
+    pub fn tier(&self, chain: &VerifiedChain) -> Tier {
+        chain.tier(PINNED_OUT_OF_BAND)
+    }
+
+    fn verify_peer(
+        &self,
+        peer: &Peer,
+        keys: &PeerKeys,
+        route: &Route,
+        now_ms: u64,
+    ) -> Result<VerifiedPeer, PeerTrouble> {
+        let chain = self.verify_chain(&keys.chain, now_ms)?;
+        self.floors.check(chain.agent())?;
+        require(chain.agent_id() == peer.agent_id, "agent")?;
+        require(chain.node_id() == peer.node_id, "node")?;
+        require(route.node == peer.node_id, "route")?;
+        require(chain.slug() == peer.slug.to_string(), "slug")?;
+        let cert_fp = chain.agent().fp();
+        let statement = Statement::decode(keys.prekey.clone()).map_err(PrekeyError::from)?;
+        let prekey = prekey::verify(&statement, chain.agent(), now_ms, self.floors.prekey(cert_fp))?;
+        self.remember(self.floors.raise_prekey(cert_fp, prekey.seq).into_iter().collect());
+        Ok(VerifiedPeer {
+            agent_id: peer.agent_id,
+            slug: peer.slug.clone(),
+            node_id: peer.node_id,
+            route: route.clone(),
+            tier: self.tier(&chain),
+            agent_key: chain.agent().claims().public_key,
+            node_key: chain.node().claims().public_key,
+            fingerprint: cert_fp.to_string(),
+            cert_fp,
+            prekey,
+        })
+    }
+
+    fn remember(&self, risen: Vec<(FloorKey, Floor)>) {
+        if risen.is_empty() {
+            return;
+        }
+        let saved = self.store.queue_lazily(move |tx| store::directory::save_floors(tx, &risen));
+        tokio::spawn(async move {
+            if let Err(error) = saved.await {
+                warn!(%error, "the highest serials seen are not on disk");
+            }
+        });
+    }
+}
+
+fn require(holds: bool, what: &'static str) -> Result<(), PeerTrouble> {
+    if holds { Ok(()) } else { Err(PeerTrouble::Mismatch(what)) }
+}
+
+fn digest(peer: &Peer, keys: &PeerKeys, route: &Route) -> [u8; 32] {
+    let (route, slug) = (route.to_string(), peer.slug.to_string());
+    let lengths = [keys.chain.len(), keys.prekey.len(), route.len()].map(usize::to_be_bytes).concat();
+    let parts = [&lengths, peer.agent_id.as_bytes().as_slice(), peer.node_id.as_bytes(), &keys.chain, &keys.prekey];
+    sha256(&[parts.concat().as_slice(), route.as_bytes(), slug.as_bytes()].concat())
+}
+
+fn holds_at(chain: &VerifiedChain, at_ms: u64) -> bool {
+    let valid = |certificate: &Certificate| {
+        let claims = certificate.claims();
+        at_ms.saturating_add(CLOCK_SKEW_MS) >= claims.not_before_ms
+            && at_ms <= claims.not_after_ms.saturating_add(CLOCK_SKEW_MS)
+    };
+    valid(chain.agent()) && valid(chain.node())
+}

@@ -1,1 +1,0 @@
-//! The identity room of the node.
