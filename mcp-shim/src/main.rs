@@ -1,2 +1,52 @@
-//! Skeleton.
-fn main() {}
+//! Murmur's MCP shim: tool calls come in over stdio, gRPC goes out to the node's socket, and the agent's messages come back as
+//! `notifications/claude/channel`.
+//!
+//! It owns nothing: no key, no broker connection, no state that matters. Killing it loses nothing; the node has it all.
+//!
+//! - [`server`] is the MCP door, [`tools`] holds one file a tool, [`reply`] makes results of their answers.
+//! - [`binding`] knows as whom this process speaks; [`push`] keeps the session with the node alive and tells the client.
+//! - [`node`] is the client of the socket; [`errors`] says what went wrong and what to do about it.
+//! - [`render`] and [`channel`] turn foreign text into something that cannot pass for anything else.
+
+mod args;
+mod arguments;
+mod backoff;
+mod binding;
+mod channel;
+mod errors;
+mod lifecycle;
+mod node;
+mod push;
+mod render;
+mod reply;
+mod schema;
+mod server;
+mod shared;
+mod stdio;
+mod tools;
+mod unread;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("murmur-mcp: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match runtime.block_on(lifecycle::run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("murmur-mcp: {error:#}");
+            ExitCode::FAILURE
+        }
+    };
+    // Where standard input is no pipe, a thread sits in a blocking read that nothing can end.
+    runtime.shutdown_background();
+    code
+}

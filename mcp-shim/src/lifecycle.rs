@@ -1,0 +1,73 @@
+//! From start to exit: serve until a signal or the end of input, then let go of everything at once.
+//!
+//! A client ends its servers with SIGINT, SIGTERM 100 ms later and SIGKILL 400 ms after that, often without closing their input
+//! (AGENTS-AND-TOOLS §5). So nothing here waits long; what a killed call would have told stays with the node.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use rmcp::{ServiceExt, service::ServerInitializeError};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{args::Args, server::Shim, shared::Shared, stdio};
+
+/// All of leaving, in sum.
+const EXIT_MAX: Duration = Duration::from_millis(90);
+/// What calls get that still run when input ends, so that a piped script sees its answers.
+const ANSWERS_MAX: Duration = Duration::from_millis(50);
+
+/// Runs the shim until it is told to end.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let tracing = murmur_telemetry::init("murmur-mcp", "warn")?;
+    let ended = CancellationToken::new();
+    let shared = Arc::new(Shared::new(&args));
+    let result = tokio::select! {
+        result = serve(Arc::clone(&shared), &ended) => result,
+        () = signals.any() => Ok(()),
+    };
+    shared.stop();
+    let deadline = Instant::now() + EXIT_MAX - if ended.is_cancelled() { ANSWERS_MAX } else { Duration::ZERO };
+    // Spans that no collector took by then are lost, which costs a line in a trace.
+    let _ = timeout_at(deadline, tracing.shutdown()).await;
+    result
+}
+
+async fn serve(shared: Arc<Shared>, ended: &CancellationToken) -> anyhow::Result<()> {
+    let service = match Shim::new(shared).serve(stdio::streams(ended.clone())).await {
+        Ok(service) => service,
+        // A client that only looked whether the program starts.
+        Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
+        Err(error) => return Err(error).context("the MCP handshake failed"),
+    };
+    let mut finished = std::pin::pin!(service.waiting());
+    tokio::select! {
+        _ = &mut finished => {}
+        () = ended.cancelled() => {
+            let _ = timeout_at(Instant::now() + ANSWERS_MAX, finished).await;
+        }
+    }
+    Ok(())
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The client of the node's socket: connects with the first call, reconnects by itself, gives up on a silent node.
+
+use std::{
+    fs,
+    future::Future,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use murmur_core::reason::Reason;
+use murmur_proto::{
+    client::{Headers, NodeClient, socket_channel},
+    status::RpcError,
+};
+use tonic::{Response, Status};
+
+use crate::errors::Failure;
+
+/// Unary calls touch the node's disk and nothing farther away.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// The node of this host.
+pub(crate) struct Node {
+    socket: PathBuf,
+    token_file: Option<PathBuf>,
+    client: OnceLock<NodeClient>,
+}
+
+impl Node {
+    /// Nothing is opened yet.
+    pub(crate) fn new(socket: PathBuf, token_file: Option<PathBuf>) -> Self {
+        Self { socket, token_file, client: OnceLock::new() }
+    }
+
+    /// The socket's path.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The services; a token file or path that cannot be used is tried again with the next call.
+    pub(crate) fn client(&self) -> Result<NodeClient, Failure> {
+        if let Some(client) = self.client.get() {
+            return Ok(client.clone());
+        }
+        let channel = socket_channel(&self.socket).map_err(|error| Failure::connect(&error, &self.socket))?;
+        let client = NodeClient::new(channel, self.headers()?.with_trace(murmur_telemetry::grpc::inject));
+        Ok(self.client.get_or_init(|| client).clone())
+    }
+
+    /// Waits for a call, but not for ever, and says what is wrong when it fails.
+    pub(crate) async fn answer<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(ANSWER_MAX, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.failure(&status)),
+            Err(_) => Err(Failure::node_silent(&self.socket, ANSWER_MAX.as_secs())),
+        }
+    }
+
+    /// What a status means to whoever called a tool.
+    pub(crate) fn failure(&self, status: &Status) -> Failure {
+        Failure::rpc(&RpcError::from(status), &self.socket)
+    }
+
+    fn headers(&self) -> Result<Headers, Failure> {
+        let Some(path) = &self.token_file else { return Ok(Headers::new()) };
+        let unusable = |why: String| {
+            Failure::new(
+                Reason::TokenInvalid,
+                format!("the agent token file {} cannot be used: {why}", path.display()),
+                "Let MURMUR_AGENT_TOKEN_FILE name the file that the node wrote, or unset it to speak without a token.",
+            )
+        };
+        let token = fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+        Headers::new().with_token(token.trim()).map_err(|error| unusable(error.to_string()))
+    }
+}

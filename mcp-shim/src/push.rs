@@ -1,0 +1,316 @@
+//! The session with the node: attach, tell the client what comes, and come back whenever it breaks.
+//!
+//! Connected, nothing polls: the node's stream says everything. Away, attempts back off, and a tool call makes one at once.
+
+use std::{sync::Arc, time::Duration};
+
+use murmur_core::reason::Reason;
+use murmur_proto::node::v1::{AttachRequest, AttachResponse, Attached, Message, attach_response::Item};
+use rmcp::{RoleServer, model::ServerNotification, service::Peer};
+use tonic::Streaming;
+use tracing::{Instrument, info_span};
+
+use crate::{
+    backoff,
+    binding::{Command, Commands, Target, path_of},
+    channel,
+    errors::Failure,
+    shared::Shared,
+};
+
+/// Unread messages that are pushed one by one when a session starts; one line tells of the rest.
+const REPLAY_MAX: u64 = 50;
+/// The node answers an attach from its own disk.
+const ATTACH_MAX: Duration = Duration::from_secs(10);
+
+/// The task that owns the session.
+pub(crate) struct Push {
+    shared: Arc<Shared>,
+    peer: Peer<RoleServer>,
+    commands: Commands,
+    target: Target,
+    /// Where a name that was made up starts from, should the one it became be taken.
+    origin: Option<Target>,
+    failures: u32,
+    shown: Shown,
+}
+
+/// What this client was told already: a session that only broke is not told again.
+#[derive(Debug, Default)]
+struct Shown {
+    agent_id: String,
+    cursor: u64,
+    /// Messages of the replay that are still to come, and how many came.
+    replay_left: u64,
+    replay_done: u64,
+}
+
+enum Phase {
+    Attached(Box<Streaming<AttachResponse>>),
+    Waiting(Duration),
+    Parked,
+}
+
+impl Push {
+    /// Attaches as `target` once it runs.
+    pub(crate) fn new(shared: Arc<Shared>, peer: Peer<RoleServer>, commands: Commands, target: Target) -> Self {
+        let origin = shared.binding.name_is_derived().then(|| target.clone());
+        Self { shared, peer, commands, target, origin, failures: 0, shown: Shown::default() }
+    }
+
+    /// Never ends by itself.
+    pub(crate) async fn run(mut self) {
+        let mut phase = Phase::Waiting(Duration::ZERO);
+        loop {
+            phase = match phase {
+                Phase::Attached(stream) => self.follow(stream).await,
+                Phase::Waiting(delay) => self.wait(delay).await,
+                Phase::Parked => self.rest().await,
+            };
+        }
+    }
+
+    async fn follow(&mut self, mut stream: Box<Streaming<AttachResponse>>) -> Phase {
+        loop {
+            tokio::select! {
+                           item = stream.message() => match item {
+                               Ok(Some(AttachResponse { item: Some(Item::Message(message)) })) => self.tell(&message).await,
+                               Ok(Some(AttachResponse { item: Some(Item::Replaced(replaced)) })) => {
+                                   self.shared.binding.replaced(&replaced.by_client);
+                                   return Phase::Parked;
+                               }
+                               Ok(Some(AttachResponse { item: Some(Item::Attached(_)) | None })) => {}
+                               Ok(Some(AttachResponse { item: Some(Item::Draining(_)) }) | None) => {
+                                   return self.lost(Failure::node_down(self.shared.node.socket()));
+                               }
+                               Err(status) => return self.lost(self.shared.node.failure(&status)),
+                           },
+                           Some(command) = self.commands.recv() => match command {
+                               Command::Retry(reply) => {
+            let _ = reply.send(Ok(()));
+            }
+                               Command::Bind(target, reply) => {
+                                   let attached = self.rebind(target).await;
+                                   let _ = reply.send(attached.map(|attached| stream = attached));
+                               }
+                               Command::Park(reply) => {
+                                   drop(stream);
+                                   return self.park(reply);
+                               }
+                           },
+                       }
+        }
+    }
+
+    async fn wait(&mut self, delay: Duration) -> Phase {
+        tokio::select! {
+            () = tokio::time::sleep(delay) => match self.attach().await {
+                Ok(stream) => Phase::Attached(stream),
+                Err((phase, _)) => phase,
+            },
+            Some(command) = self.commands.recv() => match command {
+                Command::Retry(reply) => match self.attach().await {
+                    Ok(stream) => {
+                        let _ = reply.send(Ok(()));
+                        Phase::Attached(stream)
+                    }
+                    Err((phase, failure)) => {
+                        let _ = reply.send(Err(failure));
+                        phase
+                    }
+                },
+                Command::Bind(target, reply) => self.bind_or(Phase::Waiting(delay), target, reply).await,
+                Command::Park(reply) => self.park(reply),
+            },
+        }
+    }
+
+    async fn rest(&mut self) -> Phase {
+        match self.commands.recv().await {
+            Some(Command::Bind(target, reply)) => self.bind_or(Phase::Parked, target, reply).await,
+            Some(Command::Park(reply)) => self.park(reply),
+            Some(Command::Retry(reply)) => {
+                let _ = reply.send(Ok(()));
+                Phase::Parked
+            }
+            // Nobody is left who could ask for anything.
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn attach(&mut self) -> Result<Box<Streaming<AttachResponse>>, (Phase, Failure)> {
+        match self.open(self.target.clone()).await {
+            Ok(stream) => Ok(stream),
+            Err(failure) => {
+                self.failures = self.failures.saturating_add(1);
+                if failure.reason == Reason::SessionTaken
+                    && let Some(origin) = &self.origin
+                {
+                    self.target = origin.clone();
+                }
+                self.shared.binding.away(failure.clone());
+                Err((Phase::Waiting(backoff::delay(self.failures, !failure.unreachable)), failure))
+            }
+        }
+    }
+
+    async fn bind_or(
+        &mut self,
+        otherwise: Phase,
+        target: Target,
+        reply: tokio::sync::oneshot::Sender<Result<(), Failure>>,
+    ) -> Phase {
+        match self.rebind(target).await {
+            Ok(stream) => {
+                let _ = reply.send(Ok(()));
+                Phase::Attached(stream)
+            }
+            Err(failure) => {
+                let _ = reply.send(Err(failure));
+                otherwise
+            }
+        }
+    }
+
+    async fn rebind(&mut self, target: Target) -> Result<Box<Streaming<AttachResponse>>, Failure> {
+        let stream = self.open(target).await?;
+        self.origin = None;
+        Ok(stream)
+    }
+
+    fn park(&mut self, reply: tokio::sync::oneshot::Sender<()>) -> Phase {
+        self.shared.binding.parked();
+        let _ = reply.send(());
+        Phase::Parked
+    }
+
+    fn lost(&mut self, failure: Failure) -> Phase {
+        self.failures = 1;
+        let delay = backoff::delay(self.failures, !failure.unreachable);
+        self.shared.binding.away(failure);
+        Phase::Waiting(delay)
+    }
+
+    /// Opens a session and notes who it is for.
+    async fn open(&mut self, target: Target) -> Result<Box<Streaming<AttachResponse>>, Failure> {
+        let request = AttachRequest {
+            agent: target.agent.clone(),
+            takeover: target.takeover,
+            client: self.client_name(),
+            suffix_when_taken: target.suffix,
+            description: target.description.clone(),
+            group: target.group.clone(),
+        };
+        let opening = self.opening(request);
+        let (attached, stream) = match tokio::time::timeout(ATTACH_MAX, opening).await {
+            Ok(opened) => opened?,
+            Err(_) => return Err(Failure::node_silent(self.shared.node.socket(), ATTACH_MAX.as_secs())),
+        };
+        self.note(&attached);
+        // From now on it is this very agent, and nobody is thrown out for it again.
+        let agent = if target.agent.is_empty() { target.agent } else { path_of(&attached.slug) };
+        self.target = Target { agent, takeover: false, suffix: false, ..target };
+        Ok(Box::new(stream))
+    }
+
+    async fn opening(&self, request: AttachRequest) -> Result<(Attached, Streaming<AttachResponse>), Failure> {
+        let node = &self.shared.node;
+        let mut stream = node.answer(node.client()?.sessions.attach(request)).await?;
+        match stream.message().await {
+            Ok(Some(AttachResponse { item: Some(Item::Attached(attached)) })) => Ok((attached, stream)),
+            Ok(_) => Err(Failure::node_down(node.socket())),
+            Err(status) => Err(node.failure(&status)),
+        }
+    }
+
+    fn note(&mut self, attached: &Attached) {
+        if self.shown.agent_id != attached.agent_id {
+            self.shown = Shown { agent_id: attached.agent_id.clone(), ..Shown::default() };
+        }
+        self.shown.replay_left = attached.unread;
+        self.shown.replay_done = 0;
+        self.failures = 0;
+        self.shared.unread().set(attached.unread);
+        self.shared.binding.attached(attached.slug.clone());
+    }
+
+    async fn tell(&mut self, message: &Message) {
+        let notification = match self.shown.next(message.cursor) {
+            Next::Old => return,
+            Next::Replayed => channel::message(message),
+            Next::TooMany(more) => channel::more(more),
+            Next::New => {
+                self.shared.unread().grow();
+                channel::message(message)
+            }
+        };
+        let span = info_span!("shim.notify", msg_id = %message.msg_id);
+        murmur_telemetry::set_parent(&span, &message.traceparent);
+        let sent = self.peer.send_notification(ServerNotification::CustomNotification(notification)).instrument(span);
+        if let Err(error) = sent.await {
+            // The client is going; the message stays unread with the node.
+            tracing::debug!("a notification was not written: {error}");
+        }
+    }
+
+    fn client_name(&self) -> String {
+        let info = self.peer.peer_info();
+        info.map(|info| format!("{} {}", info.client_info.name, info.client_info.version)).unwrap_or_default()
+    }
+}
+
+/// What to do with a message from the node.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// This client was told already.
+    Old,
+    /// Unread since before this session.
+    Replayed,
+    /// The replay is too long to push: so many more wait. Told once.
+    TooMany(u64),
+    New,
+}
+
+impl Shown {
+    fn next(&mut self, cursor: u64) -> Next {
+        let replayed = self.replay_left > 0;
+        self.replay_left = self.replay_left.saturating_sub(1);
+        if cursor <= self.cursor {
+            return Next::Old;
+        }
+        self.cursor = cursor;
+        if !replayed {
+            return Next::New;
+        }
+        self.replay_done += 1;
+        match self.replay_done.checked_sub(REPLAY_MAX) {
+            None | Some(0) => Next::Replayed,
+            Some(1) => Next::TooMany(self.replay_left + 1),
+            Some(_) => Next::Old,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_session_is_told_only_what_is_new() {
+        let mut shown = Shown { replay_left: 1, ..Shown::default() };
+        assert_eq!(shown.next(7), Next::Replayed);
+        assert_eq!(shown.next(9), Next::New);
+        shown.replay_left = 2;
+        assert_eq!([shown.next(7), shown.next(9), shown.next(10)], [Next::Old, Next::Old, Next::New]);
+    }
+
+    #[test]
+    fn a_long_replay_ends_in_one_line() {
+        let mut shown = Shown { replay_left: REPLAY_MAX + 10, ..Shown::default() };
+        let told: Vec<_> =
+            (1..=REPLAY_MAX + 11).map(|cursor| shown.next(cursor)).filter(|next| *next != Next::Old).collect();
+        let mut expected: Vec<_> = (0..REPLAY_MAX).map(|_| Next::Replayed).collect();
+        expected.extend([Next::TooMany(10), Next::New]);
+        assert_eq!(told, expected);
+    }
+}

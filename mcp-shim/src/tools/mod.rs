@@ -1,0 +1,198 @@
+//! The tools, one file each. A tool is a few lines over one gRPC call; everything that all of them share is here.
+
+mod deregister;
+mod inbox;
+mod peers;
+mod received;
+mod register;
+mod request;
+mod send;
+mod version;
+
+use std::{
+    future::Future,
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
+
+use murmur_proto::client::NodeClient;
+use rmcp::{
+    RoleServer,
+    model::{CallToolResult, JsonObject, Tool, ToolAnnotations},
+    service::RequestContext,
+};
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+use tracing::{Instrument, info_span};
+
+use crate::{
+    arguments,
+    errors::Failure,
+    reply::{self, Aside},
+    schema,
+    shared::Shared,
+};
+
+/// One tool.
+trait Murmur {
+    const NAME: &'static str;
+    const TITLE: &'static str;
+    /// For a model, at most 4,096 characters: what it does, when to use it, what to expect.
+    const DESCRIPTION: &'static str;
+    type Args: DeserializeOwned + JsonSchema + Send;
+    type Answer: Serialize + JsonSchema + Send;
+
+    /// Hints to the client; a tool that only adds is not destructive.
+    fn annotations() -> ToolAnnotations;
+
+    fn run(args: Self::Args, call: &Call) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
+
+    /// The node's count of unread messages, where the call brought it.
+    fn unread(_answer: &Self::Answer) -> Unread {
+        Unread::Unknown
+    }
+
+    /// The call went well and its answer is bad news.
+    fn is_bad_news(_answer: &Self::Answer) -> bool {
+        false
+    }
+}
+
+/// What an answer knows of unread messages.
+#[derive(Clone, Copy)]
+enum Unread {
+    Unknown,
+    /// The node's count, not shown in the answer.
+    Counted(u64),
+    /// The answer itself shows it.
+    Shown(u64),
+}
+
+/// One call of a tool.
+struct Call {
+    shared: Arc<Shared>,
+    context: RequestContext<RoleServer>,
+}
+
+impl Call {
+    fn node(&self) -> Result<NodeClient, Failure> {
+        self.shared.node.client()
+    }
+
+    /// The `agent` field of a call to the node.
+    async fn speaker(&self) -> Result<String, Failure> {
+        self.shared.binding.speaker().await
+    }
+}
+
+macro_rules! tools {
+    ($($tool:ty),+ $(,)?) => {
+        static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| vec![$(definition::<$tool>()),+]);
+
+        /// Every tool.
+        pub(crate) fn list() -> Vec<Tool> {
+            TOOLS.clone()
+        }
+
+        /// Calls a tool; `None` when there is none of this name.
+        pub(crate) async fn call(
+            name: &str,
+            arguments: Option<JsonObject>,
+            shared: Arc<Shared>,
+            context: RequestContext<RoleServer>,
+        ) -> Option<CallToolResult> {
+            let call = Call { shared, context };
+            match name {
+                $(<$tool>::NAME => Some(perform::<$tool>(arguments, call).await),)+
+                _ => None,
+            }
+        }
+    };
+}
+
+tools![
+    request::Request,
+    send::Send,
+    inbox::Inbox,
+    peers::Peers,
+    register::Register,
+    deregister::Deregister,
+    version::Version,
+];
+
+fn definition<T: Murmur>() -> Tool {
+    Tool::new(T::NAME, T::DESCRIPTION, schema::of_arguments::<T::Args>())
+        .with_title(T::TITLE)
+        .with_raw_output_schema(schema::of_answer::<T::Answer>())
+        .with_annotations(T::annotations())
+}
+
+fn input_schema(name: &str) -> Arc<JsonObject> {
+    TOOLS.iter().find(|tool| tool.name == name).map(|tool| Arc::clone(&tool.input_schema)).unwrap_or_default()
+}
+
+async fn perform<T: Murmur>(arguments: Option<JsonObject>, call: Call) -> CallToolResult {
+    let started = Instant::now();
+    let span = info_span!("tool", otel.name = format!("tool.{}", T::NAME), otel.kind = "server");
+    if let Some(parent) = call.context.meta.get_traceparent() {
+        murmur_telemetry::set_parent(&span, parent);
+    }
+    let outcome = async {
+        let args = arguments::read(&input_schema(T::NAME), arguments)?;
+        T::run(args, &call).await
+    };
+    match outcome.instrument(span).await {
+        Ok(answer) => {
+            let aside = aside(&call.shared, T::unread(&answer));
+            reply::answer(&answer, T::is_bad_news(&answer), aside, started.elapsed())
+        }
+        Err(failure) => reply::failure(&failure, aside(&call.shared, Unread::Unknown), started.elapsed()),
+    }
+}
+
+fn aside(shared: &Shared, known: Unread) -> Aside {
+    let mut unread = shared.unread();
+    match known {
+        Unread::Unknown => {}
+        Unread::Counted(count) => unread.set(count),
+        Unread::Shown(count) => unread.show(count),
+    }
+    let count = unread.mention();
+    let waiting = count.map(|count| match count {
+        1 => "1 unread message: call inbox.".to_owned(),
+        _ => format!("{count} unread messages: call inbox."),
+    });
+    let parts: Vec<_> = waiting.into_iter().chain(shared.binding.take_warning()).collect();
+    Aside { notice: (!parts.is_empty()).then(|| parts.join(" ")), unread: count }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// What a client is told of the tools. To accept a change, run with `UPDATE_GOLDEN=1` and read the diff.
+    #[test]
+    fn the_list_of_tools_is_as_agreed() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tools.json");
+        let listed = serde_json::to_value(list()).unwrap();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, format!("{listed:#}\n")).unwrap();
+        }
+        let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert!(listed == golden, "tests/golden/tools.json differs from the tools:\n{listed:#}");
+    }
+
+    #[test]
+    fn every_tool_stays_within_what_a_client_reads() {
+        for tool in list() {
+            assert!(tool.description.unwrap().len() <= 4096, "{}", tool.name);
+            assert_eq!(tool.input_schema["additionalProperties"], false, "{}", tool.name);
+            for (name, property) in tool.input_schema["properties"].as_object().unwrap() {
+                assert!(property["description"].is_string(), "{} {name} has no description", tool.name);
+                assert!(property["type"].is_string(), "{} {name} is not flat", tool.name);
+            }
+        }
+    }
+}

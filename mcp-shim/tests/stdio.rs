@@ -1,0 +1,173 @@
+//! The built shim over pipes, as a client sees it, on a host without a node.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
+struct Shim {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    directory: tempfile::TempDir,
+}
+
+impl Shim {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_murmur-mcp"))
+            .arg("--socket")
+            .arg(directory.path().join("node.sock"))
+            .current_dir(directory.path())
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, stdin, stdout, directory }
+    }
+
+    /// Started, and past the handshake.
+    fn connected() -> Self {
+        let mut shim = Self::start();
+        let answer = shim.ask("initialize", &initialize("2025-11-25"));
+        assert_eq!(answer["result"]["protocolVersion"], "2025-11-25");
+        shim.write(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        shim
+    }
+
+    fn write(&mut self, message: &Value) {
+        writeln!(self.stdin.as_mut().unwrap(), "{message}").unwrap();
+    }
+
+    fn ask(&mut self, method: &str, params: &Value) -> Value {
+        self.write(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}));
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn call(&mut self, tool: &str, arguments: &Value) -> Value {
+        self.ask("tools/call", &json!({"name": tool, "arguments": arguments}))["result"].clone()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits for the end and returns how it ended and what was logged.
+    fn ended(mut self) -> (ExitStatus, String) {
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap(), log)
+    }
+}
+
+fn initialize(version: &str) -> Value {
+    json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}})
+}
+
+fn text(result: &Value) -> &str {
+    result["content"][0]["text"].as_str().unwrap()
+}
+
+#[test]
+fn a_client_is_told_of_the_channel_and_the_tools_without_a_node() {
+    let mut shim = Shim::start();
+    let server = shim.ask("initialize", &initialize("2025-11-25"))["result"].clone();
+    assert_eq!(server["capabilities"]["experimental"], json!({"claude/channel": {}}));
+    assert!(server["instructions"].as_str().unwrap().contains("in_reply_to"));
+    let tools = shim.ask("tools/list", &json!({}))["result"]["tools"].clone();
+    let names: Vec<_> = tools.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["request", "send", "inbox", "peers", "register", "deregister", "version"]);
+}
+
+#[test]
+fn a_probe_for_a_later_protocol_is_refused_at_once_and_the_old_handshake_follows() {
+    let mut shim = Shim::start();
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let refused = shim.ask("server/discover", &json!({"_meta": meta}));
+    assert_eq!(refused["error"]["code"], -32022, "{refused}");
+    let answer = shim.ask("initialize", &initialize("2026-07-28"));
+    assert_eq!(answer["result"]["protocolVersion"], "2025-11-25", "{answer}");
+}
+
+#[test]
+fn a_missing_node_is_an_error_that_says_where_it_was_looked_for_and_what_to_do() {
+    let mut shim = Shim::connected();
+    let socket = shim.directory.path().join("node.sock").display().to_string();
+    for (tool, arguments) in [
+        ("send", json!({"to": "bob", "text": "hi"})),
+        ("request", json!({"to": "bob", "text": "hi"})),
+        ("inbox", json!({})),
+        ("peers", json!({})),
+        ("register", json!({"name": "alice"})),
+        ("deregister", json!({})),
+        ("version", json!({})),
+    ] {
+        let result = shim.call(tool, &arguments);
+        assert_eq!(result["isError"], true, "{tool}: {result}");
+        let text = text(&result);
+        assert!(text.starts_with("NODE_DOWN: ") && text.contains(&socket), "{tool}: {text}");
+        assert!(text.contains("murmurctl up"), "{tool}: {text}");
+        assert_eq!(result["_meta"]["chars"], text.chars().count());
+        assert_eq!(result["_meta"]["reason"], "NODE_DOWN");
+    }
+}
+
+#[test]
+fn a_wrong_call_is_told_to_the_model() {
+    let mut shim = Shim::connected();
+    let result = shim.call("send", &json!({"recipient": "bob", "text": "hi"}));
+    assert_eq!(result["isError"], true);
+    let expected = "FIELD_INVALID: there is no argument `recipient`; \
+                    valid are `idempotency_key`, `in_reply_to`, `text`, `to`, `ttl_seconds`.";
+    assert!(text(&result).starts_with(expected), "{result}");
+    let unaddressed = shim.call("send", &json!({"text": "hi"}));
+    assert!(text(&unaddressed).contains("`to` is missing"), "{unaddressed}");
+    let unknown = shim.ask("tools/call", &json!({"name": "shout"}));
+    assert!(unknown["error"]["message"].as_str().unwrap().contains("there is no tool `shout`"), "{unknown}");
+}
+
+#[test]
+fn a_signal_ends_it_with_success_although_input_is_open() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let shim = Shim::connected();
+        shim.signal(signal);
+        let (status, log) = shim.ended();
+        assert!(status.success(), "{signal}: {status} {log}");
+    }
+}
+
+#[test]
+fn the_end_of_input_ends_it_quietly_before_and_after_the_handshake() {
+    for mut shim in [Shim::start(), Shim::connected()] {
+        drop(shim.stdin.take());
+        let (status, log) = shim.ended();
+        assert!(status.success() && log.is_empty(), "{status} {log}");
+    }
+}
+
+#[test]
+fn calls_in_flight_are_answered_when_input_ends() {
+    let mut shim = Shim::connected();
+    shim.write(&json!({"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {}}));
+    drop(shim.stdin.take());
+    let mut rest = String::new();
+    shim.stdout.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("\"id\":7"), "{rest}");
+}
