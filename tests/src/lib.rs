@@ -3,7 +3,12 @@
 //! Nothing of ours is imitated: [`network::Network`] starts a real nats-server, a real control plane and real nodes as processes
 //! with their own ports, directories and broker accounts; [`shim::Shim`] drives the real `murmur-mcp` with an MCP client. Waiting is
 //! always for a condition ([`wait::until`]), never for a time.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails loudly; it is all test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness fails loudly; it is all test code"
+)]
 
 pub mod network;
 pub mod otlp;

@@ -13,13 +13,13 @@ use murmur_core::{
 };
 use murmur_crypto::{
     cert::{Origin, RootCertificate},
-    invite::{InviteBody, InvitePurpose, InviteSecret},
+    invite::{Invite, Purpose},
     issue::{self, Issuer, NodeSpec, RootSpec, Validity},
     keys::{IdentityKey, PublicKey},
 };
 use murmur_proto::{
     client::{ControlClient, Headers, NodeClient, connect_server, connect_socket},
-    node::v1::{GetStatusRequest, GetStatusResponse},
+    node::v1::{GetStatusRequest, GetStatusResponse, ListPeersRequest},
     v1,
 };
 use tempfile::TempDir;
@@ -64,7 +64,6 @@ pub struct Network {
 struct Owner {
     key: IdentityKey,
     root: RootCertificate,
-    workspace_id: WorkspaceId,
 }
 
 /// A node of the network.
@@ -170,31 +169,29 @@ impl Network {
     /// # Panics
     /// When the control plane refuses it.
     pub async fn invite(&self, account: &str) -> String {
-        let secret = InviteSecret::generate().unwrap();
+        let secret = Invite::new_secret().unwrap();
         let scope = vec![format!("/w/{WORKSPACE}/u/{account}/")];
-        let request = v1::CreateInviteRequest {
-            secret_hash: secret.hash().to_vec().into(),
-            account: account.to_owned(),
+        let mut invite = Invite {
+            purpose: Purpose::Node,
+            root: self.owner.root.clone(),
+            inviter: None,
+            cp_url: self.server_url.clone(),
+            cp_spki_sha256: Vec::new(),
+            secret,
             slug_scope: scope.clone(),
+            max_uses: 1,
+            expires_ms: 0,
+        };
+        let request = v1::CreateInviteRequest {
+            secret_hash: invite.secret_hash().to_vec().into(),
+            account: account.to_owned(),
+            slug_scope: scope,
             workspace: WORKSPACE.to_owned(),
             ..Default::default()
         };
         let answer = self.admin().await.auth.create_invite(request).await.unwrap().into_inner();
-        let expires = answer.expire_time.unwrap();
-        let body = InviteBody {
-            purpose: InvitePurpose::Node,
-            workspace_id: self.owner.workspace_id,
-            root_public_key: self.owner.key.public(),
-            root_fp: self.owner.root.fp(),
-            inviter_chain: None,
-            cp_url: self.server_url.clone(),
-            cp_spki_sha256: Vec::new(),
-            secret,
-            slug_scope: scope,
-            max_uses: 1,
-            expires_ms: u64::try_from(expires.seconds).unwrap() * 1000,
-        };
-        body.sign(&self.owner.key).unwrap()
+        invite.expires_ms = u64::try_from(answer.expire_time.unwrap().seconds).unwrap() * 1000;
+        invite.sign(&self.owner.key).unwrap()
     }
 
     /// Signs the pending node of this name, as its owner.
@@ -228,7 +225,7 @@ impl Network {
         let request = v1::CreateWorkspaceRequest {
             name: WORKSPACE.to_owned(),
             mode: v1::WorkspaceMode::Owner.into(),
-            root_certificate: self.owner.root.encode().into(),
+            root_certificate: self.owner.root.certificate().encode().into(),
         };
         self.admin().await.directory.create_workspace(request).await.unwrap();
     }
@@ -249,12 +246,12 @@ impl Owner {
             },
         )
         .unwrap();
-        Self { key, root, workspace_id }
+        Self { key, root }
     }
 
     fn certify(&self, node: &v1::Node) -> Vec<u8> {
         let public_key: [u8; 32] = node.public_key.as_ref().try_into().unwrap();
-        Issuer::new(&self.key, &self.root)
+        Issuer::new(&self.key, self.root.certificate())
             .unwrap()
             .node(NodeSpec {
                 node_id: node.node_id.parse::<NodeId>().unwrap(),
@@ -269,6 +266,19 @@ impl Owner {
 }
 
 impl Node {
+    /// Waits until it knows the keys of a peer, so that a message to it can leave at once.
+    ///
+    /// # Panics
+    /// When nobody listens on the socket.
+    pub async fn knows(&self, slug: &str) {
+        wait::until("the peer's keys are known", || async {
+            let request = ListPeersRequest::default();
+            let peers = self.client().await.host.list_peers(request).await.ok()?.into_inner().peers;
+            peers.iter().any(|peer| peer.slug == slug && !peer.fingerprint.is_empty()).then_some(())
+        })
+        .await;
+    }
+
     /// A client on its socket, speaking without a token.
     ///
     /// # Panics
@@ -347,7 +357,6 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         }
     }
 }
-
 
 fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()

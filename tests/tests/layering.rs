@@ -88,7 +88,8 @@ fn the_middle_is_pure() {
 fn primitives_are_named_in_one_crate() {
     let primitives = ["ed25519-dalek", "x25519-dalek", "chacha20poly1305", "aead-stream", "hpke", "hkdf", "hmac"];
     for krate in ["core", "proto", "telemetry", "server", "node", "cli", "mcp-shim"] {
-        let named: Vec<_> = dependencies(krate).into_iter().filter(|name| primitives.contains(&name.as_str())).collect();
+        let named: Vec<_> =
+            dependencies(krate).into_iter().filter(|name| primitives.contains(&name.as_str())).collect();
         assert!(named.is_empty(), "{krate} names {named:?}; ask murmur-crypto instead");
     }
 }

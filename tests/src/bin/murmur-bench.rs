@@ -46,8 +46,8 @@ async fn main() {
     let (here, there) = (network.node("here", "bench").await, network.node("there", "bench").await);
     register(&here, "alice").await;
     register(&there, "bob").await;
-    until_known(&here, "/w/acme/u/bench/bob").await;
-    until_known(&there, "/w/acme/u/bench/alice").await;
+    here.knows("/w/acme/u/bench/bob").await;
+    there.knows("/w/acme/u/bench/alice").await;
     let memory = [
         ("nats-server", rss_mib(network.broker.pid())),
         ("murmur-server, idle", rss_mib(network.server.pid())),
@@ -298,7 +298,8 @@ async fn attach(node: &Node, agent: &str) -> mpsc::UnboundedReceiver<(Message, I
 
 async fn drain(client: &mut NodeClient, agent: &str) {
     loop {
-        let request = murmur_proto::node::v1::ListInboxRequest { agent: agent.into(), limit: 1000, ..Default::default() };
+        let request =
+            murmur_proto::node::v1::ListInboxRequest { agent: agent.into(), limit: 1000, ..Default::default() };
         let page = client.messages.list_inbox(request).await.unwrap().into_inner();
         if page.messages.is_empty() {
             return;
@@ -319,14 +320,6 @@ fn bytes(number: usize) -> Vec<u8> {
 async fn register(node: &Node, agent: &str) {
     let request = RegisterRequest { agent: agent.into(), ..Default::default() };
     node.client().await.sessions.register(request).await.unwrap();
-}
-
-async fn until_known(node: &Node, slug: &str) {
-    wait::until("the peer is known", || async {
-        let peers = node.client().await.host.list_peers(Default::default()).await.ok()?.into_inner().peers;
-        peers.iter().any(|peer| peer.slug == slug && !peer.fingerprint.is_empty()).then_some(())
-    })
-    .await;
 }
 
 /// Time from the start of the process to the answer of tools/list, and memory when idle after it.

@@ -115,13 +115,8 @@ async fn pair() -> (Network, Node, Node) {
     let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
     register(&there, "bob").await;
     register(&here, "alice").await;
-    for (node, slug) in [(&here, BOB), (&there, "/w/acme/u/jdoe/alice")] {
-        wait::until("the peer's keys are known", || async {
-            let peers = node.client().await.host.list_peers(Default::default()).await.ok()?.into_inner().peers;
-            peers.iter().any(|peer| peer.slug == slug && !peer.fingerprint.is_empty()).then_some(())
-        })
-        .await;
-    }
+    here.knows(BOB).await;
+    there.knows("/w/acme/u/jdoe/alice").await;
     (network, here, there)
 }
 

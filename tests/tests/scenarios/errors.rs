@@ -3,7 +3,7 @@
 use murmur_core::reason::Reason;
 use murmur_proto::{
     client::{ControlClient, Headers, NodeClient, connect_server, connect_socket},
-    node::v1::SendRequest,
+    node::v1::{GetVersionRequest, SendRequest},
     status::RpcError,
     v1::WhoAmIRequest,
 };
@@ -76,7 +76,7 @@ async fn a_client_of_another_protocol_is_refused_by_both_doors() {
         metadata.insert("murmur-protocol", "999".parse().unwrap());
     });
     let socket = connect_socket(&node.socket).await.unwrap();
-    let refused = NodeClient::new(socket, skewed.clone()).host.get_version(Default::default()).await.unwrap_err();
+    let refused = NodeClient::new(socket, skewed.clone()).host.get_version(GetVersionRequest {}).await.unwrap_err();
     assert_eq!(RpcError::from(&refused).reason, Some(Reason::VersionSkew));
     let channel = connect_server(&network.server_url, None).await.unwrap();
     let refused = ControlClient::new(channel, skewed).auth.who_am_i(WhoAmIRequest {}).await.unwrap_err();

@@ -72,7 +72,8 @@ async fn a_request_without_an_answer_times_out_as_a_result_and_the_late_reply_is
 pub(crate) async fn until_known(shim: &murmur_tests::shim::Shim, slug: &str) {
     murmur_tests::wait::until("the peer is known", || async {
         let peers = shim.ok("peers", json!({})).await;
-        let known = peers["peers"].as_array().unwrap().iter().any(|peer| peer["slug"] == slug && peer["fingerprint"] != "");
+        let known =
+            peers["peers"].as_array().unwrap().iter().any(|peer| peer["slug"] == slug && peer["fingerprint"] != "");
         known.then_some(())
     })
     .await;

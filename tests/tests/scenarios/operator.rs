@@ -18,7 +18,8 @@ impl Home {
     fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(binary("murmurctl"));
         command.args(args).arg("--data-dir").arg(self.dir.path());
-        for name in ["MURMUR_NODE_SOCKET", "MURMUR_SERVER_URL", "MURMUR_TOKEN_FILE", "MURMUR_AGENT", "XDG_RUNTIME_DIR"] {
+        for name in ["MURMUR_NODE_SOCKET", "MURMUR_SERVER_URL", "MURMUR_TOKEN_FILE", "MURMUR_AGENT", "XDG_RUNTIME_DIR"]
+        {
             command.env_remove(name);
         }
         command.output().unwrap()
