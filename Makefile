@@ -27,7 +27,7 @@ check: lint ## exactly what CI runs: lint, doc tests, then every test
 lint: ## formatting, clippy, dependency rules, contract rules
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) deny --workspace check bans licenses sources
+	$(CARGO) deny --workspace --log-level error check bans licenses sources
 	sh deploy/tool.sh buf lint
 
 fmt: ## format everything
