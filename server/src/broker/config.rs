@@ -14,6 +14,9 @@ use super::BrokerError;
 /// Largest message the server takes from anyone, in bytes.
 pub const SERVER_PAYLOAD_BYTES_MAX: u64 = 512 * 1024;
 
+/// What the streams may store when an installation names no limit, in bytes.
+const STORE_BYTES_DEFAULT: u64 = 1 << 30;
+
 /// What an installation decides about its broker.
 #[derive(Debug, Clone)]
 pub struct InitOptions {
@@ -28,7 +31,7 @@ pub struct InitOptions {
     /// Whether every write is synced to disk before it is confirmed. Otherwise the server syncs every two minutes, and a
     /// power failure can take what a sender's outbox will publish again.
     pub sync_always: bool,
-    /// How much the streams may store, in bytes.
+    /// How much all streams together may store, in bytes: at least the sum of what each shard may.
     pub max_bytes: NonZeroU64,
     /// Certificate and key, required unless `listen` is loopback.
     pub tls: Option<TlsFiles>,
@@ -56,6 +59,13 @@ pub(crate) struct ServerConfig<'a> {
 }
 
 impl InitOptions {
+    /// One machine's defaults: 1 GiB of storage, no monitoring page, no domain, no TLS, periodic sync.
+    #[must_use]
+    pub fn new(listen: SocketAddr, site: Site) -> Self {
+        let max_bytes = NonZeroU64::MIN.saturating_add(STORE_BYTES_DEFAULT - 1);
+        Self { listen, http: None, site, domain: None, sync_always: false, max_bytes, tls: None, ports_file_dir: None }
+    }
+
     /// Refuses what would be open to others.
     pub(crate) fn validate(&self) -> Result<(), BrokerError> {
         let wrong = |setting, rule: &str| Err(BrokerError::Setting { setting, rule: rule.to_owned() });
@@ -132,16 +142,7 @@ mod tests {
     use super::*;
 
     fn options(listen: &str) -> InitOptions {
-        InitOptions {
-            listen: listen.parse().unwrap(),
-            http: None,
-            site: "local".parse().unwrap(),
-            domain: None,
-            sync_always: false,
-            max_bytes: NonZeroU64::MIN,
-            tls: None,
-            ports_file_dir: None,
-        }
+        InitOptions::new(listen.parse().unwrap(), "local".parse().unwrap())
     }
 
     #[test]

@@ -1,0 +1,273 @@
+//! A real nats-server in a temporary directory, and nodes that connect to it the way a node does.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_nats::{
+    Auth, AuthError, Client, ConnectOptions, Event,
+    jetstream::{self, consumer::PullConsumer, context::PublishErrorKind},
+};
+use murmur_core::{
+    id::{AgentId, NodeId, WorkspaceId},
+    subject::{Destination, Route, Shard, consumer_name, inbox_prefix, stream_name},
+};
+use murmur_server::broker::{
+    BrokerAddress, BrokerAdmin, BrokerKeys, InitOptions, NODE_API_PREFIX, NODE_JWT_LIFE_S, Revoker, StreamSettings,
+    TlsFiles, init,
+};
+use nkeys::KeyPair;
+use serde_json::Value;
+use tokio::sync::{Mutex, mpsc};
+
+pub(crate) const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([0xaa; 16]);
+pub(crate) const STREAM: &str = "MM_IN_00";
+/// Only a test that is going to fail waits this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for something that must happen.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} did not happen"))
+}
+
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+pub(crate) fn node_id(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 16])
+}
+
+pub(crate) fn route(n: u8) -> Route {
+    Route { site: "local".parse().unwrap(), shard: Shard::ZERO, workspace: WORKSPACE, node: node_id(n) }
+}
+
+/// The subject of a message from node `from` to an agent on node `to`.
+pub(crate) fn mail(from: u8, to: u8) -> String {
+    route(to).subject(Destination::Agent(AgentId::from_bytes([0xee; 16])), node_id(from))
+}
+
+/// A nats-server process; dropping it kills it.
+struct Process {
+    child: Child,
+    address: String,
+}
+
+impl Process {
+    fn start(config: &Path) -> Self {
+        let mut child = Command::new(binary()).arg("-c").arg(config).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let (mut address, mut line) = (String::new(), String::new());
+        while !line.contains("Server is ready") {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "nats-server ended; is its configuration right?");
+            if let Some((_, listen)) = line.split_once("Listening for client connections on ") {
+                address = listen.trim().to_owned();
+            }
+        }
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { child, address }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn binary() -> PathBuf {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/fetch-nats-server.sh");
+    let output = Command::new("sh").arg(script).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "no nats-server");
+    String::from_utf8(output.stdout).unwrap().lines().last().unwrap().into()
+}
+
+/// A broker with its keys and the control plane's connections.
+pub(crate) struct Broker {
+    pub(crate) admin: BrokerAdmin,
+    pub(crate) keys: BrokerKeys,
+    pub(crate) address: BrokerAddress,
+    /// A connection with the control plane's rights, to look at what an attack left behind.
+    pub(crate) js: jetstream::Context,
+    process: Option<Process>,
+    dir: tempfile::TempDir,
+}
+
+impl Broker {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(StreamSettings::default(), |_| {}).await
+    }
+
+    /// Starts with other stream settings and a changed server configuration.
+    pub(crate) async fn start_with(settings: StreamSettings, change: impl FnOnce(&mut Value)) -> Self {
+        Box::pin(Self::start_from(options("127.0.0.1:0", None), settings, change)).await
+    }
+
+    /// Starts on every interface, with the certificate that this takes.
+    pub(crate) async fn start_tls(tls: TlsFiles) -> Self {
+        Box::pin(Self::start_from(options("0.0.0.0:0", Some(tls)), StreamSettings::default(), |_| {})).await
+    }
+
+    async fn start_from(options: InitOptions, settings: StreamSettings, change: impl FnOnce(&mut Value)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = init(&dir.path().join("broker"), &options, now_s()).unwrap();
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&layout.config).unwrap()).unwrap();
+        change(&mut config);
+        std::fs::write(&layout.config, config.to_string()).unwrap();
+
+        let process = Process::start(&layout.config);
+        let keys = BrokerKeys::load(&layout.keys).unwrap();
+        let url = process.address.replace("0.0.0.0", "127.0.0.1");
+        let address = BrokerAddress { url, ca: options.tls.map(|tls| tls.cert) };
+        let admin = BrokerAdmin::connect(&address, &keys, settings, now_s()).await.unwrap();
+        admin.ensure_stream(&route(0).site, Shard::ZERO).await.unwrap();
+        let js = jetstream::new(admin.client());
+        Self { admin, keys, address, js, process: Some(process), dir }
+    }
+
+    /// Stops the server, prepares its directory again as the control plane does at each start, and starts it on the same port.
+    pub(crate) fn restart(&mut self) {
+        self.process = None;
+        let layout = init(&self.dir.path().join("broker"), &options(&self.address.url, None), now_s()).unwrap();
+        self.process = Some(Process::start(&layout.config));
+    }
+
+    pub(crate) async fn revoker(&self) -> Revoker {
+        Revoker::connect(&self.address, &self.keys, now_s()).await.unwrap()
+    }
+
+    /// Connects node `n` and makes its consumer.
+    pub(crate) async fn node(&self, n: u8) -> Node {
+        self.admin.ensure_consumer(&route(n)).await.unwrap();
+        Node::connect(self, n, KeyPair::new_user(), now_s()).await.unwrap()
+    }
+
+    /// Messages in the stream.
+    pub(crate) async fn stored(&self) -> u64 {
+        self.js.get_stream(STREAM).await.unwrap().get_info().await.unwrap().state.messages
+    }
+
+    /// What the broker has done for node `n` so far.
+    pub(crate) async fn progress(&self, n: u8) -> Progress {
+        let name = consumer_name(node_id(n));
+        let consumer: PullConsumer = self.js.get_consumer_from_stream(name, STREAM).await.unwrap();
+        let info = consumer.cached_info();
+        let (delivered, unacknowledged) = (info.delivered.consumer_sequence, info.num_ack_pending);
+        Progress { delivered, unacknowledged, waiting: info.num_pending }
+    }
+}
+
+/// How far a consumer has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) delivered: u64,
+    pub(crate) unacknowledged: usize,
+    pub(crate) waiting: u64,
+}
+
+fn options(listen: &str, tls: Option<TlsFiles>) -> InitOptions {
+    InitOptions { tls, ..InitOptions::new(listen.parse().unwrap(), "local".parse().unwrap()) }
+}
+
+/// A node's broker credentials, as the control plane hands them out.
+pub(crate) fn token(broker: &Broker, n: u8, nkey: &KeyPair, issued_s: u64, life_s: u64) -> String {
+    broker.keys.node_user_jwt(node_id(n), &[WORKSPACE], &nkey.public_key(), issued_s, life_s).unwrap()
+}
+
+/// A connection with a node's rights and a node's settings.
+pub(crate) struct Node {
+    pub(crate) n: u8,
+    pub(crate) client: Client,
+    pub(crate) js: jetstream::Context,
+    pub(crate) inbox: String,
+    pub(crate) nkey: String,
+    events: Mutex<mpsc::UnboundedReceiver<Event>>,
+}
+
+impl Node {
+    pub(crate) async fn connect(
+        broker: &Broker,
+        n: u8,
+        nkey: KeyPair,
+        issued_s: u64,
+    ) -> Result<Self, async_nats::ConnectError> {
+        let token = token(broker, n, &nkey, issued_s, NODE_JWT_LIFE_S);
+        Self::connect_with(broker, n, nkey, move || token.clone()).await
+    }
+
+    /// Connects with whatever `token` yields at each attempt.
+    pub(crate) async fn connect_with(
+        broker: &Broker,
+        n: u8,
+        nkey: KeyPair,
+        token: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Result<Self, async_nats::ConnectError> {
+        let public = nkey.public_key();
+        let (seen, events) = mpsc::unbounded_channel();
+        let inbox = inbox_prefix(node_id(n), [n; 16]);
+        let client = ConnectOptions::with_auth_callback(move |nonce| {
+            let mut auth = Auth::new();
+            auth.jwt = Some(token());
+            let auth = nkey.sign(&nonce).map_err(AuthError::new).map(|signature| {
+                auth.signature = Some(signature);
+                auth
+            });
+            async move { auth }
+        })
+        .custom_inbox_prefix(&inbox)
+        .event_callback(move |event| {
+            let _ = seen.send(event);
+            async {}
+        })
+        .connect(&broker.address.url)
+        .await?;
+        let js = jetstream::with_prefix(client.clone(), NODE_API_PREFIX);
+        Ok(Self { n, client, js, inbox, nkey: public, events: Mutex::new(events) })
+    }
+
+    /// Publishes as a node does, and waits for the broker's word.
+    pub(crate) async fn send(&self, to: u8, body: &str) -> Result<u64, PublishErrorKind> {
+        let ack = self.js.publish(mail(self.n, to), body.to_owned().into()).await.unwrap();
+        ack.await.map(|ack| ack.sequence).map_err(|error| error.kind())
+    }
+
+    pub(crate) async fn consumer(&self) -> PullConsumer {
+        self.js.get_consumer_from_stream(consumer_name(node_id(self.n)), stream_name(Shard::ZERO)).await.unwrap()
+    }
+
+    /// Publishes something forbidden and waits until the broker says so.
+    pub(crate) async fn publish_denied(&self, subject: &str, body: &'static str) {
+        self.client.publish_with_reply(subject.to_owned(), format!("{}.x", self.inbox), body.into()).await.unwrap();
+        self.violation(&format!("Publish to \"{subject}\"")).await;
+    }
+
+    /// Subscribes to something forbidden and waits until the broker says so.
+    pub(crate) async fn subscribe_denied(&self, subject: &str) {
+        let _subscription = self.client.subscribe(subject.to_owned()).await.unwrap();
+        self.violation(&format!("Subscription to \"{subject}\"")).await;
+    }
+
+    async fn violation(&self, text: &str) {
+        let text = format!("permissions violation for {text}").to_lowercase();
+        self.event(&text, |event| event.to_string().to_lowercase().contains(&text)).await;
+    }
+
+    /// Waits for a connection event.
+    pub(crate) async fn event(&self, what: &str, wanted: impl Fn(&Event) -> bool) {
+        let mut events = self.events.lock().await;
+        soon(what, async {
+            while let Some(event) = events.recv().await {
+                if wanted(&event) {
+                    return;
+                }
+            }
+            panic!("the connection is gone before: {what}");
+        })
+        .await;
+    }
+}
