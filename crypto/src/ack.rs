@@ -30,7 +30,7 @@ pub const FRESH_PREKEY_BYTES_MAX: usize = 1024;
 pub const CREDIT_WINDOW_MAX: u32 = 64;
 
 /// What became of one sealed copy.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AckStatus {
     /// Verified, decrypted and on the recipient node's disk.
     Delivered,
@@ -48,7 +48,7 @@ pub enum AckStatus {
 }
 
 /// The fate of one sealed copy of one message.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AckItem {
     /// The message.
     pub msg_id: MessageId,
@@ -83,7 +83,7 @@ pub struct Credit {
 }
 
 /// What one agent says about messages of another.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AckBody {
     /// Who acknowledges.
     pub acker_agent_id: AgentId,

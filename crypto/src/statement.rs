@@ -1,5 +1,7 @@
 //! Signed statements: a body, exactly as it was signed, and an Ed25519 signature over its labelled hash (PROTOCOL §2.4).
 
+use std::fmt;
+
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -73,6 +75,13 @@ impl Statement {
 
     pub(crate) fn verify(&self, label: &[u8], key: &PublicKey) -> Result<(), BadSignature> {
         if key.verifies(&signed_bytes(label, &self.body), &self.signature) { Ok(()) } else { Err(BadSignature) }
+    }
+}
+
+impl fmt::Debug for Statement {
+    /// Prints the length only: an invite's body holds a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statement").field("body_len", &self.body.len()).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,15 @@
-//! Tests that need the insides: the conformance vectors with every intermediate, and attackers who sign what `seal` would not.
+//! Tests of the whole: the conformance vectors with every intermediate, properties, and attackers who sign what `seal` would
+//! not. They live inside the crate because an attacker writes wire messages that the public interface refuses to write.
 
+mod attacks;
+mod chains;
+mod forge;
+mod invites;
+mod limits;
+mod properties;
+mod statements;
 mod vectors;
+mod world;
 
 use serde_json::Value;
 
