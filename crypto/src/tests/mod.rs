@@ -3,6 +3,7 @@
 
 mod attacks;
 mod chains;
+mod conformance;
 mod forge;
 mod invites;
 mod limits;
