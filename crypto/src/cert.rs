@@ -142,20 +142,25 @@ impl Claims {
 
     /// The rules that one certificate can break by itself.
     pub(crate) fn check(&self) -> Result<(), WireError> {
-        let rule = |holds: bool, field, rule: &'static str| {
-            if holds { Ok(()) } else { Err(WireError::malformed(field, rule)) }
-        };
         let is_root = self.kind == CertKind::Root;
         let is_agent = self.kind == CertKind::Agent;
-        rule(self.not_before_ms < self.not_after_ms, "not_after_ms", "must be after not_before_ms")?;
-        rule(self.issuer_fp.is_none() == is_root, "issuer_fp", "must be empty for a root and no other kind")?;
-        rule(!is_root || self.subject_id == *self.workspace_id.as_bytes(), "subject_id", "must be the workspace's")?;
-        rule(!(is_agent && self.can_issue), "can_issue", "must be false for an agent")?;
-        rule(!is_agent || self.slug_scope.is_empty(), "slug_scope", "must be empty for an agent")?;
-        rule(self.slug_scope.iter().all(|text| scope::is_scope(text)), "slug_scope", "must be slug prefixes")?;
-        rule(self.node_id.is_some() == is_agent, "node_id", "must be set for an agent and no other kind")?;
-        rule(self.slug.is_some() == is_agent, "slug", "must be set for an agent and no other kind")?;
-        rule(self.slug.as_deref().is_none_or(scope::is_slug), "slug", "must be an absolute slug")
+        error::require(self.not_before_ms < self.not_after_ms, "not_after_ms", "must be after not_before_ms")?;
+        error::require(self.issuer_fp.is_none() == is_root, "issuer_fp", "must be empty for a root and no other kind")?;
+        error::require(
+            !is_root || self.subject_id == *self.workspace_id.as_bytes(),
+            "subject_id",
+            "must be the workspace's",
+        )?;
+        error::require(!(is_agent && self.can_issue), "can_issue", "must be false for an agent")?;
+        error::require(!is_agent || self.slug_scope.is_empty(), "slug_scope", "must be empty for an agent")?;
+        error::require(
+            self.slug_scope.iter().all(|text| scope::is_scope(text)),
+            "slug_scope",
+            "must be slug prefixes",
+        )?;
+        error::require(self.node_id.is_some() == is_agent, "node_id", "must be set for an agent and no other kind")?;
+        error::require(self.slug.is_some() == is_agent, "slug", "must be set for an agent and no other kind")?;
+        error::require(self.slug.as_deref().is_none_or(scope::is_slug), "slug", "must be an absolute slug")
     }
 }
 

@@ -150,7 +150,7 @@ impl Chain {
         if depth >= CHAIN_DEPTH_MAX {
             return Err(ChainError::Depth(depth));
         }
-        let mut certs = chain.certs.into_iter().map(|cert| Certificate::from_statement(Statement::from_wire(cert)?));
+        let mut certs = chain.certs.iter().map(|cert| Certificate::from_statement(Statement::from_wire(cert)?));
         let leaf = certs.next().ok_or(ChainError::Depth(0))??;
         Ok(Self { leaf, issuers: certs.collect::<Result<_, _>>()? })
     }
@@ -306,7 +306,7 @@ pub fn verify_chain(
     chain: &Chain,
     root: &RootCertificate,
     at_ms: u64,
-    trust: &impl TrustState,
+    trust: &(impl TrustState + ?Sized),
 ) -> Result<VerifiedChain, ChainError> {
     let leaf = chain.leaf();
     let wrong_leaf = || ChainError::Leaf { expected: CertKind::Agent, got: leaf.claims().kind };
@@ -327,7 +327,7 @@ pub fn verify_node_chain(
     chain: &Chain,
     root: &RootCertificate,
     at_ms: u64,
-    trust: &impl TrustState,
+    trust: &(impl TrustState + ?Sized),
 ) -> Result<VerifiedNodeChain, ChainError> {
     let leaf = chain.leaf();
     if leaf.claims().kind != CertKind::Node {
@@ -343,7 +343,7 @@ fn check_path(
     chain: &Chain,
     root: &RootCertificate,
     at_ms: u64,
-    trust: &impl TrustState,
+    trust: &(impl TrustState + ?Sized),
 ) -> Result<Origin, ChainError> {
     if chain.root_fp() != Some(root.fp()) {
         return Err(ChainError::UntrustedRoot);
@@ -359,7 +359,7 @@ fn check_path(
 }
 
 /// The rules about one certificate that depend on time and on what was seen.
-fn check_standing(certificate: &Certificate, at_ms: u64, trust: &impl TrustState) -> Result<(), ChainError> {
+fn check_standing(certificate: &Certificate, at_ms: u64, trust: &(impl TrustState + ?Sized)) -> Result<(), ChainError> {
     let (claims, fp) = (certificate.claims(), certificate.fp());
     let begun = at_ms.saturating_add(CLOCK_SKEW_MS) >= claims.not_before_ms;
     let ended = at_ms > claims.not_after_ms.saturating_add(CLOCK_SKEW_MS);

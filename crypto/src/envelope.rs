@@ -3,6 +3,8 @@
 //! [`Envelope`] is bytes that read well and nothing more; [`VerifiedEnvelope`] is known to come from the sender; [`Opened`]
 //! is the plaintext for one recipient. The order is the protocol's (§5.5): cheap before expensive, authenticate before decrypt.
 
+use std::fmt;
+
 use bytes::Bytes;
 use murmur_core::{code::Code, id::AgentId, limits::ENVELOPE_BYTES_MAX};
 use subtle::ConstantTimeEq as _;
@@ -175,8 +177,14 @@ impl Envelope {
     }
 }
 
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
 /// An envelope whose signature holds.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct VerifiedEnvelope(Envelope);
 
 impl VerifiedEnvelope {

@@ -47,6 +47,11 @@ pub(crate) fn fixed_or_absent<const N: usize>(bytes: &[u8], field: &'static str)
     if bytes.is_empty() { Ok(None) } else { fixed(bytes, field).map(Some) }
 }
 
+/// Refuses a field unless its rule holds.
+pub(crate) fn require(holds: bool, field: &'static str, rule: &'static str) -> Result<(), WireError> {
+    if holds { Ok(()) } else { Err(WireError::malformed(field, rule)) }
+}
+
 /// Refuses a field longer than its limit.
 pub(crate) fn at_most(len: usize, limit: usize, field: &'static str) -> Result<(), WireError> {
     if len > limit { Err(WireError::too_large(field, limit, len)) } else { Ok(()) }

@@ -134,20 +134,17 @@ impl Header {
 
     /// The rules between and within fields, the same for what is sent and what arrives.
     pub(crate) fn check(&self) -> Result<(), WireError> {
-        let rule = |holds: bool, field, rule: &'static str| {
-            if holds { Ok(()) } else { Err(WireError::malformed(field, rule)) }
-        };
         let ttl = TTL_SECONDS_MIN..=TTL_SECONDS_MAX;
-        rule(self.sequence >= 1, "sequence", "must be at least 1")?;
-        rule(ttl.contains(&self.ttl_seconds), "ttl_seconds", "must be 1 to 604800")?;
-        rule(self.seal_attempt <= SEAL_ATTEMPT_MAX, "seal_attempt", "must be 0 to 3")?;
+        error::require(self.sequence >= 1, "sequence", "must be at least 1")?;
+        error::require(ttl.contains(&self.ttl_seconds), "ttl_seconds", "must be 1 to 604800")?;
+        error::require(self.seal_attempt <= SEAL_ATTEMPT_MAX, "seal_attempt", "must be 0 to 3")?;
         error::count_at_most(self.recipients.len(), RECIPIENTS_MAX, "recipients")?;
-        rule(!self.recipients.is_empty(), "recipients", "must not be empty")?;
-        rule(!self.recipients.contains(&self.sender_agent_id), "recipients", "must not contain the sender")?;
-        rule(are_distinct(&self.recipients), "recipients", "must be distinct")?;
+        error::require(!self.recipients.is_empty(), "recipients", "must not be empty")?;
+        error::require(!self.recipients.contains(&self.sender_agent_id), "recipients", "must not contain the sender")?;
+        error::require(are_distinct(&self.recipients), "recipients", "must be distinct")?;
         error::count_at_most(self.crit.len(), CRIT_MAX, "crit")?;
         let route = self.reply_route.as_deref();
-        rule(
+        error::require(
             route.is_none_or(|route| is_reply_route(route, self.sender_node_id)),
             "reply_route",
             "must be mm.in.<site>.<shard>.<workspace>.<node> with the sender's own node",

@@ -209,24 +209,29 @@ impl InnerMessage {
 
     /// The rules that hold for what is sent and what arrives.
     fn check(&self) -> Result<(), WireError> {
-        let rule = |holds: bool, field, rule: &'static str| {
-            if holds { Ok(()) } else { Err(WireError::malformed(field, rule)) }
-        };
         error::at_most(self.body.len(), BODY_BYTES_MAX, "body")?;
         error::at_most(self.content_type.len(), CONTENT_TYPE_BYTES_MAX, "content_type")?;
         error::at_most(self.traceparent.as_deref().map_or(0, str::len), TRACEPARENT_BYTES_MAX, "traceparent")?;
         error::at_most(self.tracestate.as_deref().map_or(0, str::len), TRACESTATE_BYTES_MAX, "tracestate")?;
         error::count_at_most(self.attrs.len(), ATTRS_MAX, "attrs")?;
         for Attr { key, value } in &self.attrs {
-            rule(!key.is_empty(), "attrs", "must have keys of at least 1 byte")?;
+            error::require(!key.is_empty(), "attrs", "must have keys of at least 1 byte")?;
             error::at_most(key.len(), ATTR_KEY_BYTES_MAX, "attrs.key")?;
             error::at_most(value.len(), ATTR_VALUE_BYTES_MAX, "attrs.value")?;
         }
         let opens_stream = self.kind == Kind::StreamOpen;
-        rule(self.stream.is_some() == opens_stream, "stream", "must be set for STREAM_OPEN and no other kind")?;
+        error::require(
+            self.stream.is_some() == opens_stream,
+            "stream",
+            "must be set for STREAM_OPEN and no other kind",
+        )?;
         let answers = self.kind != Kind::Reply || self.in_reply_to.is_some();
-        rule(answers, "in_reply_to", "must name the request that a REPLY answers")?;
-        rule(self.kind == Kind::Request || self.deadline_ms.is_none(), "deadline_ms", "must be set for REQUEST only")?;
+        error::require(answers, "in_reply_to", "must name the request that a REPLY answers")?;
+        error::require(
+            self.kind == Kind::Request || self.deadline_ms.is_none(),
+            "deadline_ms",
+            "must be set for REQUEST only",
+        )?;
         self.stream.as_ref().map_or(Ok(()), check_stream)
     }
 }
@@ -284,16 +289,17 @@ pub fn check_inner(header: &Header, inner: &InnerMessage) -> Result<(), Conversa
 }
 
 fn check_stream(stream: &StreamManifest) -> Result<(), WireError> {
-    let rule = |holds: bool, field, rule: &'static str| {
-        if holds { Ok(()) } else { Err(WireError::malformed(field, rule)) }
-    };
     let chunk_size = usize::try_from(stream.chunk_size).unwrap_or(usize::MAX);
-    rule((1..=CHUNK_BYTES_MAX).contains(&chunk_size), "chunk_size", "must be 1 to 131072")?;
-    rule(stream.total_size.unwrap_or(1) <= STREAM_BYTES_MAX, "total_size", "must be at most 1 GiB")?;
-    rule(stream.total_size != Some(0), "total_size", "must be absent for a live stream, not 0")?;
+    error::require((1..=CHUNK_BYTES_MAX).contains(&chunk_size), "chunk_size", "must be 1 to 131072")?;
+    error::require(stream.total_size.unwrap_or(1) <= STREAM_BYTES_MAX, "total_size", "must be at most 1 GiB")?;
+    error::require(stream.total_size != Some(0), "total_size", "must be absent for a live stream, not 0")?;
     error::at_most(stream.content_type.len(), CONTENT_TYPE_BYTES_MAX, "stream.content_type")?;
     error::at_most(stream.filename.len(), FILENAME_BYTES_MAX, "filename")?;
-    rule(is_base_name(&stream.filename), "filename", "must be a base name, without separators or control characters")
+    error::require(
+        is_base_name(&stream.filename),
+        "filename",
+        "must be a base name, without separators or control characters",
+    )
 }
 
 fn is_base_name(name: &str) -> bool {

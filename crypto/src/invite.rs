@@ -160,14 +160,15 @@ impl Invite {
     }
 
     fn check(&self) -> Result<(), WireError> {
-        let rule = |holds: bool, field, rule: &'static str| {
-            if holds { Ok(()) } else { Err(WireError::malformed(field, rule)) }
-        };
         error::at_most(self.cp_url.len(), CP_URL_BYTES_MAX, "cp_url")?;
         error::count_at_most(self.cp_spki_sha256.len(), CP_SPKI_MAX, "cp_spki_sha256")?;
         error::count_at_most(self.slug_scope.len(), SCOPES_MAX, "slug_scope")?;
-        rule(self.slug_scope.iter().all(|text| scope::is_scope(text)), "slug_scope", "must be slug prefixes")?;
-        rule(self.max_uses >= 1, "max_uses", "must be at least 1")
+        error::require(
+            self.slug_scope.iter().all(|text| scope::is_scope(text)),
+            "slug_scope",
+            "must be slug prefixes",
+        )?;
+        error::require(self.max_uses >= 1, "max_uses", "must be at least 1")
     }
 
     fn to_wire(&self) -> wire::InviteBody {

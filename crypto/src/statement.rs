@@ -35,7 +35,7 @@ impl Statement {
     pub fn decode(bytes: impl Into<Bytes>) -> Result<Self, WireError> {
         let bytes = bytes.into();
         error::at_most(bytes.len(), STATEMENT_BYTES_MAX, "statement")?;
-        Self::from_wire(error::decode(bytes, "statement")?)
+        Self::from_wire(&error::decode(bytes, "statement")?)
     }
 
     /// The serialized `SignedStatement`.
@@ -56,9 +56,11 @@ impl Statement {
         &self.signature
     }
 
-    pub(crate) fn from_wire(wire: wire::SignedStatement) -> Result<Self, WireError> {
+    pub(crate) fn from_wire(wire: &wire::SignedStatement) -> Result<Self, WireError> {
         error::at_most(wire.body.len(), STATEMENT_BYTES_MAX, "body")?;
-        Ok(Self::from_parts(wire.body, error::fixed(&wire.signature, "signature")?))
+        let signature = error::fixed(&wire.signature, "signature")?;
+        // A copy, because a slice would keep the whole message it came in alive for as long as the certificate is cached.
+        Ok(Self::from_parts(Bytes::copy_from_slice(&wire.body), signature))
     }
 
     pub(crate) const fn from_parts(body: Bytes, signature: [u8; 64]) -> Self {

@@ -12,6 +12,7 @@ use hpke::{
 };
 use murmur_crypto::keys::{IdentityKey, PrekeyPublic, PrekeySecret, PublicKey};
 
+#[expect(clippy::unwrap_used, reason = "the RFCs print whole bytes")]
 fn hex<const N: usize>(text: &str) -> [u8; N] {
     hex::decode(text).unwrap().try_into().unwrap()
 }
