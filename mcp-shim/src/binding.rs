@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Bind(Target, oneshot::Sender<Result<(), Failure>>),
     /// Let go of the session and seek no other.
     Park(oneshot::Sender<()>),
+    /// Undo [`Command::Park`].
+    Resume(oneshot::Sender<()>),
 }
 
 /// Whom to attach as.
@@ -44,13 +46,6 @@ pub(crate) struct Target {
     pub(crate) description: String,
     /// The group that it is listed under.
     pub(crate) group: String,
-}
-
-impl Target {
-    /// The same agent once more.
-    pub(crate) fn again(agent: String) -> Self {
-        Self { agent, takeover: false, suffix: false, description: String::new(), group: String::new() }
-    }
 }
 
 /// The state of the session with the node.
@@ -137,6 +132,11 @@ impl Binding {
         self.ask(Command::Park).await
     }
 
+    /// Seeks the session again that was let go of.
+    pub(crate) async fn resume(&self) -> Result<(), Failure> {
+        self.ask(Command::Resume).await
+    }
+
     /// What the next tool result has to say, once.
     pub(crate) fn take_warning(&self) -> Option<String> {
         self.lock().warning.take()
@@ -179,6 +179,11 @@ impl Binding {
     /// The agent's user gave it up.
     pub(crate) fn parked(&self) {
         self.lock().state = State::Deregistered;
+    }
+
+    /// The agent is still there after all.
+    pub(crate) fn resumed(&self) {
+        self.lock().state = State::Away(None);
     }
 
     /// Whether the name was made up, so that another one may be taken.

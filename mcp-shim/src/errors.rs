@@ -1,6 +1,6 @@
 //! What went wrong, as a model can act on it: what happened, then what to do.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use murmur_core::reason::Reason;
 use murmur_proto::{client::ConnectError, status::RpcError};
@@ -45,8 +45,8 @@ impl Failure {
     }
 
     /// The node took the call and said nothing for too long.
-    pub(crate) fn node_silent(socket: &Path, seconds: u64) -> Self {
-        let happened = format!("the Murmur node on {} did not answer within {seconds} s", socket.display());
+    pub(crate) fn node_silent(socket: &Path, waited: Duration) -> Self {
+        let happened = format!("the Murmur node on {} did not answer within {} s", socket.display(), waited.as_secs());
         Self::new(Reason::NodeDown, happened, "Run `murmurctl doctor` in a shell and do what it says, then call again.")
     }
 
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_delay_is_told() {
-        let delay = Some(std::time::Duration::from_millis(250));
+        let delay = Some(Duration::from_millis(250));
         let status = refusal(Reason::RateLimited, "too often", Details { retry_after: delay, ..Details::default() });
         assert!(text(&status).ends_with("Not before 250 ms from now."));
     }

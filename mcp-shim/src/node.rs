@@ -56,7 +56,7 @@ impl Node {
         match tokio::time::timeout(ANSWER_MAX, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.failure(&status)),
-            Err(_) => Err(Failure::node_silent(&self.socket, ANSWER_MAX.as_secs())),
+            Err(_) => Err(Failure::node_silent(&self.socket, ANSWER_MAX)),
         }
     }
 

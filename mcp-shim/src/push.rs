@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 use murmur_core::reason::Reason;
 use murmur_proto::node::v1::{AttachRequest, AttachResponse, Attached, Message, attach_response::Item};
 use rmcp::{RoleServer, model::ServerNotification, service::Peer};
-use tonic::Streaming;
+use tokio::sync::oneshot;
+use tonic::{Status, Streaming};
 use tracing::{Instrument, info_span};
 
 use crate::{
@@ -45,6 +46,12 @@ struct Shown {
     replay_done: u64,
 }
 
+enum Step {
+    Stay,
+    Swap(Box<Streaming<AttachResponse>>),
+    Leave(Phase),
+}
+
 enum Phase {
     Attached(Box<Streaming<AttachResponse>>),
     Waiting(Duration),
@@ -54,7 +61,8 @@ enum Phase {
 impl Push {
     /// Attaches as `target` once it runs.
     pub(crate) fn new(shared: Arc<Shared>, peer: Peer<RoleServer>, commands: Commands, target: Target) -> Self {
-        let origin = shared.binding.name_is_derived().then(|| target.clone());
+        let again = Target { takeover: false, suffix: true, ..target.clone() };
+        let origin = shared.binding.name_is_derived().then_some(again);
         Self { shared, peer, commands, target, origin, failures: 0, shown: Shown::default() }
     }
 
@@ -72,75 +80,89 @@ impl Push {
 
     async fn follow(&mut self, mut stream: Box<Streaming<AttachResponse>>) -> Phase {
         loop {
-            tokio::select! {
-                           item = stream.message() => match item {
-                               Ok(Some(AttachResponse { item: Some(Item::Message(message)) })) => self.tell(&message).await,
-                               Ok(Some(AttachResponse { item: Some(Item::Replaced(replaced)) })) => {
-                                   self.shared.binding.replaced(&replaced.by_client);
-                                   return Phase::Parked;
-                               }
-                               Ok(Some(AttachResponse { item: Some(Item::Attached(_)) | None })) => {}
-                               Ok(Some(AttachResponse { item: Some(Item::Draining(_)) }) | None) => {
-                                   return self.lost(Failure::node_down(self.shared.node.socket()));
-                               }
-                               Err(status) => return self.lost(self.shared.node.failure(&status)),
-                           },
-                           Some(command) = self.commands.recv() => match command {
-                               Command::Retry(reply) => {
-            let _ = reply.send(Ok(()));
+            let step = tokio::select! {
+                item = stream.message() => self.heed(item).await,
+                Some(command) = self.commands.recv() => self.obey(command).await,
+            };
+            match step {
+                Step::Stay => {}
+                Step::Swap(other) => stream = other,
+                Step::Leave(phase) => return phase,
             }
-                               Command::Bind(target, reply) => {
-                                   let attached = self.rebind(target).await;
-                                   let _ = reply.send(attached.map(|attached| stream = attached));
-                               }
-                               Command::Park(reply) => {
-                                   drop(stream);
-                                   return self.park(reply);
-                               }
-                           },
-                       }
         }
+    }
+
+    async fn heed(&mut self, item: Result<Option<AttachResponse>, Status>) -> Step {
+        match item.map(|response| response.map(|response| response.item)) {
+            Ok(Some(Some(Item::Message(message)))) => self.tell(&message).await,
+            Ok(Some(Some(Item::Replaced(replaced)))) => {
+                self.shared.binding.replaced(&replaced.by_client);
+                return Step::Leave(Phase::Parked);
+            }
+            Ok(Some(Some(Item::Attached(_)) | None)) => {}
+            Ok(Some(Some(Item::Draining(_))) | None) => {
+                return Step::Leave(self.lost(Failure::node_down(self.shared.node.socket())));
+            }
+            Err(status) => return Step::Leave(self.lost(self.shared.node.failure(&status))),
+        }
+        Step::Stay
+    }
+
+    async fn obey(&mut self, command: Command) -> Step {
+        match command {
+            Command::Retry(reply) => answer(reply, Ok(())),
+            Command::Resume(reply) => answer(reply, ()),
+            Command::Park(reply) => return Step::Leave(self.park(reply)),
+            Command::Bind(target, reply) => match self.rebind(target).await {
+                Ok(stream) => {
+                    answer(reply, Ok(()));
+                    return Step::Swap(stream);
+                }
+                Err(failure) => answer(reply, Err(failure)),
+            },
+        }
+        Step::Stay
     }
 
     async fn wait(&mut self, delay: Duration) -> Phase {
         tokio::select! {
-            () = tokio::time::sleep(delay) => match self.attach().await {
-                Ok(stream) => Phase::Attached(stream),
-                Err((phase, _)) => phase,
-            },
+            () = tokio::time::sleep(delay) => self.attach().await.0,
             Some(command) = self.commands.recv() => match command {
-                Command::Retry(reply) => match self.attach().await {
-                    Ok(stream) => {
-                        let _ = reply.send(Ok(()));
-                        Phase::Attached(stream)
-                    }
-                    Err((phase, failure)) => {
-                        let _ = reply.send(Err(failure));
-                        phase
-                    }
-                },
-                Command::Bind(target, reply) => self.bind_or(Phase::Waiting(delay), target, reply).await,
-                Command::Park(reply) => self.park(reply),
+                Command::Retry(reply) => {
+                    let (phase, attached) = self.attach().await;
+                    answer(reply, attached);
+                    phase
+                }
+                other => self.leave(Phase::Waiting(delay), other).await,
             },
         }
     }
 
     async fn rest(&mut self) -> Phase {
         match self.commands.recv().await {
-            Some(Command::Bind(target, reply)) => self.bind_or(Phase::Parked, target, reply).await,
-            Some(Command::Park(reply)) => self.park(reply),
-            Some(Command::Retry(reply)) => {
-                let _ = reply.send(Ok(()));
-                Phase::Parked
+            Some(Command::Resume(reply)) => {
+                self.shared.binding.resumed();
+                answer(reply, ());
+                Phase::Waiting(Duration::ZERO)
             }
+            Some(command) => self.leave(Phase::Parked, command).await,
             // Nobody is left who could ask for anything.
             None => std::future::pending().await,
         }
     }
 
-    async fn attach(&mut self) -> Result<Box<Streaming<AttachResponse>>, (Phase, Failure)> {
+    /// What a command makes of a phase without a session.
+    async fn leave(&mut self, phase: Phase, command: Command) -> Phase {
+        match self.obey(command).await {
+            Step::Stay => phase,
+            Step::Swap(stream) => Phase::Attached(stream),
+            Step::Leave(other) => other,
+        }
+    }
+
+    async fn attach(&mut self) -> (Phase, Result<(), Failure>) {
         match self.open(self.target.clone()).await {
-            Ok(stream) => Ok(stream),
+            Ok(stream) => (Phase::Attached(stream), Ok(())),
             Err(failure) => {
                 self.failures = self.failures.saturating_add(1);
                 if failure.reason == Reason::SessionTaken
@@ -149,25 +171,7 @@ impl Push {
                     self.target = origin.clone();
                 }
                 self.shared.binding.away(failure.clone());
-                Err((Phase::Waiting(backoff::delay(self.failures, !failure.unreachable)), failure))
-            }
-        }
-    }
-
-    async fn bind_or(
-        &mut self,
-        otherwise: Phase,
-        target: Target,
-        reply: tokio::sync::oneshot::Sender<Result<(), Failure>>,
-    ) -> Phase {
-        match self.rebind(target).await {
-            Ok(stream) => {
-                let _ = reply.send(Ok(()));
-                Phase::Attached(stream)
-            }
-            Err(failure) => {
-                let _ = reply.send(Err(failure));
-                otherwise
+                (Phase::Waiting(backoff::delay(self.failures, !failure.unreachable)), Err(failure))
             }
         }
     }
@@ -178,9 +182,9 @@ impl Push {
         Ok(stream)
     }
 
-    fn park(&mut self, reply: tokio::sync::oneshot::Sender<()>) -> Phase {
+    fn park(&self, reply: oneshot::Sender<()>) -> Phase {
         self.shared.binding.parked();
-        let _ = reply.send(());
+        answer(reply, ());
         Phase::Parked
     }
 
@@ -204,7 +208,7 @@ impl Push {
         let opening = self.opening(request);
         let (attached, stream) = match tokio::time::timeout(ATTACH_MAX, opening).await {
             Ok(opened) => opened?,
-            Err(_) => return Err(Failure::node_silent(self.shared.node.socket(), ATTACH_MAX.as_secs())),
+            Err(_) => return Err(Failure::node_silent(self.shared.node.socket(), ATTACH_MAX)),
         };
         self.note(&attached);
         // From now on it is this very agent, and nobody is thrown out for it again.
@@ -257,6 +261,11 @@ impl Push {
         let info = self.peer.peer_info();
         info.map(|info| format!("{} {}", info.client_info.name, info.client_info.version)).unwrap_or_default()
     }
+}
+
+/// Whoever asked may have gone.
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    let _ = reply.send(value);
 }
 
 /// What to do with a message from the node.

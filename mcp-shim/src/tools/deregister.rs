@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Call, Murmur};
-use crate::{binding::Target, errors::Failure};
+use crate::errors::Failure;
 
 pub(super) struct Deregister;
 
@@ -39,12 +39,12 @@ impl Murmur for Deregister {
         let agent = binding.own_name().await?;
         // First of all nothing may attach any more, or it would make the agent again.
         binding.park().await?;
-        let request = DeregisterRequest { agent: agent.clone() };
+        let request = DeregisterRequest { agent };
         match call.shared.node.answer(call.node()?.sessions.deregister(request)).await {
             Ok(ended) => Ok(Answer { slug: ended.slug, deregistered: ended.deregistered }),
             Err(failure) => {
-                // It failed, so this session goes on as it was; if that fails too, its push task says so.
-                let _ = binding.bind(Target::again(agent)).await;
+                // It is still there, so this session goes on as it was.
+                binding.resume().await?;
                 Err(failure)
             }
         }

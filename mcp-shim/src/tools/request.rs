@@ -163,7 +163,8 @@ impl<'a> Conversation<'a> {
                 (Ok(Ok(outcome)), Some(accepted)) => return Ok(answered(accepted.clone(), &outcome)),
                 (Ok(Ok(_)), None) => Failure::refused(Reason::Internal, "the node ended a request that it never took"),
                 (Ok(Err(failure)), _) => failure,
-                (Err(_), _) => Failure::node_silent(self.call.shared.node.socket(), self.request.timeout_ms / 1000),
+                (Err(_), Some(accepted)) => return Ok(answered(accepted.clone(), &node_went_away())),
+                (Err(_), None) => return Err(self.unanswered()),
             };
             failures += 1;
             self.survive(failure, failures)?;
@@ -178,6 +179,11 @@ impl<'a> Conversation<'a> {
     fn survive(&self, failure: Failure, failures: u32) -> Result<(), Failure> {
         let lasting = self.accepted.is_some() || (failures < ACCEPT_TRIES && !self.left().is_zero());
         if failure.unreachable && lasting { Ok(()) } else { Err(uncertain(failure, &self.request.idempotency_key)) }
+    }
+
+    fn unanswered(&self) -> Failure {
+        let waited = Duration::from_millis(self.request.timeout_ms) + TIMEOUT_GRACE;
+        uncertain(Failure::node_silent(self.call.shared.node.socket(), waited), &self.request.idempotency_key)
     }
 
     fn left(&self) -> Duration {
@@ -214,7 +220,7 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// What is known of an accepted request when its node did not come back in time: it is on the node's disk.
+/// What is known of an accepted request when its node fell silent or did not come back: it is on the node's disk.
 fn node_went_away() -> RequestOutcome {
     RequestOutcome { timed_out: true, delivery: DeliveryState::Queued.into(), ..RequestOutcome::default() }
 }

@@ -1,6 +1,6 @@
 //! `send`: hand over a message and go on.
 
-use murmur_core::limits::BODY_BYTES_MAX;
+use murmur_core::{limits::BODY_BYTES_MAX, reason::Reason};
 use murmur_proto::node::v1::SendRequest;
 use rmcp::model::ToolAnnotations;
 use schemars::JsonSchema;
@@ -118,7 +118,7 @@ pub(super) fn check_text(text: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(
-        murmur_core::reason::Reason::BodyTooLarge,
+        Reason::BodyTooLarge,
         format!("argument `text` must be at most {BODY_BYTES_MAX} bytes, got {}", text.len()),
         "Shorten it, split it into several messages, or put it where the recipient can read it and send the place.",
     ))
@@ -131,7 +131,7 @@ pub(super) fn new_key() -> String {
 
 /// Says how to repeat a call of which nobody knows whether it was taken.
 pub(super) fn uncertain(mut failure: Failure, key: &str) -> Failure {
-    if failure.unreachable {
+    if failure.unreachable || failure.reason == Reason::NodeDown {
         failure
             .remedy
             .push_str(&format!(" Repeat it with idempotency_key=\"{key}\", so that it cannot be sent twice."));
