@@ -1,2 +1,70 @@
-//! Skeleton.
-fn main() {}
+//! `murmurctl`: a private network in one command, messages, and the operator's tools.
+//!
+//! One file a command in [`cmds`]; [`network`] starts and ends background processes; [`connect`] finds node and control plane;
+//! [`failure`] and [`exit`] say what went wrong. Nothing here holds state of its own but `network.json` and the owner's root key.
+
+mod args;
+mod cmds;
+mod connect;
+mod duration;
+mod exit;
+mod failure;
+mod network;
+mod output;
+mod owner;
+mod text;
+mod time;
+mod view;
+
+use std::{env, process::ExitCode};
+
+use clap::{Parser as _, error::ErrorKind};
+
+use crate::{
+    args::Cli,
+    exit::Exit,
+    failure::{Context as _, Failure},
+    output::{Outcome, Output},
+};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let output = Output::new(cli.global.json);
+    run(cli, output).unwrap_or_else(|failure| report(output, &failure)).into()
+}
+
+fn run(cli: Cli, output: Output) -> Outcome {
+    // A second provider in the process would be an error of ours, and this is the only place that installs one.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let outcome = runtime.block_on(cmds::run(cli, output));
+    // A read of stdin that nobody waits for any more must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn report(output: Output, failure: &Failure) -> Exit {
+    if output.is_json() {
+        eprintln!("{}", failure.json());
+    } else {
+        eprintln!("{failure}");
+    }
+    failure.exit
+}
+
+/// Help and version are no errors; every other refusal of the parser is told in the form that the caller asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    let told = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if !told && env::args_os().any(|arg| arg == "--json") {
+        let text = error.render().to_string();
+        let (what, hint) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let what = what.strip_prefix("error: ").unwrap_or(what);
+        return report(Output::new(true), &Failure::usage(what.trim()).remedy(hint.trim())).into();
+    }
+    // Nothing can be done when even this cannot be written.
+    drop(error.print());
+    if told { Exit::Ok.into() } else { Exit::Usage.into() }
+}

@@ -1,0 +1,131 @@
+//! The command line's frame: options that every command takes, and the list of commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{cmds, exit};
+
+/// Murmur's command line: a private network in one command, messages between agents, and the operator's tools.
+#[derive(Debug, Parser)]
+#[command(name = "murmurctl", version, after_help = exit::HELP, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where things are, and how to answer. Every command takes them.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Answer in JSON: one object, or one a line from `tail`; errors as JSON on stderr
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// Folder of the local network [default: $XDG_DATA_HOME/murmur]
+    #[arg(
+        long,
+        global = true,
+        env = "MURMUR_DATA_DIR",
+        hide_env_values = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The node's socket [default: the local network's]
+    #[arg(
+        long,
+        global = true,
+        env = "MURMUR_NODE_SOCKET",
+        hide_env_values = true,
+        value_name = "PATH",
+        help_heading = "Global options"
+    )]
+    pub(crate) socket: Option<PathBuf>,
+    /// The control plane's address [default: the local network's]
+    #[arg(
+        long,
+        global = true,
+        env = "MURMUR_SERVER_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = "Global options"
+    )]
+    pub(crate) server: Option<String>,
+    /// File with the token for the control plane [default: the local network's administrator]
+    #[arg(
+        long,
+        global = true,
+        env = "MURMUR_TOKEN_FILE",
+        hide_env_values = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Who speaks.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Speaker {
+    /// Speak as this agent of your account [default: the token's agent, else `me`]
+    #[arg(
+        long,
+        env = "MURMUR_AGENT",
+        hide_env_values = true,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) agent: String,
+    /// File with the token of the agent to speak for
+    #[arg(long, env = "MURMUR_AGENT_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) agent_token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a private network on this machine, or what is missing of it
+    Up(cmds::up::Args),
+    /// End what `up` started, and nothing else
+    Down,
+    /// What runs, and how the node is doing
+    Status,
+    /// Look for trouble and say what to do; exits 1 when something is wrong
+    Doctor,
+    /// Run two agents through an encrypted request and reply, and show each step
+    Demo(cmds::demo::Args),
+    /// Send a message; it is on disk when this returns
+    Send(cmds::send::Args),
+    /// Send a message and wait for the reply
+    Request(cmds::request::Args),
+    /// Read messages; they are marked read unless --peek
+    Inbox(cmds::inbox::Args),
+    /// Who there is
+    Peers(cmds::peers::Args),
+    /// Follow messages in and out; marks nothing as read
+    Tail(cmds::tail::Args),
+    /// How the delivery of a sent message stands
+    Message(cmds::message::Args),
+    /// Make sure that an agent exists
+    Register(cmds::register::Args),
+    /// End an agent; its name is free again
+    Deregister(cmds::deregister::Args),
+    /// Show the safety number to compare with a peer's owner
+    Verify(cmds::verify::Args),
+    /// The workspace on the control plane
+    #[command(subcommand)]
+    Workspace(cmds::workspace::Command),
+    /// Nodes: invite, list, approve
+    #[command(subcommand)]
+    Node(cmds::node::Command),
+    /// Tokens for the control plane
+    #[command(subcommand)]
+    Token(cmds::token::Command),
+    /// Agents' own tokens
+    #[command(subcommand)]
+    Agent(cmds::agent::Command),
+    /// Completions for a shell, on stdout
+    Completions(cmds::completions::Args),
+    #[command(hide = true)]
+    InternalDetach(cmds::internal_detach::Args),
+}

@@ -1,0 +1,31 @@
+//! `deregister`: ends an agent.
+
+use murmur_proto::node::v1::{DeregisterRequest, DeregisterResponse};
+use serde_json::json;
+
+use super::register::named;
+use crate::{
+    args::Speaker,
+    connect::Target,
+    output::{Outcome, Output},
+    text,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name or path under your account [default: --agent, else `me`]
+    name: Option<String>,
+    #[command(flatten)]
+    speaker: Speaker,
+}
+
+pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
+    let Args { name, speaker } = args;
+    let request = DeregisterRequest { agent: named(name, &speaker)? };
+    let answer = target.node_as(&speaker).await?.sessions.deregister(request).await?.into_inner();
+    let DeregisterResponse { slug, deregistered } = &answer;
+    output.show(&json!({"slug": slug, "deregistered": deregistered}), || {
+        let done = if *deregistered { "deregistered" } else { "was not registered" };
+        format!("{done}: {}", text::clean_line(slug))
+    })
+}

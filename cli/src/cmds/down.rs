@@ -1,0 +1,59 @@
+//! `down`: ends what `up` started in this data directory, and nothing else.
+
+use serde_json::{Value, json};
+
+use crate::{
+    args::Global,
+    connect,
+    network::{
+        broker,
+        lock::NetworkLock,
+        node,
+        process::{self, Ended, GRACE},
+        progress::Progress,
+        server,
+    },
+    output::{self, Outcome, Output},
+};
+
+/// Who needs somebody ends before them.
+const ORDER: [&str; 3] = [node::PART, server::PART, broker::PART];
+
+pub(crate) async fn run(global: &Global, output: Output) -> Outcome {
+    let layout = connect::layout(global)?;
+    let mut parts = Vec::new();
+    if layout.root().exists() {
+        let progress = Progress::new(output.is_json());
+        layout.create()?;
+        let _lock = NetworkLock::take(&layout, &progress).await?;
+        for part in ORDER {
+            let step = progress.step(&format!("ending the {part}"));
+            let ended = process::end_part(&layout, part, GRACE).await?;
+            if ended != Ended::NotRunning {
+                step.done();
+            }
+            parts.push((part, ended));
+        }
+    }
+    let value = json!({
+        "data_dir": layout.root(),
+        "parts": parts.iter().map(|(part, ended)| json!({"part": part, "ended": word(*ended)})).collect::<Vec<Value>>(),
+    });
+    output.show(&value, || {
+        if parts.iter().all(|(_, ended)| *ended == Ended::NotRunning) {
+            return format!("nothing was running in {}", layout.root().display());
+        }
+        output::table(
+            &["PART", ""],
+            parts.iter().map(|(part, ended)| vec![(*part).to_owned(), word(*ended).to_owned()]),
+        )
+    })
+}
+
+const fn word(ended: Ended) -> &'static str {
+    match ended {
+        Ended::NotRunning => "was not running",
+        Ended::Terminated => "ended",
+        Ended::Killed => "killed after 10 s",
+    }
+}

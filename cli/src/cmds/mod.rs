@@ -1,0 +1,58 @@
+//! One file a command: its arguments, what it asks, how it answers.
+
+pub(crate) mod agent;
+mod body;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod deregister;
+pub(crate) mod doctor;
+pub(crate) mod down;
+pub(crate) mod inbox;
+pub(crate) mod internal_detach;
+pub(crate) mod message;
+pub(crate) mod node;
+pub(crate) mod peers;
+pub(crate) mod register;
+pub(crate) mod request;
+mod scope;
+pub(crate) mod send;
+pub(crate) mod status;
+pub(crate) mod tail;
+pub(crate) mod token;
+pub(crate) mod up;
+pub(crate) mod verify;
+pub(crate) mod workspace;
+
+use crate::{
+    args::{Cli, Command},
+    connect::Target,
+    output::{Outcome, Output},
+};
+
+/// Runs the command.
+pub(crate) async fn run(cli: Cli, output: Output) -> Outcome {
+    let Cli { global, command } = cli;
+    let target = || Target::new(&global);
+    match command {
+        Command::Up(args) => up::run(&global, args, output).await,
+        Command::Down => down::run(&global, output).await,
+        Command::Status => status::run(&target()?, output).await,
+        Command::Doctor => doctor::run(&target()?, output).await,
+        Command::Demo(args) => Box::pin(demo::run(&args, output)).await,
+        Command::Send(args) => send::run(&target()?, args, output).await,
+        Command::Request(args) => request::run(&target()?, args, output).await,
+        Command::Inbox(args) => inbox::run(&target()?, args, output).await,
+        Command::Peers(args) => peers::run(&target()?, args, output).await,
+        Command::Tail(args) => tail::run(&target()?, args, output).await,
+        Command::Message(args) => message::run(&target()?, args, output).await,
+        Command::Register(args) => register::run(&target()?, args, output).await,
+        Command::Deregister(args) => deregister::run(&target()?, args, output).await,
+        Command::Verify(args) => verify::run(&target()?, args, output).await,
+        Command::Workspace(command) => workspace::run(&target()?, &command, output).await,
+        Command::Node(command) => node::run(&target()?, command, output).await,
+        Command::Token(command) => token::run(&target()?, command, output).await,
+        Command::Agent(command) => agent::run(&target()?, command, output).await,
+        Command::Completions(args) => completions::run(&args),
+        Command::InternalDetach(args) => internal_detach::run(&args),
+    }
+}

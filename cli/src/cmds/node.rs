@@ -1,0 +1,129 @@
+//! `node invite|ls|approve`: other hosts' nodes in this workspace.
+
+use std::time::Duration;
+
+use murmur_core::limits::INVITE_LIFE_MS_MAX;
+use murmur_proto::v1::{Node, NodeState, Presence};
+use serde_json::{Value, json};
+
+use crate::{
+    connect::Target,
+    duration,
+    failure::Failure,
+    network::enrol::{self, InviteSpec},
+    output::{self, Outcome, Output},
+    owner::{Owner, fingerprint},
+    text, time,
+};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Make an invite for another host's node and print it
+    Invite {
+        /// Whose node it will be [default: the local network's account]
+        #[arg(long, value_name = "NAME")]
+        account: Option<String>,
+        /// How long it is good for, at most 7d
+        #[arg(long, value_parser = duration::parse, default_value = "24h", value_name = "TIME")]
+        ttl: Duration,
+        /// How many nodes may use it
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+        uses: u32,
+    },
+    /// Nodes of the workspace
+    Ls,
+    /// Sign the certificate of a node that waits, after comparing its fingerprint
+    Approve {
+        /// The fingerprint that the node shows on its own host: 64 hex digits, spaces and colons allowed
+        fingerprint: String,
+    },
+}
+
+pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Outcome {
+    match command {
+        Command::Invite { account, ttl, uses } => invite(target, account, ttl, uses, output).await,
+        Command::Ls => ls(target, output).await,
+        Command::Approve { fingerprint } => approve(target, &fingerprint, output).await,
+    }
+}
+
+async fn invite(target: &Target, account: Option<String>, ttl: Duration, uses: u32, output: Output) -> Outcome {
+    if ttl > Duration::from_millis(INVITE_LIFE_MS_MAX) {
+        return Err(Failure::usage("--ttl must be at most 7d"));
+    }
+    let plan = plan(target)?;
+    let owner = Owner::require(&target.layout, &plan.workspace)?;
+    let account = account.unwrap_or_else(|| plan.account.clone());
+    let spec = InviteSpec { workspace: &plan.workspace, account: &account, url: &target.server_url()?, uses, ttl };
+    let made = enrol::invite(&mut target.control().await?, &owner, spec).await?;
+    let expires = time::rfc3339(made.expire_time.as_ref());
+    let value = json!({"invite": made.blob, "invite_id": made.invite_id, "expire_time": expires, "account": account});
+    output.show(&value, || made.blob.clone())
+}
+
+async fn ls(target: &Target, output: Output) -> Outcome {
+    let nodes = enrol::list(&mut target.control().await?).await?;
+    let value = json!({"nodes": nodes.iter().map(node_json).collect::<Vec<Value>>()});
+    output.show(&value, || {
+        output::table(
+            &["NAME", "ACCOUNT", "STATE", "PRESENCE", "VERSION", "SEEN", "FINGERPRINT"],
+            nodes.iter().map(node_row),
+        )
+    })
+}
+
+async fn approve(target: &Target, text: &str, output: Output) -> Outcome {
+    let wanted: String = text.chars().filter(|c| !matches!(c, ' ' | ':')).map(|c| c.to_ascii_lowercase()).collect();
+    if wanted.len() != 64 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Failure::usage("the fingerprint must be 64 hex digits")
+            .remedy("Run `murmurctl status` on the node's own host and copy the whole of it."));
+    }
+    let owner = Owner::require(&target.layout, &plan(target)?.workspace)?;
+    let node = enrol::approve(&mut target.control().await?, &owner, &wanted).await?;
+    output.show(&node_json(&node), || {
+        format!("approved: node {} of {}", text::clean_line(&node.name), text::clean_line(&node.account))
+    })
+}
+
+fn plan(target: &Target) -> Result<&crate::network::plan::Plan, Failure> {
+    target.plan.as_ref().ok_or_else(|| {
+        Failure::usage(format!("`{}` holds no network", target.layout.root().display()))
+            .remedy("Run this on the owner's machine, or name its data directory with --data-dir.")
+    })
+}
+
+fn state(node: &Node) -> &'static str {
+    match node.state() {
+        NodeState::Unspecified => "unknown",
+        NodeState::Pending => "pending",
+        NodeState::Approved => "approved",
+        NodeState::Revoked => "revoked",
+    }
+}
+
+fn node_json(node: &Node) -> Value {
+    json!({
+        "node_id": node.node_id,
+        "name": node.name,
+        "account": node.account,
+        "state": state(node),
+        "online": node.presence() == Presence::Online,
+        "fingerprint": fingerprint(&node.public_key),
+        "version": node.version,
+        "slug_scope": node.slug_scope,
+        "create_time": time::rfc3339(node.create_time.as_ref()),
+        "last_seen_time": time::rfc3339(node.last_seen_time.as_ref()),
+    })
+}
+
+fn node_row(node: &Node) -> Vec<String> {
+    vec![
+        node.name.clone(),
+        node.account.clone(),
+        state(node).into(),
+        if node.presence() == Presence::Online { "online".into() } else { "offline".into() },
+        node.version.clone(),
+        time::ago(node.last_seen_time.as_ref()),
+        fingerprint(&node.public_key),
+    ]
+}

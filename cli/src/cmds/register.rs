@@ -1,0 +1,65 @@
+//! `register`: makes sure that an agent exists. It gets mail from then on, whether or not somebody listens.
+
+use murmur_proto::node::v1::{RegisterRequest, RegisterResponse};
+use serde_json::json;
+
+use crate::{
+    args::Speaker,
+    connect::Target,
+    failure::Failure,
+    output::{Outcome, Output},
+    text,
+    view::some,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name or path under your account [default: --agent, else `me`]
+    name: Option<String>,
+    #[command(flatten)]
+    speaker: Speaker,
+    /// What others read about it
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    description: String,
+    /// The group it is listed under
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    group: String,
+    /// Take `name-2`, `name-3`, … when another node has the name
+    #[arg(long)]
+    suffix: bool,
+}
+
+pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
+    let Args { name, speaker, description, group, suffix } = args;
+    let request = RegisterRequest { agent: named(name, &speaker)?, description, group, suffix_when_taken: suffix };
+    let answer = target.node_as(&speaker).await?.sessions.register(request).await?.into_inner();
+    let RegisterResponse { slug, agent_id, created, unread, description, group } = &answer;
+    let value = json!({
+        "slug": slug,
+        "agent_id": agent_id,
+        "created": created,
+        "unread": unread,
+        "description": some(description),
+        "group": some(group),
+    });
+    output.show(&value, || {
+        let done = if *created { "registered" } else { "already registered" };
+        let unread = if *unread > 0 { format!(", {unread} unread") } else { String::new() };
+        format!("{done}: {}{unread}", text::clean_line(slug))
+    })
+}
+
+/// The name is the agent; naming two different ones is a mistake.
+pub(super) fn named(name: Option<String>, speaker: &Speaker) -> Result<String, Failure> {
+    match name {
+        Some(name) if !speaker.agent.is_empty() && speaker.agent != name && speaker.agent_token_file.is_none() => {
+            Err(Failure::usage(format!(
+                "two agents are named: `{name}` and, by --agent or MURMUR_AGENT, `{}`",
+                speaker.agent
+            ))
+            .remedy("Name one of them."))
+        }
+        Some(name) => Ok(name),
+        None => Ok(speaker.agent.clone()),
+    }
+}

@@ -1,0 +1,113 @@
+//! Where the node and the control plane are, and connecting to them: the command line first, then the environment, then the
+//! local network of the data directory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use murmur_core::token::Token;
+use murmur_proto::client::{ControlClient, Headers, NodeClient, connect_server, connect_socket};
+
+use crate::{
+    args::{Global, Speaker},
+    exit::Exit,
+    failure::{Context as _, Failure},
+    network::{
+        layout::Layout,
+        plan::{self, Plan},
+    },
+};
+
+/// Resolved defaults of one run.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) layout: Layout,
+    /// The local network, if this data directory has one.
+    pub(crate) plan: Option<Plan>,
+    socket: Option<PathBuf>,
+    server: Option<String>,
+    token_file: Option<PathBuf>,
+}
+
+impl Target {
+    pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
+        let layout = layout(global)?;
+        let plan = Plan::load(&layout)?;
+        let Global { socket, server, token_file, .. } = global.clone();
+        Ok(Self { layout, plan, socket, server, token_file })
+    }
+
+    /// The node's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        let planned = self.plan.as_ref().map(|plan| plan.socket.clone());
+        self.socket.clone().or(planned).unwrap_or_else(|| plan::socket_default(&self.layout))
+    }
+
+    /// The control plane's address.
+    pub(crate) fn server_url(&self) -> Result<String, Failure> {
+        let planned = self.plan.as_ref().map(Plan::server_url);
+        self.server.clone().or(planned).ok_or_else(|| {
+            Failure::usage("no control plane is known here")
+                .remedy("Start a network with `murmurctl up`, or name one with --server or MURMUR_SERVER_URL.")
+        })
+    }
+
+    /// The node, with nobody's token: for what concerns the host.
+    pub(crate) async fn node(&self) -> Result<NodeClient, Failure> {
+        Ok(NodeClient::new(connect_socket(&self.socket()).await?, headers(None)?))
+    }
+
+    /// The node, speaking as an agent.
+    pub(crate) async fn node_as(&self, speaker: &Speaker) -> Result<NodeClient, Failure> {
+        let token = speaker.agent_token_file.as_deref().map(read_token).transpose()?;
+        Ok(NodeClient::new(connect_socket(&self.socket()).await?, headers(token.as_ref())?))
+    }
+
+    /// The control plane, with the caller's token.
+    pub(crate) async fn control(&self) -> Result<ControlClient, Failure> {
+        let url = self.server_url()?;
+        let token = read_token(&self.token_path()?)?;
+        Ok(ControlClient::new(connect_server(&url, None).await?, headers(Some(&token))?))
+    }
+
+    /// The named token file; else, for the local network only, its administrator's. A local secret never goes to another server.
+    fn token_path(&self) -> Result<PathBuf, Failure> {
+        let is_local =
+            self.plan.as_ref().is_some_and(|plan| self.server.as_ref().is_none_or(|url| *url == plan.server_url()));
+        let local = is_local.then(|| self.layout.admin_token());
+        self.token_file.clone().or(local).ok_or_else(|| {
+            Failure::new(Exit::Refused, "there is no token for this control plane")
+                .remedy("Name a token file with --token-file or MURMUR_TOKEN_FILE.")
+        })
+    }
+}
+
+/// The data directory of this run.
+pub(crate) fn layout(global: &Global) -> Result<Layout, Failure> {
+    let root = global.data_dir.clone().map_or_else(Layout::default_root, Ok)?;
+    // Background processes have another working directory.
+    let root = std::path::absolute(&root).context(format!("finding `{}`", root.display()))?;
+    Ok(Layout::new(root))
+}
+
+/// Reads and checks a token file, so that a truncated copy is told before anybody is asked.
+pub(crate) fn read_token(path: &Path) -> Result<Token, Failure> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).map_err(|error| {
+        Failure::new(Exit::Refused, format!("the token file `{shown}` cannot be read: {error}"))
+            .remedy("Name another with --token-file or MURMUR_TOKEN_FILE.")
+    })?;
+    Token::parse(text.trim()).map_err(|error| {
+        Failure::new(Exit::Refused, format!("the token file `{shown}` holds no token: {error}"))
+            .remedy("Check that the whole token was copied, or ask for a new one.")
+    })
+}
+
+/// What every call carries.
+pub(crate) fn headers(token: Option<&Token>) -> Result<Headers, Failure> {
+    match token {
+        Some(token) => Headers::new().with_token(&token.expose()).context("reading the token"),
+        None => Ok(Headers::new()),
+    }
+}

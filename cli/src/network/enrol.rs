@@ -1,0 +1,121 @@
+//! The owner's calls to the control plane: the workspace, invites, and the signature under a node.
+
+use std::time::Duration;
+
+use murmur_crypto::invite::{Invite, Purpose};
+use murmur_proto::{
+    client::ControlClient,
+    v1::{
+        ApproveNodeRequest, CreateInviteRequest, CreateWorkspaceRequest, ListNodesRequest, Node, NodeState,
+        WorkspaceMode,
+    },
+};
+
+use crate::{
+    exit::Exit,
+    failure::{Context as _, Failure},
+    owner::{Owner, fingerprint},
+    time::now_ms,
+};
+
+/// What an invite should allow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InviteSpec<'a> {
+    pub(crate) workspace: &'a str,
+    /// Whose node it will be.
+    pub(crate) account: &'a str,
+    /// Where the control plane is.
+    pub(crate) url: &'a str,
+    pub(crate) uses: u32,
+    pub(crate) ttl: Duration,
+}
+
+/// An invite to hand over.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// `MURMUR:…`.
+    pub(crate) blob: String,
+    pub(crate) invite_id: String,
+    pub(crate) expire_time: Option<prost_types::Timestamp>,
+}
+
+/// Makes sure that the workspace is there, with this owner's root.
+pub(crate) async fn workspace(control: &mut ControlClient, owner: &Owner, name: &str) -> Result<(), Failure> {
+    let request = CreateWorkspaceRequest {
+        name: name.to_owned(),
+        mode: WorkspaceMode::Owner.into(),
+        root_certificate: owner.root.certificate().encode().into(),
+    };
+    control.directory.create_workspace(request).await?;
+    Ok(())
+}
+
+/// Makes an invite for nodes. The control plane learns only the digest of its secret.
+pub(crate) async fn invite(control: &mut ControlClient, owner: &Owner, spec: InviteSpec<'_>) -> Result<Made, Failure> {
+    let InviteSpec { workspace, account, url, uses, ttl } = spec;
+    let doing = "making the invite";
+    let ttl_seconds = ttl.as_secs().max(1);
+    let slug_scope = vec![format!("/w/{workspace}/u/{}/", account.to_ascii_lowercase())];
+    let invite = Invite {
+        purpose: Purpose::Node,
+        root: owner.root.clone(),
+        inviter: None,
+        cp_url: url.to_owned(),
+        cp_spki_sha256: Vec::new(),
+        secret: Invite::new_secret().context(doing)?,
+        slug_scope: slug_scope.clone(),
+        max_uses: uses,
+        expires_ms: now_ms().saturating_add(ttl_seconds.saturating_mul(1000)),
+    };
+    let blob = invite.sign(owner.key()).context(doing)?;
+    let request = CreateInviteRequest {
+        secret_hash: invite.secret_hash().to_vec().into(),
+        account: account.to_owned(),
+        slug_scope,
+        uses_max: uses,
+        ttl_seconds,
+        workspace: workspace.to_owned(),
+    };
+    let made = control.auth.create_invite(request).await?.into_inner();
+    Ok(Made { blob, invite_id: made.invite_id, expire_time: made.expire_time })
+}
+
+/// All nodes that the caller may see.
+pub(crate) async fn list(control: &mut ControlClient) -> Result<Vec<Node>, Failure> {
+    let mut nodes = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let mut page = control.nodes.list_nodes(ListNodesRequest { page_size: 1000, page_token }).await?.into_inner();
+        nodes.append(&mut page.nodes);
+        if page.next_page_token.is_empty() {
+            return Ok(nodes);
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+/// The node with this fingerprint, computed from its key and not told by the control plane.
+pub(crate) async fn by_fingerprint(control: &mut ControlClient, wanted: &str) -> Result<Option<Node>, Failure> {
+    let nodes = list(control).await?;
+    Ok(nodes.into_iter().find(|node| fingerprint(&node.public_key) == wanted))
+}
+
+/// Signs the certificate of the node with this fingerprint. A node that is approved already stays as it is.
+pub(crate) async fn approve(control: &mut ControlClient, owner: &Owner, wanted: &str) -> Result<Node, Failure> {
+    let node = by_fingerprint(control, wanted).await?.ok_or_else(|| {
+        Failure::new(Exit::NotFound, format!("no node has the fingerprint {wanted}"))
+            .remedy("Compare it with `murmurctl node ls`; a node shows up there once it has redeemed its invite.")
+    })?;
+    match node.state() {
+        NodeState::Approved => return Ok(node),
+        NodeState::Revoked => {
+            return Err(
+                Failure::new(Exit::Refused, format!("node {} was revoked", node.name)).remedy("Invite it anew.")
+            );
+        }
+        NodeState::Pending | NodeState::Unspecified => {}
+    }
+    let certificate = owner.certify(&node)?.into();
+    let answer = control.nodes.approve_node(ApproveNodeRequest { node_id: node.node_id, certificate }).await?;
+    answer.into_inner().node.ok_or_else(|| Failure::failed("the control plane approved a node and did not say which"))
+}

@@ -1,0 +1,127 @@
+//! Where a local network keeps its things under one data directory.
+
+use std::{
+    env, fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::failure::{Context as _, Failure};
+
+/// Paths under one data directory. Every directory is made 0700.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// `$XDG_DATA_HOME/murmur`, else `~/.local/share/murmur`.
+    pub(crate) fn default_root() -> Result<PathBuf, Failure> {
+        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        absolute("XDG_DATA_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+            .map(|data| data.join("murmur"))
+            .ok_or_else(|| {
+                Failure::usage("neither HOME nor XDG_DATA_HOME is set")
+                    .remedy("Name a folder with --data-dir or MURMUR_DATA_DIR.")
+            })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Names, ports and sockets of the network.
+    pub(crate) fn plan(&self) -> PathBuf {
+        self.root.join("network.json")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// stdout and stderr of each part, one file each.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    pub(crate) fn log(&self, part: &str) -> PathBuf {
+        self.logs().join(format!("{part}.log"))
+    }
+
+    pub(crate) fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    pub(crate) fn pid_file(&self, part: &str) -> PathBuf {
+        self.run().join(format!("{part}.pid"))
+    }
+
+    pub(crate) fn broker(&self) -> PathBuf {
+        self.root.join("broker")
+    }
+
+    pub(crate) fn broker_config(&self) -> PathBuf {
+        self.broker().join("nats-server.conf")
+    }
+
+    pub(crate) fn server(&self) -> PathBuf {
+        self.root.join("server")
+    }
+
+    /// Written by the control plane at its first start.
+    pub(crate) fn admin_token(&self) -> PathBuf {
+        self.server().join("admin.token")
+    }
+
+    /// Keys and store of the node of this name.
+    pub(crate) fn node(&self, part: &str) -> PathBuf {
+        self.root.join(part)
+    }
+
+    /// The owner's keys: one file a workspace.
+    pub(crate) fn owner(&self) -> PathBuf {
+        self.root.join("owner")
+    }
+
+    /// Makes the directories that every network has.
+    pub(crate) fn create(&self) -> Result<(), Failure> {
+        for dir in [self.root.clone(), self.logs(), self.run(), self.owner()] {
+            private_dir(&dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a directory, and those above it, that only this user can read.
+pub(crate) fn private_dir(path: &Path) -> Result<(), Failure> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.context(format!("making the folder `{}`", path.display()))
+}
+
+/// Replaces a file in one step with content that only this user can read, on disk before this returns.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = PathBuf::from(name);
+    let write = || -> io::Result<()> {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        io::Write::write_all(&mut file, content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&temporary))).context(format!("writing `{}`", path.display()))
+}
+
+/// A file's text; `None` when there is no such file.
+pub(crate) fn read_optional(path: &Path) -> Result<Option<String>, Failure> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context(format!("reading `{}`", path.display())),
+    }
+}

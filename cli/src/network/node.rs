@@ -1,0 +1,161 @@
+//! A node of a local network: enrolling it, approving it, starting it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use murmur_crypto::keys::IdentityKey;
+use murmur_proto::{
+    client::{ControlClient, Headers, NodeClient, connect_socket},
+    node::v1::{GetStatusRequest, GetStatusResponse},
+};
+
+use super::{
+    binaries,
+    enrol::{self, InviteSpec},
+    layout::{self, Layout},
+    plan::Plan,
+    process::{Process, Spec},
+    ready::{self, Wait},
+};
+use crate::{
+    failure::{Context as _, Failure},
+    owner::{Owner, fingerprint},
+};
+
+/// The part's name in a network with one node.
+pub(crate) const PART: &str = "node";
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// An invite that never leaves this machine is used at once.
+const INVITE_TTL: Duration = Duration::from_secs(600);
+
+/// A node to run here.
+#[derive(Debug)]
+pub(crate) struct LocalNode {
+    /// Its part, which names its folder, log and pid file.
+    pub(crate) part: String,
+    pub(crate) socket: PathBuf,
+    /// For people.
+    pub(crate) name: String,
+}
+
+impl LocalNode {
+    /// The one node of `up`.
+    pub(crate) fn planned(plan: &Plan) -> Self {
+        Self { part: PART.into(), socket: plan.socket.clone(), name: plan.name.clone() }
+    }
+
+    fn data_dir(&self, layout: &Layout) -> PathBuf {
+        layout.node(&self.part)
+    }
+
+    /// Whether it has redeemed an invite: the node writes this file when it has.
+    fn is_enrolled(&self, layout: &Layout) -> bool {
+        self.data_dir(layout).join("identity/node.json").exists()
+    }
+
+    /// Starts the node, and on its first start also invites and approves it. Returns when it can send and receive.
+    pub(crate) async fn start(
+        &self,
+        layout: &Layout,
+        plan: &Plan,
+        control: &mut ControlClient,
+        owner: &Owner,
+    ) -> Result<Process, Failure> {
+        if let Some(parent) = self.socket.parent() {
+            layout::private_dir(parent)?;
+        }
+        let join = if self.is_enrolled(layout) { None } else { Some(self.invite(layout, plan, control, owner).await?) };
+        let process = self.spawn(layout, join.as_deref())?;
+        self.approve(layout, &process, control, owner).await?;
+        self.wait_until_connected(layout, &process).await?;
+        if let Some(join) = join {
+            fs::remove_file(&join).context("removing the used invite")?;
+        }
+        Ok(process)
+    }
+
+    /// Writes an invite for this node into a file, since other users can read arguments.
+    async fn invite(
+        &self,
+        layout: &Layout,
+        plan: &Plan,
+        control: &mut ControlClient,
+        owner: &Owner,
+    ) -> Result<PathBuf, Failure> {
+        let url = plan.server_url();
+        let spec =
+            InviteSpec { workspace: &plan.workspace, account: &plan.account, url: &url, uses: 1, ttl: INVITE_TTL };
+        let made = enrol::invite(control, owner, spec).await?;
+        let file = layout.run().join(format!("{}.invite", self.part));
+        layout::write_private(&file, made.blob.as_bytes())?;
+        Ok(file)
+    }
+
+    fn spawn(&self, layout: &Layout, join: Option<&Path>) -> Result<Process, Failure> {
+        let mut args = vec![
+            "run".into(),
+            "--data-dir".into(),
+            self.data_dir(layout).into(),
+            "--socket".into(),
+            self.socket.clone().into(),
+            "--name".into(),
+            self.name.clone().into(),
+        ];
+        if let Some(join) = join {
+            args.extend(["--join".into(), join.into()]);
+        }
+        Process::spawn(layout, Spec { part: self.part.clone(), program: binaries::find(binaries::NODE)?, args })
+    }
+
+    /// Waits until the control plane shows the node with the fingerprint that its own key file has here, and signs for it.
+    async fn approve(
+        &self,
+        layout: &Layout,
+        process: &Process,
+        control: &mut ControlClient,
+        owner: &Owner,
+    ) -> Result<(), Failure> {
+        let wait = Wait { layout, part: &self.part, process, until: "it has enrolled", bound: READY_WITHIN };
+        let key_file = self.data_dir(layout).join("identity/node.key");
+        let own = wait
+            .ask(|| async {
+                let shown = own_fingerprint(&key_file).ok()??;
+                let node = enrol::by_fingerprint(&mut control.clone(), &shown).await.ok()??;
+                Some(fingerprint(&node.public_key))
+            })
+            .await?;
+        enrol::approve(control, owner, &own).await?;
+        Ok(())
+    }
+
+    async fn wait_until_connected(&self, layout: &Layout, process: &Process) -> Result<(), Failure> {
+        let until = "it is connected to control plane and broker";
+        let wait = Wait { layout, part: &self.part, process, until, bound: READY_WITHIN };
+        let connected = |status: &GetStatusResponse| status.control_plane_connected && status.broker_connected;
+        wait.ask(|| async {
+            let serves = ready::socket_serves(&self.socket).await;
+            status(&self.socket).await.ok().filter(|status| serves && connected(status)).map(|_| ())
+        })
+        .await
+    }
+}
+
+/// What the node says of itself.
+pub(crate) async fn status(socket: &Path) -> Result<GetStatusResponse, Failure> {
+    let mut node = NodeClient::new(connect_socket(socket).await?, Headers::new());
+    Ok(node.host.get_status(GetStatusRequest {}).await?.into_inner())
+}
+
+/// The fingerprint of the node's key as it lies on this machine; `None` before the node has made it.
+fn own_fingerprint(key_file: &Path) -> Result<Option<String>, Failure> {
+    let seed = match fs::read(key_file) {
+        Ok(seed) => seed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context("reading the node's key"),
+    };
+    let seed: [u8; 32] = seed.try_into().map_err(|_| Failure::failed("the node's key is not 32 bytes"))?;
+    Ok(Some(fingerprint(IdentityKey::from_seed(&seed).public().as_bytes())))
+}

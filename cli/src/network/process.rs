@@ -1,0 +1,232 @@
+//! Background processes that outlive the command that started them, and can be found and ended again.
+//!
+//! Each has a pid file with its pid and a birth mark: the machine's boot id and the process's start time. A pid whose birth mark
+//! differs belongs to somebody else by now and is never signalled. The child writes the file itself before it becomes the
+//! program, so that a murmurctl killed in between leaves no process that nobody knows.
+
+use std::{
+    convert::Infallible,
+    env,
+    ffi::OsString,
+    fs, io,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{Signal, kill},
+        stat::{Mode, umask},
+    },
+    unistd::{Pid, setsid},
+};
+use serde::{Deserialize, Serialize};
+
+use super::layout::{self, Layout};
+use crate::failure::{Context as _, Failure};
+
+/// How long a process may take to end by itself.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
+/// A killed process is gone at once, unless the kernel holds it in a system call.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How much of a log an error shows.
+const LOG_TAIL_LINES: usize = 5;
+
+/// What to start.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    /// The part's name, which names its pid file and log.
+    pub(crate) part: String,
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
+}
+
+/// A process known by pid and birth mark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    birth: String,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// There was none.
+    NotRunning,
+    /// By itself, after SIGTERM.
+    Terminated,
+    /// By SIGKILL, after its time was over.
+    Killed,
+}
+
+impl Process {
+    /// The running process of a part, if there is one.
+    pub(crate) fn find(layout: &Layout, part: &str) -> Result<Option<Self>, Failure> {
+        let Some(text) = layout::read_optional(&layout.pid_file(part))? else { return Ok(None) };
+        // A half-written file was the child's that died writing it.
+        let process = serde_json::from_str::<Self>(&text).ok();
+        Ok(process.filter(Self::is_alive))
+    }
+
+    /// Starts a part in a session of its own, its output appended to its log.
+    pub(crate) fn spawn(layout: &Layout, spec: Spec) -> Result<Self, Failure> {
+        let Spec { part, program, args } = spec;
+        let log = layout.log(&part);
+        let doing = || format!("starting `{}`", program.display());
+        let out = fs::OpenOptions::new().create(true).append(true).open(&log).context(doing())?;
+        let err = out.try_clone().context(doing())?;
+        let mut command = Command::new(env::current_exe().context(doing())?);
+        command.arg("internal-detach").arg(layout.pid_file(&part)).arg("--").arg(&program).args(args);
+        command.current_dir(layout.root()).stdin(Stdio::null()).stdout(out).stderr(err);
+        let child = command.spawn().context(doing())?;
+        let pid = i32::try_from(child.id()).map_err(|_| Failure::failed("the pid is out of range"))?;
+        let birth = birth(pid)
+            .ok_or_else(|| Failure::failed(format!("{} ended at once", program.display())).remedy(log_hint(&log)))?;
+        Ok(Self { pid, birth })
+    }
+
+    /// Whether it still runs. A zombie does not.
+    pub(crate) fn is_alive(&self) -> bool {
+        birth(self.pid).as_deref() == Some(self.birth.as_str())
+    }
+
+    /// Sends a signal to this process and no other; nothing when it has ended.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Failure> {
+        if !self.is_alive() {
+            return Ok(());
+        }
+        match kill(Pid::from_raw(self.pid), signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error).context(format!("signalling process {}", self.pid)),
+        }
+    }
+
+    /// Ends it: SIGTERM, and SIGKILL when it has not ended within `grace`.
+    pub(crate) async fn end(&self, grace: Duration) -> Result<Ended, Failure> {
+        if !self.is_alive() {
+            return Ok(Ended::NotRunning);
+        }
+        self.signal(Signal::SIGTERM)?;
+        // A stopped process would not see it otherwise.
+        self.signal(Signal::SIGCONT)?;
+        if self.gone_within(grace).await {
+            return Ok(Ended::Terminated);
+        }
+        self.signal(Signal::SIGKILL)?;
+        if self.gone_within(KILLED_WITHIN).await {
+            return Ok(Ended::Killed);
+        }
+        Err(Failure::failed(format!("process {} does not end, not even by SIGKILL", self.pid)))
+    }
+
+    async fn gone_within(&self, bound: Duration) -> bool {
+        let deadline = Instant::now() + bound;
+        while self.is_alive() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        true
+    }
+}
+
+/// Ends the process of a part, if there is one, and forgets it.
+pub(crate) async fn end_part(layout: &Layout, part: &str, grace: Duration) -> Result<Ended, Failure> {
+    let ended = match Process::find(layout, part)? {
+        Some(process) => process.end(grace).await?,
+        None => Ended::NotRunning,
+    };
+    match fs::remove_file(layout.pid_file(part)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).context(format!("removing `{}`", layout.pid_file(part).display()))
+        }
+        _ => Ok(ended),
+    }
+}
+
+/// The child's side of [`Process::spawn`]: leaves the session, signs the pid file and becomes the program.
+pub(crate) fn detach(pid_file: &Path, program: &OsString, args: &[OsString]) -> Result<Infallible, Failure> {
+    setsid().context("leaving the session")?;
+    umask(Mode::from_bits_truncate(0o077));
+    let pid = Pid::this().as_raw();
+    let birth = birth(pid).ok_or_else(|| Failure::failed("reading the own start time"))?;
+    let text = serde_json::to_string(&Process { pid, birth }).context("encoding the pid file")?;
+    layout::write_private(pid_file, text.as_bytes())?;
+    Err(Command::new(program).args(args).exec()).context(format!("starting `{}`", program.to_string_lossy()))
+}
+
+/// What tells this process from a later one with the same pid; `None` when there is none or it is a zombie.
+#[cfg(target_os = "linux")]
+fn birth(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses and may hold anything; the rest follows the last of them.
+    let mut rest = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = rest.next()?;
+    let start_ticks = rest.nth(18)?;
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    (!matches!(state, "Z" | "X")).then(|| format!("{}/{start_ticks}", boot.trim()))
+}
+
+/// As above, for systems without `/proc`.
+#[cfg(not(target_os = "linux"))]
+fn birth(pid: i32) -> Option<String> {
+    let output = Command::new("ps").args(["-o", "stat=,lstart=", "-p", &pid.to_string()]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (state, start) = text.trim().split_once(char::is_whitespace)?;
+    (!state.starts_with('Z')).then(|| start.trim().to_owned())
+}
+
+/// The end of a part's log as a hint, for an error about it.
+pub(crate) fn log_hint(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().rev().take(LOG_TAIL_LINES).collect();
+    let tail: Vec<_> = lines.into_iter().rev().map(|line| format!("\n      {line}")).collect();
+    format!(
+        "Look into `{}`, which ends:{}",
+        log.display(),
+        if tail.is_empty() { " (empty)".into() } else { tail.concat() }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeper() -> (std::process::Child, Process) {
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        (child, Process { pid, birth: birth(pid).unwrap() })
+    }
+
+    #[tokio::test]
+    async fn a_process_is_ended_once() {
+        let (mut child, process) = sleeper();
+        assert_eq!(process.end(GRACE).await.unwrap(), Ended::Terminated);
+        assert_eq!(process.end(GRACE).await.unwrap(), Ended::NotRunning, "a zombie has ended");
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_recycled_pid_is_left_alone() {
+        let (mut child, process) = sleeper();
+        let older = Process { pid: process.pid, birth: "another boot/1".into() };
+        assert_eq!(older.end(Duration::ZERO).await.unwrap(), Ended::NotRunning);
+        assert!(process.is_alive());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_torn_pid_file_is_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        layout.create().unwrap();
+        fs::write(layout.pid_file("x"), "{\"pid\": 1").unwrap();
+        assert_eq!(Process::find(&layout, "x").unwrap(), None);
+    }
+}

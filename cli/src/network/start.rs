@@ -1,0 +1,101 @@
+//! Starting a network: what runs stays, what is missing is started, in the order of who needs whom.
+
+use super::{
+    broker, enrol,
+    layout::Layout,
+    lock::NetworkLock,
+    node::LocalNode,
+    plan::{Plan, Wish},
+    process::Process,
+    progress::Progress,
+    server,
+};
+use crate::{connect, failure::Failure, owner::Owner};
+use murmur_proto::client::{ControlClient, connect_server};
+
+/// A part that runs now.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) part: String,
+    pub(crate) process: Process,
+    /// Whether this call started it.
+    pub(crate) is_new: bool,
+}
+
+/// Starts a network with one node under the lock of its data directory.
+pub(crate) async fn start(layout: &Layout, wish: Wish, progress: &Progress) -> Result<(Plan, Vec<Started>), Failure> {
+    layout.create()?;
+    let _lock = NetworkLock::take(layout, progress).await?;
+    let plan = Plan::load_or_create(layout, wish)?;
+    let mut parts = core(layout, &plan, progress).await?;
+    workspace(layout, &plan).await?;
+    let local = LocalNode::planned(&plan);
+    parts.push(node(layout, &plan, &local, progress).await?);
+    Ok((plan, parts))
+}
+
+/// Starts broker and control plane.
+pub(crate) async fn core(layout: &Layout, plan: &Plan, progress: &Progress) -> Result<Vec<Started>, Failure> {
+    let broker = match Process::find(layout, broker::PART)? {
+        Some(process) => running(broker::PART, process),
+        None => {
+            let step = progress.step("finding a nats-server");
+            let program = broker::find_program(&step).await?;
+            step.done();
+            let step = progress.step("starting the broker");
+            broker::prepare(layout, plan).await?;
+            let process = broker::start(layout, plan, program).await?;
+            step.done();
+            fresh(broker::PART, process)
+        }
+    };
+    let server = match Process::find(layout, server::PART)? {
+        Some(process) => running(server::PART, process),
+        None => {
+            let step = progress.step("starting the control plane");
+            let process = server::start(layout, plan).await?;
+            step.done();
+            fresh(server::PART, process)
+        }
+    };
+    Ok(vec![broker, server])
+}
+
+/// Makes the workspace and its owner, unless they are there.
+pub(crate) async fn workspace(layout: &Layout, plan: &Plan) -> Result<(), Failure> {
+    let owner = Owner::load_or_create(layout, &plan.workspace)?;
+    enrol::workspace(&mut administrator(layout, plan).await?, &owner, &plan.workspace).await
+}
+
+/// Starts a node of a workspace that exists.
+pub(crate) async fn node(
+    layout: &Layout,
+    plan: &Plan,
+    local: &LocalNode,
+    progress: &Progress,
+) -> Result<Started, Failure> {
+    if let Some(process) = Process::find(layout, &local.part)? {
+        return Ok(running(&local.part, process));
+    }
+    let step = progress.step(&format!("starting the node {}", local.name));
+    let owner = Owner::require(layout, &plan.workspace)?;
+    let mut control = administrator(layout, plan).await?;
+    let process = local.start(layout, plan, &mut control, &owner).await?;
+    step.done();
+    Ok(fresh(&local.part, process))
+}
+
+/// The control plane, with the token that it wrote for its administrator.
+async fn administrator(layout: &Layout, plan: &Plan) -> Result<ControlClient, Failure> {
+    let token = connect::read_token(&layout.admin_token())?;
+    let channel = connect_server(&plan.server_url(), None).await?;
+    Ok(ControlClient::new(channel, connect::headers(Some(&token))?))
+}
+
+fn running(part: &str, process: Process) -> Started {
+    Started { part: part.to_owned(), process, is_new: false }
+}
+
+fn fresh(part: &str, process: Process) -> Started {
+    Started { part: part.to_owned(), process, is_new: true }
+}

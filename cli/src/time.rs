@@ -1,0 +1,31 @@
+//! Times: the one place that reads the clock, and how times are shown.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+
+/// Unix milliseconds now.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// RFC 3339 in UTC; `None` when absent or out of range.
+pub(crate) fn rfc3339(time: Option<&prost_types::Timestamp>) -> Option<String> {
+    let time = time?;
+    Timestamp::new(time.seconds, time.nanos).ok().map(|time| format!("{time:.3}"))
+}
+
+/// How long ago, such as `3 min`; a dash when absent.
+pub(crate) fn ago(time: Option<&prost_types::Timestamp>) -> String {
+    let Some(time) = time else { return "-".into() };
+    let now = i64::try_from(now_ms()).unwrap_or(i64::MAX);
+    let past = now.saturating_sub(time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos / 1_000_000)));
+    match u64::try_from(past / 1000) {
+        Ok(0) | Err(_) => "now".into(),
+        Ok(s @ 1..=99) => format!("{s} s ago"),
+        Ok(s @ 100..=5999) => format!("{} min ago", s / 60),
+        Ok(s @ 6000..=172_800) => format!("{} h ago", s / 3600),
+        Ok(s) => format!("{} d ago", s / 86_400),
+    }
+}
