@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{args::Args, server::Shim, shared::Shared, stdio};
 
 /// All of leaving, in sum.
-const EXIT_MAX: Duration = Duration::from_millis(90);
+const EXIT_MAX: Duration = Duration::from_millis(60);
 /// What calls get that still run when input ends, so that a piped script sees its answers.
-const ANSWERS_MAX: Duration = Duration::from_millis(50);
+const ANSWERS_MAX: Duration = Duration::from_millis(40);
 
 /// Runs the shim until it is told to end.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {

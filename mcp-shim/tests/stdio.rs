@@ -22,12 +22,17 @@ struct Shim {
 
 impl Shim {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_murmur-mcp"))
             .arg("--socket")
             .arg(directory.path().join("node.sock"))
             .current_dir(directory.path())
             .env_clear()
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -40,7 +45,11 @@ impl Shim {
 
     /// Started, and past the handshake.
     fn connected() -> Self {
-        let mut shim = Self::start();
+        Self::start().shaken()
+    }
+
+    fn shaken(self) -> Self {
+        let mut shim = self;
         let answer = shim.ask("initialize", &initialize("2025-11-25"));
         assert_eq!(answer["result"]["protocolVersion"], "2025-11-25");
         shim.write(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
@@ -170,4 +179,14 @@ fn calls_in_flight_are_answered_when_input_ends() {
     let mut rest = String::new();
     shim.stdout.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("\"id\":7"), "{rest}");
+}
+
+#[test]
+fn no_log_level_shows_a_body() {
+    let mut shim = Shim::start_with(&[("MURMUR_LOG", "trace")]).shaken();
+    let result = shim.call("send", &json!({"to": "bob", "text": "plainly-secret"}));
+    assert_eq!(result["isError"], true);
+    shim.signal(Signal::SIGTERM);
+    let (_, log) = shim.ended();
+    assert!(!log.is_empty() && !log.contains("plainly-secret"), "{log}");
 }

@@ -5,7 +5,13 @@ use std::env;
 use anyhow::Context as _;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, filter_fn},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
@@ -72,10 +78,16 @@ fn log_layer(default_level: &str) -> anyhow::Result<BoxedLayer> {
         }
         _ => EnvFilter::try_new(default_level)?,
     };
+    let filter = filter.and(filter_fn(keeps_bodies_out));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     Ok(if env::var("MURMUR_LOG_FORMAT").is_ok_and(|format| format == "json") {
         layer.json().with_filter(filter).boxed()
     } else {
         layer.with_ansi(false).with_filter(filter).boxed()
     })
+}
+
+/// The MCP library logs whole messages below `info`; no setting may bring a body into a log.
+fn keeps_bodies_out(metadata: &Metadata<'_>) -> bool {
+    !metadata.target().starts_with("rmcp") || *metadata.level() <= Level::INFO
 }
