@@ -10,8 +10,8 @@ BROKER = NATS_SERVER="$$(sh deploy/fetch-nats-server.sh)"
 help: ## list the ways in
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-demo: release ## two agents exchange one encrypted message through the real thing
-	@export $(BROKER) && target/release/murmurctl demo
+demo: build ## two agents exchange one encrypted message through the real thing
+	@export $(BROKER) && target/debug/murmurctl demo
 
 test: build ## every test, against real binaries and a real broker
 	@export $(BROKER) && if $(CARGO) nextest --version >/dev/null 2>&1; then \
