@@ -12,7 +12,6 @@ use prost::Message as _;
 use zeroize::Zeroizing;
 
 use crate::{
-    chunk::CHUNK_BYTES_MAX,
     error::{self, WireError},
     hash::{label, sha256_of},
     header::Header,
@@ -20,16 +19,14 @@ use crate::{
     wire,
 };
 
+pub use crate::manifest::{FILENAME_BYTES_MAX, STREAM_BYTES_MAX, StreamManifest};
+
 /// What a message without a content type is.
 pub const CONTENT_TYPE_DEFAULT: &str = "text/plain; charset=utf-8";
 /// Longest `traceparent`; version 00 has 55 bytes.
 pub const TRACEPARENT_BYTES_MAX: usize = 64;
 /// Longest `tracestate` (W3C Trace Context §3.3.1.5).
 pub const TRACESTATE_BYTES_MAX: usize = 512;
-/// Longest file name of a stream.
-pub const FILENAME_BYTES_MAX: usize = 128;
-/// Largest stream.
-pub const STREAM_BYTES_MAX: u64 = 1 << 30;
 /// Largest serialized inner message: a full body, every attribute and all the rest.
 pub const INNER_BYTES_MAX: usize = BODY_BYTES_MAX + 8 * 1024;
 
@@ -65,25 +62,6 @@ pub struct Attr {
     pub key: String,
     /// At most 256 bytes.
     pub value: String,
-}
-
-/// A chunk stream to come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamManifest {
-    /// Random.
-    pub stream_id: [u8; 16],
-    /// Random.
-    pub nonce_prefix: [u8; 19],
-    /// Plaintext bytes of every chunk but the last.
-    pub chunk_size: u32,
-    /// Bytes in all; `None` for a live stream.
-    pub total_size: Option<u64>,
-    /// A base name, never a path; may be empty.
-    pub filename: String,
-    /// What the content is.
-    pub content_type: String,
-    /// Digest of the whole, where known beforehand.
-    pub sha256: Option<[u8; 32]>,
 }
 
 /// The sender's view of a workspace's key log.
@@ -167,7 +145,7 @@ impl InnerMessage {
             deadline_ms: self.deadline_ms.unwrap_or_default(),
             traceparent: self.traceparent.clone().unwrap_or_default(),
             tracestate: self.tracestate.clone().unwrap_or_default(),
-            stream: self.stream.as_ref().map(stream_to_wire),
+            stream: self.stream.as_ref().map(StreamManifest::to_wire),
             log_head: self.log_head.as_ref().map(log_head_to_wire),
             attrs: self.attrs.iter().map(|Attr { key, value }| kv(key, value)).collect(),
             priority: u32::from(self.priority == Priority::High),
@@ -196,7 +174,7 @@ impl InnerMessage {
             deadline_ms: Some(inner.deadline_ms).filter(|at| *at != 0),
             traceparent: Some(inner.traceparent).filter(|text| !text.is_empty()),
             tracestate: Some(inner.tracestate).filter(|text| !text.is_empty()),
-            stream: inner.stream.map(stream_from_wire).transpose()?,
+            stream: inner.stream.map(StreamManifest::from_wire).transpose()?,
             log_head: inner.log_head.as_ref().map(log_head_from_wire).transpose()?,
             attrs: inner.attrs.into_iter().map(|kv| Attr { key: kv.key, value: kv.value }).collect(),
             priority: priority_from_wire(inner.priority)?,
@@ -232,7 +210,7 @@ impl InnerMessage {
             "deadline_ms",
             "must be set for REQUEST only",
         )?;
-        self.stream.as_ref().map_or(Ok(()), check_stream)
+        self.stream.as_ref().map_or(Ok(()), StreamManifest::check)
     }
 }
 
@@ -288,25 +266,6 @@ pub fn check_inner(header: &Header, inner: &InnerMessage) -> Result<(), Conversa
     }
 }
 
-fn check_stream(stream: &StreamManifest) -> Result<(), WireError> {
-    let chunk_size = usize::try_from(stream.chunk_size).unwrap_or(usize::MAX);
-    error::require((1..=CHUNK_BYTES_MAX).contains(&chunk_size), "chunk_size", "must be 1 to 131072")?;
-    error::require(stream.total_size.unwrap_or(1) <= STREAM_BYTES_MAX, "total_size", "must be at most 1 GiB")?;
-    error::require(stream.total_size != Some(0), "total_size", "must be absent for a live stream, not 0")?;
-    error::at_most(stream.content_type.len(), CONTENT_TYPE_BYTES_MAX, "stream.content_type")?;
-    error::at_most(stream.filename.len(), FILENAME_BYTES_MAX, "filename")?;
-    error::require(
-        is_base_name(&stream.filename),
-        "filename",
-        "must be a base name, without separators or control characters",
-    )
-}
-
-fn is_base_name(name: &str) -> bool {
-    let forbidden = |c: char| c.is_control() || matches!(c, '/' | '\\');
-    !matches!(name, "." | "..") && !name.contains(forbidden)
-}
-
 const fn kind_to_wire(kind: Kind) -> wire::Kind {
     match kind {
         Kind::Message => wire::Kind::Message,
@@ -334,30 +293,6 @@ fn priority_from_wire(number: u32) -> Result<Priority, WireError> {
 
 fn kv(key: &str, value: &str) -> wire::Kv {
     wire::Kv { key: key.to_owned(), value: value.to_owned() }
-}
-
-fn stream_to_wire(stream: &StreamManifest) -> wire::StreamManifest {
-    wire::StreamManifest {
-        stream_id: Bytes::copy_from_slice(&stream.stream_id),
-        nonce_prefix: Bytes::copy_from_slice(&stream.nonce_prefix),
-        chunk_size: stream.chunk_size,
-        total_size: stream.total_size.unwrap_or_default(),
-        filename: stream.filename.clone(),
-        content_type: stream.content_type.clone(),
-        sha256: stream.sha256.map(|digest| Bytes::copy_from_slice(&digest)).unwrap_or_default(),
-    }
-}
-
-fn stream_from_wire(stream: wire::StreamManifest) -> Result<StreamManifest, WireError> {
-    Ok(StreamManifest {
-        stream_id: error::fixed(&stream.stream_id, "stream_id")?,
-        nonce_prefix: error::fixed(&stream.nonce_prefix, "nonce_prefix")?,
-        chunk_size: stream.chunk_size,
-        total_size: Some(stream.total_size).filter(|size| *size != 0),
-        filename: stream.filename,
-        content_type: stream.content_type,
-        sha256: error::fixed_or_absent(&stream.sha256, "sha256")?,
-    })
 }
 
 fn log_head_to_wire(head: &KeyLogHead) -> wire::KeyLogHead {

@@ -26,12 +26,14 @@ pub mod invite_reply;
 pub mod issue;
 pub mod keylog;
 pub mod keys;
+mod manifest;
 pub mod padding;
 pub mod prekey;
 pub mod safety;
 mod scope;
 pub mod seal;
 pub mod statement;
+mod verified_chain;
 mod wrap;
 
 #[cfg(test)]

@@ -118,8 +118,9 @@ impl PrekeySpec {
     }
 }
 
-/// A prekey that may be sealed to.
+/// A prekey that may be sealed to; only [`verify`] makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VerifiedPrekey {
     /// The agent it belongs to.
     pub agent_id: AgentId,
