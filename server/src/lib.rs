@@ -1,3 +1,22 @@
 //! The control plane's rooms.
+//!
+//! [`rpc`] and [`http`] are doors; [`directory`], [`nodes`] and [`tokens`] decide; [`db`] alone names the database and
+//! [`broker`] alone the broker's client. [`app`] wires them.
 
+pub mod app;
 pub mod broker;
+pub mod broker_link;
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod directory;
+pub mod http;
+mod hub;
+mod invalid;
+pub mod lifecycle;
+pub mod metrics;
+pub mod nodes;
+mod page;
+mod random;
+mod rpc;
+pub mod tokens;

@@ -1,0 +1,204 @@
+//! Wires the rooms and decides nothing.
+
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use axum::Router;
+use murmur_proto::{
+    client::RPC_MESSAGE_BYTES_MAX,
+    v1::{
+        auth_service_server::AuthServiceServer, directory_service_server::DirectoryServiceServer,
+        node_service_server::NodeServiceServer,
+    },
+};
+use tokio::net::TcpListener;
+
+use crate::{
+    broker_link::BrokerLink,
+    clock::Clock,
+    config::Config,
+    db::Db,
+    directory::Directory,
+    http::{self, Acceptor, Pages},
+    hub::Hub,
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    nodes::Nodes,
+    random,
+    rpc::{
+        AuthRpc, DirectoryRpc, Limits, NodeRpc,
+        gate::{self, Gate},
+        limit::Rate,
+        session::SessionDoor,
+    },
+    tokens::Tokens,
+};
+
+/// File with the address that the control plane listens on.
+pub const ADDRESS_FILE: &str = "server.addr";
+/// File with the bootstrap administrator's token.
+pub const ADMIN_TOKEN_FILE: &str = "admin.token";
+const DATABASE_FILE: &str = "server.db";
+
+/// A running control plane.
+pub struct App {
+    /// Where it listens.
+    pub address: SocketAddr,
+    lifecycle: Lifecycle,
+    db: Db,
+    drain: Duration,
+}
+
+impl App {
+    /// Opens the database, listens and serves. Returns once calls are answered; the broker may come later.
+    ///
+    /// # Errors
+    /// With what could not be set up.
+    pub async fn start(config: Config, clock: Clock, lifecycle: Lifecycle) -> anyhow::Result<Self> {
+        config.validate()?;
+        make_private_dir(&config.data_dir).context("cannot make the data directory")?;
+        let epoch = data_encoding::HEXLOWER.encode(&random::bytes::<8>()?);
+        let db = Db::open(&config.data_dir.join(DATABASE_FILE), &epoch).await.context("cannot open the database")?;
+        let broker = BrokerLink::new(config.site()?, config.broker()).context("cannot use the broker directory")?;
+        let hub = Arc::new(Hub::default());
+        let tokens = Arc::new(Tokens::new(db.clone(), clock.clone()));
+        let admin = config.data_dir.join(ADMIN_TOKEN_FILE);
+        if tokens.bootstrap(&admin).await?.with_context(|| format!("cannot write {}", admin.display()))? {
+            tracing::info!("administrator's token written to {}", admin.display());
+        }
+        let nodes =
+            Nodes::open(db.clone(), clock.clone(), Arc::clone(&hub), Arc::clone(&tokens), Arc::clone(&broker)).await?;
+        let rooms = Rooms {
+            directory: Arc::new(Directory::new(db.clone(), clock.clone(), hub, Arc::clone(&tokens))),
+            nodes: Arc::new(nodes),
+            tokens,
+            broker: Arc::clone(&broker),
+            metrics: Arc::new(Metrics::default()),
+            db: db.clone(),
+            clock: clock.clone(),
+        };
+        let router = rooms.router(&config, &lifecycle)?;
+        let listener =
+            TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+        let address = listener.local_addr()?;
+        lifecycle.spawn(http::serve(listener, acceptor(&config)?, router, lifecycle.clone()));
+        let stop = lifecycle.soft_token();
+        lifecycle.spawn(async move { broker.connect(&clock, &stop).await });
+        write_atomic(&config.data_dir.join(ADDRESS_FILE), &address.to_string()).context("cannot write the address")?;
+        tracing::info!(server.address = %address, "control plane listens on {address}");
+        Ok(Self { address, lifecycle, db, drain: config.drain() })
+    }
+
+    /// Drains and waits until everything has ended; false when something had to be cut off.
+    pub async fn stop(self) -> bool {
+        let in_time = self.lifecycle.finish(self.drain).await;
+        self.db.close().await;
+        in_time
+    }
+
+    /// Waits for the soft end to begin, then as [`App::stop`].
+    pub async fn run(self) -> bool {
+        self.lifecycle.draining().await;
+        self.stop().await
+    }
+}
+
+struct Rooms {
+    directory: Arc<Directory>,
+    nodes: Arc<Nodes>,
+    tokens: Arc<Tokens>,
+    broker: Arc<BrokerLink>,
+    metrics: Arc<Metrics>,
+    db: Db,
+    clock: Clock,
+}
+
+impl Rooms {
+    /// Both doors on one router.
+    fn router(&self, config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Router> {
+        let pages = Arc::new(Pages {
+            db: self.db.clone(),
+            nodes: Arc::clone(&self.nodes),
+            broker: Arc::clone(&self.broker),
+            metrics: Arc::clone(&self.metrics),
+            lifecycle: lifecycle.clone(),
+        });
+        let gate = Arc::new(self.gate(config, lifecycle)?);
+        let grpc = self
+            .services(config, lifecycle)?
+            .layer(axum::middleware::from_fn_with_state(gate, gate::gate))
+            .layer(murmur_telemetry::grpc::server_layer());
+        Ok(http::router(pages).merge(grpc))
+    }
+
+    fn services(&self, config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Router> {
+        let directory = DirectoryRpc {
+            directory: Arc::clone(&self.directory),
+            lifecycle: lifecycle.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let door =
+            SessionDoor { clock: self.clock.clone(), heartbeat_ms: config.heartbeat_ms, lease_ms: config.lease_ms };
+        let nodes = NodeRpc { nodes: Arc::clone(&self.nodes), lifecycle: lifecycle.clone(), door };
+        let auth = AuthRpc { tokens: Arc::clone(&self.tokens), nodes: Arc::clone(&self.nodes) };
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(murmur_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .context("cannot build the reflection service")?;
+        Ok(tonic::service::Routes::new(
+            DirectoryServiceServer::new(directory).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+        )
+        .add_service(NodeServiceServer::new(nodes).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+        .add_service(AuthServiceServer::new(auth).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+        .add_service(health(lifecycle))
+        .add_service(reflection)
+        .prepare()
+        .into_axum_router())
+    }
+
+    fn gate(&self, config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Gate> {
+        let calls = Rate { per: Duration::from_secs(1), count: config.calls_per_second, burst: config.calls_burst };
+        let strangers =
+            Rate { per: Duration::from_secs(60), count: config.enroll_per_minute, burst: config.enroll_burst };
+        Ok(Gate {
+            tokens: Arc::clone(&self.tokens),
+            limits: Limits::new(calls, strangers),
+            metrics: Arc::clone(&self.metrics),
+            lifecycle: lifecycle.clone(),
+            unary_timeout: Duration::from_millis(config.unary_timeout_ms.get()),
+            streams: gate::streaming_paths().context("cannot read the contract")?,
+        })
+    }
+}
+
+/// The gRPC health service: serving until the soft end begins.
+fn health(
+    lifecycle: &Lifecycle,
+) -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    let draining = lifecycle.clone();
+    lifecycle.spawn(async move {
+        draining.draining().await;
+        reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    });
+    service
+}
+
+fn acceptor(config: &Config) -> anyhow::Result<Acceptor> {
+    match (&config.tls_cert, &config.tls_key) {
+        (Some(cert), Some(key)) => Ok(Acceptor::Tls(http::acceptor(cert, key)?)),
+        _ => Ok(Acceptor::Plain),
+    }
+}
+
+fn make_private_dir(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn write_atomic(file: &Path, text: &str) -> io::Result<()> {
+    let fresh = file.with_extension("new");
+    std::fs::write(&fresh, text)?;
+    std::fs::rename(fresh, file)
+}

@@ -1,0 +1,293 @@
+//! Configuration: a TOML file, then `MURMUR_SERVER_*` of the environment, then flags; the later wins. Unknown keys are errors.
+
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroU64},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use murmur_core::{
+    limits::{HEARTBEAT_MS, LEASE_MS},
+    subject::Site,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    broker::{BrokerAddress, StreamSettings},
+    broker_link::LinkConfig,
+};
+
+/// What can be set, as flags. Each key of the file has the flag's name with `_` for `-`.
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+pub struct Flags {
+    /// Where to listen; port 0 lets the system choose, and `<data-dir>/server.addr` says which it was.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Database, administrator's token and address file.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// The broker's directory, made by `broker-init`; without it no broker credentials are handed out.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker_dir: Option<PathBuf>,
+    /// Where the broker listens, such as `nats://127.0.0.1:4222`; handed to nodes as it stands.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker_url: Option<String>,
+    /// PEM of the broker's certificate authority.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker_ca: Option<PathBuf>,
+    /// Name of this installation in broker subjects.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// PEM of the certificate chain; needed, with the key, off loopback.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM of the private key.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// Copies of each message in the broker, 1 to 5.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_replicas: Option<u8>,
+    /// Bytes that one broker stream may hold.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_max_bytes: Option<i64>,
+    /// How often a node is asked to send a heartbeat.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_ms: Option<u32>,
+    /// How long a silent node keeps its lease.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u32>,
+    /// Unary calls a second of one token.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls_per_second: Option<NonZeroU32>,
+    /// Unary calls of one token at once.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls_burst: Option<NonZeroU32>,
+    /// Enrolments, and failed logins, a minute from one address.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enroll_per_minute: Option<NonZeroU32>,
+    /// Enrolments, and failed logins, from one address at once.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enroll_burst: Option<NonZeroU32>,
+    /// Longest unary call.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unary_timeout_ms: Option<NonZeroU64>,
+    /// How long calls may take to finish when the process is asked to end.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_ms: Option<u64>,
+}
+
+/// A validated configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Database, administrator's token, address file.
+    pub data_dir: PathBuf,
+    /// The broker's directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker_dir: Option<PathBuf>,
+    /// Where the broker listens.
+    pub broker_url: String,
+    /// PEM of the broker's authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker_ca: Option<PathBuf>,
+    /// Name in broker subjects.
+    pub site: String,
+    /// PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// 1 to 5.
+    pub stream_replicas: u8,
+    /// Bytes.
+    pub stream_max_bytes: i64,
+    /// Milliseconds.
+    pub heartbeat_ms: u32,
+    /// Milliseconds.
+    pub lease_ms: u32,
+    /// A token.
+    pub calls_per_second: NonZeroU32,
+    /// A token.
+    pub calls_burst: NonZeroU32,
+    /// An address.
+    pub enroll_per_minute: NonZeroU32,
+    /// An address.
+    pub enroll_burst: NonZeroU32,
+    /// Milliseconds.
+    pub unary_timeout_ms: NonZeroU64,
+    /// Milliseconds.
+    pub drain_ms: u64,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A source cannot be read, or a key is unknown or of the wrong type.
+    #[error(transparent)]
+    Source(Box<figment::Error>),
+    /// A value breaks a rule.
+    #[error("{key}: {rule}")]
+    Rule {
+        /// Which key.
+        key: &'static str,
+        /// What it must be.
+        rule: String,
+    },
+}
+
+impl Config {
+    /// The defaults for a data directory, on a port of the system's choice.
+    #[must_use]
+    pub fn local(data_dir: PathBuf) -> Self {
+        let count = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            data_dir,
+            broker_dir: None,
+            broker_url: "nats://127.0.0.1:4222".into(),
+            broker_ca: None,
+            site: "local".into(),
+            tls_cert: None,
+            tls_key: None,
+            stream_replicas: StreamSettings::default().replicas,
+            stream_max_bytes: StreamSettings::default().max_bytes,
+            heartbeat_ms: u32::try_from(HEARTBEAT_MS).unwrap_or(u32::MAX),
+            lease_ms: u32::try_from(LEASE_MS).unwrap_or(u32::MAX),
+            calls_per_second: count(50),
+            calls_burst: count(100),
+            enroll_per_minute: count(5),
+            enroll_burst: count(20),
+            unary_timeout_ms: NonZeroU64::new(30_000).unwrap_or(NonZeroU64::MIN),
+            drain_ms: 10_000,
+        }
+    }
+
+    /// Puts defaults, file, environment and flags together.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigError> {
+        let defaults = Self { listen: SocketAddr::from(([127, 0, 0, 1], 7700)), ..Self::local(default_data_dir()) };
+        let mut sources = Figment::from(Serialized::defaults(defaults));
+        if let Some(file) = file {
+            sources = sources.merge(Toml::file_exact(file));
+        }
+        let environment = Env::prefixed("MURMUR_SERVER_").ignore(&["config"]);
+        let config: Self = sources
+            .merge(environment)
+            .merge(Serialized::defaults(flags))
+            .extract()
+            .map_err(|error| ConfigError::Source(Box::new(error)))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Refuses what would not work or would be open to others.
+    ///
+    /// # Errors
+    /// [`ConfigError::Rule`].
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let rule = |key, rule: &str| Err(ConfigError::Rule { key, rule: rule.to_owned() });
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            return rule("tls_cert", "must be given together with tls_key");
+        }
+        if !self.listen.ip().is_loopback() && self.tls_cert.is_none() {
+            return rule("listen", "must be a loopback address, unless tls_cert and tls_key are given");
+        }
+        if self.heartbeat_ms == 0 || self.lease_ms < self.heartbeat_ms.saturating_mul(2) {
+            return rule("lease_ms", "must be at least two heartbeats");
+        }
+        if !(1..=5).contains(&self.stream_replicas) {
+            return rule("stream_replicas", "must be 1 to 5");
+        }
+        self.site().map(|_| ())
+    }
+
+    /// The site.
+    ///
+    /// # Errors
+    /// [`ConfigError::Rule`] when it is no name of one.
+    pub fn site(&self) -> Result<Site, ConfigError> {
+        self.site.parse().map_err(|error: murmur_core::subject::InvalidSubject| ConfigError::Rule {
+            key: "site",
+            rule: error.to_string(),
+        })
+    }
+
+    /// The broker, if there is one.
+    #[must_use]
+    pub fn broker(&self) -> Option<LinkConfig> {
+        let address = BrokerAddress { url: self.broker_url.clone(), ca: self.broker_ca.clone() };
+        let streams = StreamSettings {
+            replicas: self.stream_replicas,
+            max_bytes: self.stream_max_bytes,
+            ..StreamSettings::default()
+        };
+        self.broker_dir.clone().map(|dir| LinkConfig { dir, address, streams })
+    }
+
+    /// As a duration.
+    #[must_use]
+    pub fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+}
+
+fn default_data_dir() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home).unwrap_or_else(|| ".".into());
+    base.join("murmur/server")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_unknown_keys_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("server.toml");
+        std::fs::write(&file, "site = 'berlin'\ndrain_ms = 5\n").unwrap();
+        let flags = Flags { drain_ms: Some(7), ..Flags::default() };
+        let config = Config::load(Some(&file), &flags).unwrap();
+        assert_eq!((config.site.as_str(), config.drain_ms), ("berlin", 7));
+
+        std::fs::write(&file, "sight = 'berlin'\n").unwrap();
+        assert!(Config::load(Some(&file), &flags).unwrap_err().to_string().contains("sight"));
+    }
+
+    #[test]
+    fn an_open_address_needs_tls() {
+        let mut config = Config { listen: "0.0.0.0:7700".parse().unwrap(), ..Config::local(".".into()) };
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("tls_cert") && error.contains("tls_key"), "{error}");
+        (config.tls_cert, config.tls_key) = (Some("c".into()), Some("k".into()));
+        config.validate().unwrap();
+    }
+}

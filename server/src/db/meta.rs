@@ -1,0 +1,44 @@
+//! The database's epoch and the directory's revision.
+
+use super::{Conn, DbError, row::corrupt};
+
+/// Names the database for good, unless it has a name.
+///
+/// # Errors
+/// [`DbError`].
+pub(super) async fn set_epoch_once(conn: &mut Conn, epoch: &str) -> Result<(), DbError> {
+    sqlx::query("INSERT INTO meta (name, value) VALUES ('epoch', $1) ON CONFLICT (name) DO NOTHING")
+        .bind(epoch)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The database's name: a resume token of another one is stale.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn epoch(conn: &mut Conn) -> Result<String, DbError> {
+    Ok(sqlx::query_scalar("SELECT value FROM meta WHERE name = 'epoch'").fetch_one(conn).await?)
+}
+
+/// The newest revision.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn revision(conn: &mut Conn) -> Result<u64, DbError> {
+    let value: i64 = sqlx::query_scalar("SELECT value FROM counter WHERE name = 'directory'").fetch_one(conn).await?;
+    u64::try_from(value).map_err(corrupt("counter.value"))
+}
+
+/// Takes the next revision for a change in the same transaction.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn next_revision(conn: &mut Conn) -> Result<u64, DbError> {
+    let value: i64 =
+        sqlx::query_scalar("UPDATE counter SET value = value + 1 WHERE name = 'directory' RETURNING value")
+            .fetch_one(conn)
+            .await?;
+    u64::try_from(value).map_err(corrupt("counter.value"))
+}

@@ -1,0 +1,20 @@
+//! The database room: the only one that names sqlx, a file per table group.
+//!
+//! One writer connection, so that nobody meets a busy database, and a pool of readers that each see a consistent snapshot.
+//! Every query is bounded by a workspace, except where a credential is looked up by its own secret and for the administrator.
+//! Time is an argument.
+
+pub mod account;
+pub mod agent;
+pub mod agent_key;
+mod error;
+pub mod invite;
+pub mod meta;
+pub mod node;
+mod open;
+mod row;
+pub mod token;
+pub mod workspace;
+
+pub use error::DbError;
+pub use open::{Conn, Db, Tx};

@@ -1,0 +1,107 @@
+//! Opening the database, and the transactions through which everything goes.
+
+use std::{
+    ops::{Deref, DerefMut},
+    path::Path,
+    time::Duration,
+};
+
+use sqlx::{
+    Sqlite, SqlitePool, Transaction,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{DbError, meta};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/server/sqlite");
+
+/// Readers at once; each holds a connection for one call.
+const READERS_MAX: u32 = 4;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What queries run on.
+pub type Conn = SqliteConnection;
+
+/// A transaction; undone unless committed.
+pub struct Tx(Transaction<'static, Sqlite>);
+
+impl Tx {
+    /// Makes the changes durable.
+    ///
+    /// # Errors
+    /// [`DbError`] when they are not.
+    pub async fn commit(self) -> Result<(), DbError> {
+        Ok(self.0.commit().await?)
+    }
+}
+
+impl Deref for Tx {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.0
+    }
+}
+
+/// The control plane's database.
+#[derive(Clone)]
+pub struct Db {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Db {
+    /// Opens the file, makes it when it is missing, and brings its schema up to date.
+    ///
+    /// `new_epoch` names the database when this call creates it.
+    ///
+    /// # Errors
+    /// [`DbError`] when the file cannot be opened or migrated.
+    pub async fn open(file: &Path, new_epoch: &str) -> Result<Self, DbError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        MIGRATIONS.run(&writer).await?;
+        let reading = options.read_only(true).create_if_missing(false);
+        let readers = SqlitePoolOptions::new().max_connections(READERS_MAX).connect_with(reading).await?;
+        let db = Self { writer, readers };
+        let mut tx = db.write().await?;
+        meta::set_epoch_once(&mut tx, new_epoch).await?;
+        tx.commit().await?;
+        Ok(db)
+    }
+
+    /// Begins a transaction that may write. There is one at a time.
+    ///
+    /// # Errors
+    /// [`DbError`] when the database cannot be reached.
+    pub async fn write(&self) -> Result<Tx, DbError> {
+        Ok(Tx(self.writer.begin_with("BEGIN IMMEDIATE").await?))
+    }
+
+    /// Begins a transaction that reads one snapshot.
+    ///
+    /// # Errors
+    /// [`DbError`] when the database cannot be reached.
+    pub async fn read(&self) -> Result<Tx, DbError> {
+        Ok(Tx(self.readers.begin().await?))
+    }
+
+    /// Closes the file after the last transaction.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,172 @@
+//! Claiming and giving up slugs.
+
+use murmur_core::{
+    id::{AgentId, NodeId, WorkspaceId},
+    slug::{AgentPath, Scope, Slug, WorkspaceName},
+};
+
+use super::{
+    Directory, DirectoryError,
+    room::{agent_of_node, approved_node},
+};
+use crate::{
+    db::{
+        Conn,
+        agent::{self, Agent, Kind, NewAgent},
+        meta,
+        node::Node,
+        token,
+    },
+    invalid::{Invalid, at_most},
+    random,
+};
+
+const DESCRIPTION_BYTES_MAX: usize = 1024;
+const GROUP_BYTES_MAX: usize = 128;
+/// How far `path-2`, `path-3`, … are tried.
+const SUFFIX_MAX: u32 = 100;
+
+/// What a node registers.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Below the node's account.
+    pub path: AgentPath,
+    /// For people and models; at most 1 KiB.
+    pub description: String,
+    /// A label to find it by; at most 128 bytes.
+    pub group: String,
+    /// What keeps it alive.
+    pub kind: Kind,
+    /// Take another name rather than be refused.
+    pub suffix_when_taken: bool,
+}
+
+impl Directory {
+    /// Claims a slug for an agent of the calling node, and says whether the agent is new.
+    ///
+    /// # Errors
+    /// [`DirectoryError`].
+    pub async fn register(
+        &self,
+        caller: (WorkspaceId, NodeId),
+        workspace: &WorkspaceName,
+        wanted: Registration,
+    ) -> Result<(Agent, bool), DirectoryError> {
+        at_most("description", &wanted.description, DESCRIPTION_BYTES_MAX)?;
+        at_most("group", &wanted.group, GROUP_BYTES_MAX)?;
+        let mut tx = self.db.write().await?;
+        let node = approved_node(&mut tx, caller).await?;
+        let (id, created, changed) = match claim(&mut tx, &node, workspace, &wanted).await? {
+            Claim::Own(agent) => {
+                let changed = agent.description != wanted.description || agent.group != wanted.group;
+                if changed {
+                    let revision = meta::next_revision(&mut tx).await?;
+                    let words = (wanted.description.as_str(), wanted.group.as_str());
+                    agent::describe(&mut tx, caller.0, agent.id, words, revision).await?;
+                }
+                (agent.id, false, changed)
+            }
+            Claim::Free(slug) => (self.create(&mut tx, &node, &slug, &wanted).await?, true, true),
+        };
+        let agent = agent_of_node(&mut tx, caller, id).await?;
+        tx.commit().await?;
+        if changed {
+            self.hub.ring(caller.0);
+        }
+        Ok((agent, created))
+    }
+
+    /// Ends an agent of the calling node, and the tokens that speak for it; false when it was gone.
+    ///
+    /// # Errors
+    /// [`DirectoryError`].
+    pub async fn deregister(&self, caller: (WorkspaceId, NodeId), id: AgentId) -> Result<bool, DirectoryError> {
+        let now_ms = self.clock.now_ms();
+        let mut tx = self.db.write().await?;
+        approved_node(&mut tx, caller).await?;
+        let slug = match agent_of_node(&mut tx, caller, id).await {
+            Err(DirectoryError::AgentNotFound(_)) => return Ok(false),
+            other => other?.slug,
+        };
+        let revision = meta::next_revision(&mut tx).await?;
+        agent::end(&mut tx, caller.0, id, now_ms, revision).await?;
+        let mut ended = Vec::new();
+        for token_id in token::live_of_agent(&mut tx, caller.0, id).await? {
+            ended.extend(token::revoke_tree(&mut tx, token_id, now_ms).await?);
+        }
+        tx.commit().await?;
+        self.tokens.forget(&ended);
+        self.hub.ring(caller.0);
+        tracing::info!(agent.id = %id, agent.slug = %slug, "agent {slug} deregistered");
+        Ok(true)
+    }
+
+    async fn create(
+        &self,
+        conn: &mut Conn,
+        node: &Node,
+        slug: &Slug,
+        wanted: &Registration,
+    ) -> Result<AgentId, DirectoryError> {
+        let now_ms = self.clock.now_ms();
+        let id = AgentId::new_v7(now_ms, random::bytes()?);
+        let agent = NewAgent {
+            id,
+            workspace_id: node.workspace_id,
+            slug,
+            node_id: node.id,
+            kind: wanted.kind,
+            description: &wanted.description,
+            group: &wanted.group,
+            created_ms: now_ms,
+            revision: meta::next_revision(conn).await?,
+        };
+        agent::insert(conn, &agent).await?;
+        tracing::info!(agent.id = %id, agent.slug = %slug, "agent {slug} registered");
+        Ok(id)
+    }
+}
+
+enum Claim {
+    /// The node holds the slug already.
+    Own(Box<Agent>),
+    /// Nobody does.
+    Free(Slug),
+}
+
+/// Finds the slug that the node gets.
+async fn claim(
+    conn: &mut Conn,
+    node: &Node,
+    workspace: &WorkspaceName,
+    wanted: &Registration,
+) -> Result<Claim, DirectoryError> {
+    let first = slug_of(node, workspace, wanted.path.clone())?;
+    let tries = if wanted.suffix_when_taken { SUFFIX_MAX } else { 1 };
+    for number in 1..=tries {
+        let slug = match number {
+            1 => first.clone(),
+            _ => slug_of(node, workspace, suffixed(&wanted.path, number)?)?,
+        };
+        match agent::live_by_slug(conn, node.workspace_id, &slug).await? {
+            None => return Ok(Claim::Free(slug)),
+            Some(agent) if agent.node_id == node.id => return Ok(Claim::Own(Box::new(agent))),
+            Some(_) => {}
+        }
+    }
+    Err(DirectoryError::SlugTaken(first))
+}
+
+fn suffixed(path: &AgentPath, number: u32) -> Result<AgentPath, Invalid> {
+    format!("{path}-{number}").parse().map_err(|_| Invalid::new("path", "is too long to take a suffix"))
+}
+
+fn slug_of(node: &Node, workspace: &WorkspaceName, path: AgentPath) -> Result<Slug, DirectoryError> {
+    let slug = Slug::new(workspace.clone(), node.account.clone(), path)
+        .map_err(|error| Invalid::new("path", error.to_string()))?;
+    if node.slug_scope.iter().any(|scope| scope.contains(&slug)) {
+        return Ok(slug);
+    }
+    let scope = node.slug_scope.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+    Err(DirectoryError::OutsideScope { slug, scope })
+}

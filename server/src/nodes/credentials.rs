@@ -1,0 +1,80 @@
+//! Broker credentials: a route for the node, its stream and consumer, and a signed user token for its own broker key.
+
+use murmur_core::{
+    id::{NodeId, WorkspaceId},
+    subject::{Route, Shard, consumer_name, stream_name},
+};
+
+use super::{NodeError, Nodes};
+use crate::{
+    broker_link::Access,
+    db::{
+        agent, meta,
+        node::{self, Node, State},
+    },
+    invalid::Invalid,
+};
+
+/// What a node needs to reach its mail.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// Token, addresses and authority.
+    pub access: Access,
+    /// Where the node takes deliveries.
+    pub route: Route,
+    /// The stream they wait in.
+    pub stream: String,
+    /// The consumer that hands them out.
+    pub consumer: String,
+}
+
+impl Nodes {
+    /// Prepares the broker for a node and signs its credential.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn credentials(
+        &self,
+        (workspace_id, id): (WorkspaceId, NodeId),
+        broker_public_key: &str,
+    ) -> Result<Credentials, NodeError> {
+        let node = self.approved(workspace_id, id).await?;
+        if node.broker_public_key != broker_public_key {
+            return Err(Invalid::new("broker_public_key", "must be the key given at enrolment").into());
+        }
+        // One shard until a site outgrows it; the directory hands the number out, so senders need not know.
+        let route = Route { site: self.broker.site().clone(), shard: Shard::ZERO, workspace: workspace_id, node: id };
+        let access = self.broker.admit(&route, broker_public_key, self.clock.now_ms()).await?;
+        self.store_route(&node, &route).await?;
+        Ok(Credentials { access, stream: stream_name(route.shard), consumer: consumer_name(id), route })
+    }
+
+    async fn approved(&self, workspace_id: WorkspaceId, id: NodeId) -> Result<Node, NodeError> {
+        let mut tx = self.db.read().await?;
+        let node = node::get(&mut tx, workspace_id, id).await?;
+        let node = node.ok_or_else(|| NodeError::NodeNotFound(id.to_string()))?;
+        match node.state {
+            State::Approved => Ok(node),
+            State::Pending => Err(NodeError::NodePending),
+            State::Revoked => Err(NodeError::NodeNotFound(id.to_string())),
+        }
+    }
+
+    /// Remembers the route; it is part of every entry of the node's agents.
+    async fn store_route(&self, node: &Node, route: &Route) -> Result<(), NodeError> {
+        let text = route.to_string();
+        if node.route == text {
+            return Ok(());
+        }
+        let mut tx = self.db.write().await?;
+        let revision = meta::next_revision(&mut tx).await?;
+        node::set_route(&mut tx, (node.workspace_id, node.id), &text, revision).await?;
+        for agent in agent::live_of_node(&mut tx, node.workspace_id, node.id).await? {
+            let revision = meta::next_revision(&mut tx).await?;
+            agent::touch(&mut tx, node.workspace_id, agent.id, revision).await?;
+        }
+        tx.commit().await?;
+        self.hub.ring(node.workspace_id);
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! Listing and watching nodes: all of the workspace for its owner, itself for a node.
+
+use tokio::sync::watch::Receiver;
+
+use super::{NodeError, Nodes, room::visible};
+use crate::{
+    db::{
+        meta,
+        node::{self, Node},
+    },
+    page::Page,
+    tokens::Principal,
+};
+
+impl Nodes {
+    /// Nodes that the caller may see, and the token of the next page.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn list(
+        &self,
+        caller: &Principal,
+        page_size: u32,
+        page_token: &str,
+    ) -> Result<(Vec<Node>, String), NodeError> {
+        let page = Page::new(page_size, page_token)?;
+        let mut tx = self.db.read().await?;
+        if let Some(id) = caller.node_id {
+            return Ok((vec![self.seen(visible(&mut tx, caller, id).await?)], String::new()));
+        }
+        let nodes = node::page(&mut tx, caller.workspace_id(), &page.after, page.limit()).await?;
+        let (nodes, next) = page.cut(nodes, |node| node.id.to_vec());
+        Ok((nodes.into_iter().map(|node| self.seen(node)).collect(), next))
+    }
+
+    /// The bell for [`Nodes::changed_since`]; take it first.
+    #[must_use]
+    pub fn listen(&self, caller: &Principal) -> Receiver<()> {
+        self.hub.listen(caller.workspace_id())
+    }
+
+    /// Nodes that the caller may see and that changed after a revision, and the newest revision.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn changed_since(&self, caller: &Principal, revision: u64) -> Result<(Vec<Node>, u64), NodeError> {
+        let mut tx = self.db.read().await?;
+        let end = meta::revision(&mut tx).await?;
+        let mut nodes = node::changed_since(&mut tx, caller.workspace_id(), revision).await?;
+        nodes.retain(|node| caller.node_id.is_none_or(|own| own == node.id));
+        Ok((nodes, end))
+    }
+
+    /// A live session knows better than the database when its node was last heard of.
+    fn seen(&self, node: Node) -> Node {
+        Node { last_seen_ms: self.registry.last_seen_ms(node.id).or(node.last_seen_ms), ..node }
+    }
+}

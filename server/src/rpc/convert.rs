@@ -1,0 +1,114 @@
+//! Domain values as messages.
+
+use murmur_core::token::TokenKind;
+use murmur_proto::v1;
+use prost_types::Timestamp;
+
+use crate::db::{
+    agent::{Agent, Kind},
+    node::{Node, State},
+    token::Token,
+    workspace::{Mode, Workspace},
+};
+
+pub(super) fn timestamp(unix_ms: u64) -> Timestamp {
+    let seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(unix_ms % 1000 * 1_000_000).unwrap_or_default();
+    Timestamp { seconds, nanos }
+}
+
+pub(super) fn workspace(workspace: Workspace) -> v1::Workspace {
+    let mode = match workspace.mode {
+        Mode::Owner => v1::WorkspaceMode::Owner,
+    };
+    v1::Workspace {
+        workspace_id: workspace.id.to_string(),
+        name: workspace.name.to_string(),
+        mode: mode.into(),
+        root_certificate: workspace.root_certificate.into(),
+        create_time: Some(timestamp(workspace.created_ms)),
+    }
+}
+
+pub(super) fn presence(online: bool) -> v1::Presence {
+    if online { v1::Presence::Online } else { v1::Presence::Offline }
+}
+
+/// An agent in a listing: online when a session is attached and its node is connected.
+pub(super) fn listed(agent: Agent) -> v1::Agent {
+    let online = agent.attached && agent.node_online;
+    entry(agent, online)
+}
+
+/// An agent in a watch, where its node's presence is told apart.
+pub(super) fn watched(agent: Agent) -> v1::Agent {
+    let online = agent.attached;
+    entry(agent, online)
+}
+
+fn entry(agent: Agent, online: bool) -> v1::Agent {
+    let kind = match agent.kind {
+        Kind::Interactive => v1::AgentKind::Interactive,
+        Kind::Spawned => v1::AgentKind::Spawned,
+    };
+    v1::Agent {
+        agent_id: agent.id.to_string(),
+        slug: agent.slug.to_string(),
+        node_id: agent.node_id.to_string(),
+        kind: kind.into(),
+        description: agent.description,
+        group: agent.group,
+        presence: presence(online).into(),
+        keys: agent.keys.map(|keys| v1::AgentKeys { chain: keys.chain.into(), prekey: keys.prekey.into() }),
+        route: agent.route,
+        create_time: Some(timestamp(agent.created_ms)),
+        revision: agent.revision,
+        host: agent.host,
+    }
+}
+
+pub(super) fn node(node: Node) -> v1::Node {
+    let state = match node.state {
+        State::Pending => v1::NodeState::Pending,
+        State::Approved => v1::NodeState::Approved,
+        State::Revoked => v1::NodeState::Revoked,
+    };
+    v1::Node {
+        node_id: node.id.to_string(),
+        name: node.name,
+        account: node.account.to_string(),
+        state: state.into(),
+        public_key: node.public_key.to_vec().into(),
+        certificate: node.certificate.unwrap_or_default().into(),
+        presence: presence(node.online).into(),
+        version: node.version,
+        create_time: Some(timestamp(node.created_ms)),
+        last_seen_time: node.last_seen_ms.map(timestamp),
+        slug_scope: node.slug_scope.iter().map(ToString::to_string).collect(),
+        workspace_id: node.workspace_id.to_string(),
+    }
+}
+
+pub(super) fn token_kind(kind: TokenKind) -> v1::TokenKind {
+    match kind {
+        TokenKind::Admin => v1::TokenKind::Admin,
+        TokenKind::User => v1::TokenKind::User,
+        TokenKind::Node => v1::TokenKind::Node,
+        TokenKind::Agent => v1::TokenKind::Agent,
+        TokenKind::Ci => v1::TokenKind::Ci,
+    }
+}
+
+pub(super) fn token(token: Token) -> v1::Token {
+    v1::Token {
+        token_id: token.id.to_string(),
+        kind: token_kind(token.kind).into(),
+        account: token.account.map(|account| account.to_string()).unwrap_or_default(),
+        scopes: token.scopes.iter().map(Into::into).collect(),
+        slug_prefix: token.slug_prefix.map(|prefix| prefix.to_string()).unwrap_or_default(),
+        label: token.label,
+        create_time: Some(timestamp(token.created_ms)),
+        expire_time: token.expire_ms.map(timestamp),
+        revoked: token.revoked_ms.is_some(),
+    }
+}

@@ -1,0 +1,202 @@
+//! In front of every handler: who calls, whether the contract allows it, how often, and for how long.
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use murmur_proto::{FILE_DESCRIPTOR_SET, access::scope_of, client::PROTOCOL_HEADER, v1::Scope};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tonic::{Code, Status};
+
+use super::{Limits, status};
+use crate::{
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    tokens::{AuthError, Principal, Tokens, check},
+};
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// What the gate asks.
+pub(crate) struct Gate {
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) unary_timeout: Duration,
+    /// Paths of RPCs that stream, which outlast every timeout.
+    pub(crate) streams: HashSet<String>,
+}
+
+/// The middleware.
+pub(crate) async fn gate(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let path = request.uri().path().to_owned();
+    let Some(scope) = scope_of(&path) else {
+        // Health, reflection and what is not ours at all; they tell nothing that needs a credential.
+        return next.run(request).await;
+    };
+    let response = match gate.admit(&path, scope, &mut request).await {
+        Ok(()) => gate.run(&path, request, next).await,
+        Err(status) => status.into_http(),
+    };
+    gate.metrics.called(path.trim_start_matches('/'), code_of(&response), begun.elapsed());
+    response
+}
+
+impl Gate {
+    async fn admit(&self, path: &str, scope: Scope, request: &mut Request) -> Result<(), Status> {
+        check_protocol(request)?;
+        if self.lifecycle.is_draining() {
+            return Err(status::draining());
+        }
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+        if scope == Scope::Public {
+            // Only an enrolment is public, and only its secret tells a friend from a guesser.
+            return peer.map_or(Ok(()), |from| self.limits.enrolment(from)).map_err(status::rate_limited);
+        }
+        let caller = match bearer(request) {
+            Some(text) => Some(self.verified(text, peer).await?),
+            None => None,
+        };
+        check(scope, caller.as_deref()).map_err(|refusal| status::refusal(&refusal))?;
+        if let Some(caller) = caller {
+            if !self.streams.contains(path) {
+                self.limits.call(caller.token_id).map_err(status::rate_limited)?;
+            }
+            request.extensions_mut().insert(caller);
+        }
+        Ok(())
+    }
+
+    async fn verified(&self, text: &str, peer: Option<std::net::IpAddr>) -> Result<Arc<Principal>, Status> {
+        let error = match self.tokens.verify(text).await {
+            Ok(caller) => return Ok(caller),
+            Err(error) => error,
+        };
+        let guess = matches!(error, AuthError::Malformed(_) | AuthError::Unknown);
+        match peer.filter(|_| guess).map_or(Ok(()), |from| self.limits.failure(from)) {
+            Ok(()) => Err(error.into()),
+            Err(wait) => Err(status::rate_limited(wait)),
+        }
+    }
+
+    /// Runs a unary call within its time; a stream as long as it likes.
+    async fn run(&self, path: &str, request: Request, next: Next) -> Response {
+        if self.streams.contains(path) {
+            return next.run(request).await;
+        }
+        let limit = deadline(&request).map_or(self.unary_timeout, |asked| asked.min(self.unary_timeout));
+        match tokio::time::timeout(limit, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Status::deadline_exceeded(format!("no answer within {limit:?}")).into_http(),
+        }
+    }
+}
+
+/// The paths of the contract's streaming RPCs.
+///
+/// # Errors
+/// When the compiled contract cannot be read.
+pub(crate) fn streaming_paths() -> Result<HashSet<String>, prost::DecodeError> {
+    let mut paths = HashSet::new();
+    for file in FileDescriptorSet::decode(FILE_DESCRIPTOR_SET)?.file {
+        for service in &file.service {
+            for method in service.method.iter().filter(|method| method.server_streaming() || method.client_streaming())
+            {
+                paths.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+            }
+        }
+    }
+    Ok(paths)
+}
+
+fn check_protocol(request: &Request) -> Result<(), Status> {
+    let Some(theirs) = request.headers().get(PROTOCOL_HEADER) else { return Ok(()) };
+    let theirs = theirs.to_str().unwrap_or("?");
+    if theirs == murmur_proto::PROTOCOL.to_string() { Ok(()) } else { Err(status::version_skew(theirs)) }
+}
+
+fn bearer(request: &Request) -> Option<&str> {
+    let value = request.headers().get(http::header::AUTHORIZATION)?.to_str().unwrap_or_default();
+    // A header of another scheme is a token that cannot be read, not an absent one.
+    Some(value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")).unwrap_or(value))
+}
+
+/// The caller's own deadline, `grpc-timeout: <digits><unit>`.
+fn deadline(request: &Request) -> Option<Duration> {
+    let text = request.headers().get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count.saturating_mul(3600))),
+        "M" => Some(Duration::from_secs(count.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+/// A refusal carries its code in the headers; whatever else begins is counted as OK.
+fn code_of(response: &http::Response<Body>) -> &'static str {
+    let code = response.headers().get("grpc-status").map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()));
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_read_from_the_contract() {
+        let paths = streaming_paths().unwrap();
+        assert!(paths.contains("/murmur.v1.NodeService/OpenSession"));
+        assert!(paths.contains("/murmur.v1.DirectoryService/WatchDirectory"));
+        assert!(!paths.contains("/murmur.v1.DirectoryService/ListAgents"));
+    }
+
+    #[test]
+    fn a_callers_deadline_is_read() {
+        let request = |text: &str| Request::builder().header("grpc-timeout", text).body(Body::empty()).unwrap();
+        assert_eq!(deadline(&request("250m")), Some(Duration::from_millis(250)));
+        assert_eq!(deadline(&request("2S")), Some(Duration::from_secs(2)));
+        for text in ["", "S", "xS", "5é"] {
+            assert_eq!(
+                deadline(&Request::builder().header("grpc-timeout", text.as_bytes()).body(Body::empty()).unwrap()),
+                None
+            );
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The gRPC door: one file per service, one gate in front of all, one map from errors to status.
+//!
+//! The gate ([`gate`]) knows who calls, whether the contract allows it, how often and for how long; a handler only reads
+//! fields into types, calls a room and writes the answer.
+
+mod auth;
+mod convert;
+mod directory;
+pub(crate) mod gate;
+pub(crate) mod limit;
+mod node;
+pub(crate) mod session;
+mod status;
+
+pub(crate) use auth::AuthRpc;
+pub(crate) use directory::DirectoryRpc;
+pub(crate) use limit::Limits;
+pub(crate) use node::NodeRpc;
+
+use std::{pin::Pin, sync::Arc};
+
+use tokio_stream::Stream;
+use tonic::{Request, Status};
+
+use crate::tokens::Principal;
+
+/// A server stream.
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Items of a stream that wait for a slow reader; then the watch waits.
+pub(crate) const STREAM_ITEMS_MAX: usize = 64;
+
+/// The caller, whom the gate put into the request.
+fn caller<T>(request: &Request<T>) -> Result<Arc<Principal>, Status> {
+    let found = request.extensions().get::<Arc<Principal>>().cloned();
+    found.ok_or_else(|| status::refusal(&crate::tokens::Refusal::TokenMissing))
+}
+
+/// The calling node.
+fn calling_node<T>(
+    request: &Request<T>,
+) -> Result<(Arc<Principal>, (murmur_core::id::WorkspaceId, murmur_core::id::NodeId)), Status> {
+    let caller = caller(request)?;
+    let node = caller
+        .as_node()
+        .ok_or_else(|| status::refusal(&crate::tokens::Refusal::ScopeMissing(murmur_proto::v1::Scope::Node)))?;
+    Ok((caller, node))
+}

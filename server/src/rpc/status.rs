@@ -1,0 +1,171 @@
+//! The one map from errors to gRPC status. Causes of our own are logged here and never sent.
+
+use std::{error::Error, time::Duration};
+
+use murmur_core::{reason::Reason, slug::ResolveError};
+use murmur_proto::status::{Details, field_refusal, field_status, refusal as detailed, status};
+use tonic::Status;
+
+use crate::{
+    directory::DirectoryError,
+    invalid::Invalid,
+    nodes::NodeError,
+    tokens::{AuthError, Refusal, TokenError},
+};
+
+const BROKER_RETRY: Duration = Duration::from_secs(1);
+const DRAIN_RETRY: Duration = Duration::from_secs(1);
+
+/// A refusal by the contract's scope.
+pub(crate) fn refusal(refusal: &Refusal) -> Status {
+    let reason = match refusal {
+        Refusal::TokenMissing => Reason::TokenMissing,
+        Refusal::ScopeMissing(_) | Refusal::LocalOnly => Reason::ScopeMissing,
+    };
+    status(reason, refusal.to_string())
+}
+
+/// Too many calls.
+pub(crate) fn rate_limited(retry_after: Duration) -> Status {
+    let details = Details { retry_after: Some(retry_after), ..Details::default() };
+    detailed(Reason::RateLimited, "too many calls", details)
+}
+
+/// The process is going down.
+pub(crate) fn draining() -> Status {
+    let details = Details { retry_after: Some(DRAIN_RETRY), ..Details::default() };
+    detailed(Reason::Draining, "the control plane is shutting down", details)
+}
+
+/// The two ends speak different protocols.
+pub(crate) fn version_skew(theirs: &str) -> Status {
+    let ours = murmur_proto::PROTOCOL;
+    status(Reason::VersionSkew, format!("the caller speaks protocol {theirs}, the control plane {ours}"))
+}
+
+/// The node cannot read the envelopes of this network.
+pub(crate) fn wire_skew(min: u32, max: u32) -> Status {
+    let ours = murmur_crypto::WIRE_VERSION;
+    status(Reason::VersionSkew, format!("the node reads wire versions {min} to {max}, this network writes {ours}"))
+}
+
+impl From<Invalid> for Status {
+    fn from(Invalid { field, rule }: Invalid) -> Self {
+        field_status(field, rule)
+    }
+}
+
+impl From<AuthError> for Status {
+    fn from(error: AuthError) -> Self {
+        let reason = match &error {
+            AuthError::Malformed(_) | AuthError::Unknown => Reason::TokenInvalid,
+            AuthError::Expired => Reason::TokenExpired,
+            AuthError::Revoked => Reason::TokenRevoked,
+            AuthError::Db(_) => return storage(&error),
+        };
+        status(reason, with_causes(&error))
+    }
+}
+
+impl From<TokenError> for Status {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid(invalid) => invalid.into(),
+            TokenError::Beyond(_) => status(Reason::ScopeMissing, error.to_string()),
+            TokenError::WorkspaceNotFound(_) => status(Reason::WorkspaceNotFound, error.to_string()),
+            TokenError::AgentNotFound(_) => status(Reason::AgentNotFound, error.to_string()),
+            TokenError::CallerRevoked => status(Reason::TokenRevoked, error.to_string()),
+            TokenError::Db(_) => storage(&error),
+            TokenError::Random(_) => internal(&error),
+        }
+    }
+}
+
+impl From<DirectoryError> for Status {
+    fn from(error: DirectoryError) -> Self {
+        let reason = match &error {
+            DirectoryError::Invalid(invalid) => return invalid.clone().into(),
+            DirectoryError::Unresolved(unresolved) => return resolve(unresolved),
+            DirectoryError::OutsideScope { .. } => {
+                return field_refusal(Reason::PolicyDenied, "path", error.to_string());
+            }
+            DirectoryError::Db(_) => return storage(&error),
+            DirectoryError::Random(_) => return internal(&error),
+            DirectoryError::WorkspaceExists(_) => Reason::WorkspaceExists,
+            DirectoryError::WorkspaceNotFound(_) | DirectoryError::NoWorkspace => Reason::WorkspaceNotFound,
+            DirectoryError::NodeNotFound(_) => Reason::NodeNotFound,
+            DirectoryError::NodePending => Reason::NodePending,
+            DirectoryError::SlugTaken(_) => Reason::SlugTaken,
+            DirectoryError::AgentNotFound(_) => Reason::AgentNotFound,
+            DirectoryError::Chain(_) | DirectoryError::Certificate(_) => Reason::CertificateRefused,
+            DirectoryError::Prekey(_) => Reason::PrekeyRefused,
+            DirectoryError::ResumeTokenStale => Reason::ResumeTokenStale,
+        };
+        status(reason, with_causes(&error))
+    }
+}
+
+impl From<NodeError> for Status {
+    fn from(error: NodeError) -> Self {
+        let reason = match error {
+            NodeError::Invalid(invalid) => return invalid.into(),
+            NodeError::Token(token) => return token.into(),
+            NodeError::BrokerDown | NodeError::Broker(_) => return broker(&error),
+            NodeError::Db(_) => return storage(&error),
+            NodeError::Random(_) => return internal(&error),
+            NodeError::InviteInvalid(_) => Reason::InviteInvalid,
+            NodeError::InviteExpired => Reason::InviteExpired,
+            NodeError::InviteUsed => Reason::InviteUsed,
+            NodeError::Beyond(_) => Reason::ScopeMissing,
+            NodeError::WorkspaceNotFound(_) => Reason::WorkspaceNotFound,
+            NodeError::NodeNotFound(_) => Reason::NodeNotFound,
+            NodeError::NodePending => Reason::NodePending,
+            NodeError::Chain(_) | NodeError::Certificate(_) => Reason::CertificateRefused,
+            NodeError::Fenced(_) => Reason::NodeFenced,
+        };
+        status(reason, with_causes(&error))
+    }
+}
+
+fn resolve(error: &ResolveError) -> Status {
+    match error {
+        ResolveError::Invalid(_) | ResolveError::NoSibling { .. } => field_status("slug", error.to_string()),
+        ResolveError::NoIdentity { .. } => status(Reason::NoAgentIdentity, error.to_string()),
+        ResolveError::NotFound { .. } => status(Reason::AgentNotFound, error.to_string()),
+        ResolveError::Ambiguous { child, sibling } => {
+            let (child, sibling) = (child.to_string(), sibling.to_string());
+            let metadata = [("child", child.as_str()), ("sibling", sibling.as_str())];
+            detailed(Reason::AmbiguousSlug, error.to_string(), Details { metadata: &metadata, ..Details::default() })
+        }
+    }
+}
+
+fn broker(error: &NodeError) -> Status {
+    if let NodeError::Broker(cause) = error {
+        tracing::warn!(error = cause as &dyn Error, "broker refused a node's credential");
+    }
+    let details = Details { retry_after: Some(BROKER_RETRY), ..Details::default() };
+    detailed(Reason::BrokerDown, "the broker cannot be reached", details)
+}
+
+fn storage(error: &(dyn Error + 'static)) -> Status {
+    tracing::error!(error, "database failed");
+    status(Reason::StorageFailed, "the control plane's database failed")
+}
+
+fn internal(error: &(dyn Error + 'static)) -> Status {
+    tracing::error!(error, "call failed");
+    status(Reason::Internal, "the control plane failed")
+}
+
+/// A refusal's message with the causes that the caller can act on.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

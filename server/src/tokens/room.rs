@@ -1,0 +1,164 @@
+//! Verifying, revoking and listing tokens.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use murmur_core::{
+    id::{TokenId, WorkspaceId},
+    token::Token as Bearer,
+};
+
+use super::{AuthError, Principal, TokenError};
+use crate::{
+    clock::Clock,
+    db::{Db, DbError, token, workspace},
+    page::Page,
+};
+
+/// How long a verified token is believed without asking the database.
+const CACHE_LIFE_MS: u64 = 30_000;
+/// Entries of the cache; a full one starts empty again.
+const CACHE_ENTRIES_MAX: usize = 10_000;
+
+struct Cached {
+    secret_hash: [u8; 32],
+    principal: Arc<Principal>,
+    read_ms: u64,
+}
+
+/// The tokens of this control plane.
+pub struct Tokens {
+    pub(super) db: Db,
+    pub(super) clock: Clock,
+    cache: Mutex<HashMap<TokenId, Cached>>,
+}
+
+impl Tokens {
+    /// The room over a database.
+    #[must_use]
+    pub fn new(db: Db, clock: Clock) -> Self {
+        Self { db, clock, cache: Mutex::default() }
+    }
+
+    /// Who holds this token.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub async fn verify(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
+        let bearer = Bearer::parse(text)?;
+        let now_ms = self.clock.now_ms();
+        let principal = match self.cached(&bearer, now_ms) {
+            Some(principal) => principal,
+            None => self.read(&bearer, now_ms).await?,
+        };
+        if principal.expire_ms.is_some_and(|expire_ms| now_ms >= expire_ms) {
+            return Err(AuthError::Expired);
+        }
+        Ok(principal)
+    }
+
+    /// Revokes a token and all that derive from it, and says how many this call ended. Of a workspace's callers only those
+    /// whose prefix covers the token's may.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn revoke(&self, caller: &Principal, id: TokenId) -> Result<usize, TokenError> {
+        let mut tx = self.db.write().await?;
+        let Some(found) = token::get(&mut tx, id).await? else { return Ok(0) };
+        let visible = caller.workspace_id().is_none() || caller.workspace_id() == found.workspace_id;
+        if !visible {
+            return Ok(0);
+        }
+        let reaches = match &found.slug_prefix {
+            Some(prefix) => caller.reaches(prefix),
+            None => caller.slug_prefix.is_none(),
+        };
+        if !reaches {
+            return Err(TokenError::Beyond("the token's slug prefix is outside the caller's".into()));
+        }
+        let ended = token::revoke_tree(&mut tx, id, self.clock.now_ms()).await?;
+        tx.commit().await?;
+        self.forget(&ended);
+        Ok(ended.len())
+    }
+
+    /// Tokens that the caller may see, and the token of the next page.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn list(
+        &self,
+        caller: &Principal,
+        page_size: u32,
+        page_token: &str,
+    ) -> Result<(Vec<token::Token>, String), TokenError> {
+        let page = Page::new(page_size, page_token)?;
+        let mut tx = self.db.read().await?;
+        let tokens = token::page(&mut tx, caller.workspace_id(), &page.after, page.limit()).await?;
+        Ok(page.cut(tokens, |token| token.id.to_vec()))
+    }
+
+    /// Drops tokens from the cache, once their revocation is durable.
+    pub(crate) fn forget(&self, ids: &[TokenId]) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            cache.remove(id);
+        }
+    }
+
+    fn cached(&self, bearer: &Bearer, now_ms: u64) -> Option<Arc<Principal>> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = cache.get(&bearer.id())?;
+        let fresh = now_ms.saturating_sub(entry.read_ms) < CACHE_LIFE_MS;
+        (fresh && bearer.matches(&entry.secret_hash)).then(|| Arc::clone(&entry.principal))
+    }
+
+    async fn read(&self, bearer: &Bearer, now_ms: u64) -> Result<Arc<Principal>, AuthError> {
+        let mut tx = self.db.read().await?;
+        let stored = token::get(&mut tx, bearer.id()).await?.ok_or(AuthError::Unknown)?;
+        if !bearer.matches(&stored.secret_hash) || bearer.kind() != stored.kind {
+            return Err(AuthError::Unknown);
+        }
+        if stored.revoked_ms.is_some() {
+            return Err(AuthError::Revoked);
+        }
+        let workspace = match stored.workspace_id {
+            Some(id) => Some((id, self.workspace_name(&mut tx, id).await?)),
+            None => None,
+        };
+        let secret_hash = stored.secret_hash;
+        let principal = Arc::new(Principal {
+            token_id: stored.id,
+            kind: stored.kind,
+            workspace,
+            account: stored.account,
+            node_id: stored.node_id,
+            agent_id: stored.agent_id,
+            scopes: stored.scopes,
+            slug_prefix: stored.slug_prefix,
+            expire_ms: stored.expire_ms,
+        });
+        let entry = Cached { secret_hash, principal: Arc::clone(&principal), read_ms: now_ms };
+        self.remember(entry);
+        Ok(principal)
+    }
+
+    fn remember(&self, entry: Cached) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= CACHE_ENTRIES_MAX {
+            cache.clear();
+        }
+        cache.insert(entry.principal.token_id, entry);
+    }
+
+    async fn workspace_name(
+        &self,
+        conn: &mut crate::db::Conn,
+        id: WorkspaceId,
+    ) -> Result<murmur_core::slug::WorkspaceName, DbError> {
+        let found = workspace::get(conn, id).await?;
+        found.map(|workspace| workspace.name).ok_or(DbError::Corrupt { column: "token.workspace_id" })
+    }
+}
