@@ -52,7 +52,8 @@ impl Args {
 
     /// The node's socket (DESIGN §8 point 14).
     pub(crate) fn socket_path(&self) -> PathBuf {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        // The XDG specification has relative paths ignored, and the node does so too.
+        let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         self.socket.clone().unwrap_or_else(|| default_socket(set("XDG_RUNTIME_DIR"), set("XDG_DATA_HOME"), set("HOME")))
     }
 }
