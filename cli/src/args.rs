@@ -129,3 +129,31 @@ pub(crate) enum Command {
     #[command(hide = true)]
     InternalDetach(cmds::internal_detach::Args),
 }
+
+impl Command {
+    /// The command's name, for the trace; what was typed after it stays out.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Up(_) => "up",
+            Self::Down => "down",
+            Self::Status => "status",
+            Self::Doctor => "doctor",
+            Self::Demo(_) => "demo",
+            Self::Send(_) => "send",
+            Self::Request(_) => "request",
+            Self::Inbox(_) => "inbox",
+            Self::Peers(_) => "peers",
+            Self::Tail(_) => "tail",
+            Self::Message(_) => "message",
+            Self::Register(_) => "register",
+            Self::Deregister(_) => "deregister",
+            Self::Verify(_) => "verify",
+            Self::Workspace(_) => "workspace",
+            Self::Node(_) => "node",
+            Self::Token(_) => "token",
+            Self::Agent(_) => "agent",
+            Self::Completions(_) => "completions",
+            Self::InternalDetach(_) => "internal-detach",
+        }
+    }
+}

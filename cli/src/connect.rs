@@ -104,10 +104,11 @@ pub(crate) fn read_token(path: &Path) -> Result<Token, Failure> {
     })
 }
 
-/// What every call carries.
+/// What every call carries: the token, if any, and the trace.
 pub(crate) fn headers(token: Option<&Token>) -> Result<Headers, Failure> {
+    let headers = Headers::new().with_trace(murmur_telemetry::grpc::inject);
     match token {
-        Some(token) => Headers::new().with_token(&token.expose()).context("reading the token"),
-        None => Ok(Headers::new()),
+        Some(token) => headers.with_token(&token.expose()).context("reading the token"),
+        None => Ok(headers),
     }
 }

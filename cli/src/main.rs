@@ -16,9 +16,10 @@ mod text;
 mod time;
 mod view;
 
-use std::{env, process::ExitCode};
+use std::{env, process::ExitCode, time::Duration};
 
 use clap::{Parser as _, error::ErrorKind};
+use tracing::Instrument as _;
 
 use crate::{
     args::Cli,
@@ -26,6 +27,9 @@ use crate::{
     failure::{Context as _, Failure},
     output::{Outcome, Output},
 };
+
+/// What a collector gets to take the spans of a command.
+const EXPORT_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -40,9 +44,21 @@ fn run(cli: Cli, output: Output) -> Outcome {
     // A second provider in the process would be an error of ours, and this is the only place that installs one.
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    let outcome = runtime.block_on(cmds::run(cli, output));
+    let outcome = runtime.block_on(traced(cli, output));
     // A read of stdin that nobody waits for any more must not keep the process.
     runtime.shutdown_background();
+    outcome
+}
+
+/// Runs the command in the root span of its trace.
+async fn traced(cli: Cli, output: Output) -> Outcome {
+    // An answer for programs must not be mixed with a log, and nobody needs the log of a command that says what went wrong.
+    let tracing = murmur_telemetry::init("murmurctl", "error")
+        .map_err(|error| Failure::usage(format!("{error:#}")).remedy("Correct or unset MURMUR_LOG and OTEL_*."))?;
+    let span = tracing::info_span!("murmurctl", command = cli.command.name());
+    let outcome = Box::pin(cmds::run(cli, output)).instrument(span).await;
+    // A collector that is away must not hold the command.
+    drop(tokio::time::timeout(EXPORT_WITHIN, tracing.shutdown()).await);
     outcome
 }
 

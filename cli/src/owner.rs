@@ -15,6 +15,7 @@ use murmur_crypto::{
 };
 use murmur_proto::v1::Node;
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
     exit::Exit,
@@ -30,7 +31,7 @@ pub(crate) struct Owner {
 }
 
 /// The file: the Ed25519 seed and the root certificate, base64.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct Stored {
     seed: String,
     root_certificate: String,
@@ -58,9 +59,13 @@ impl Owner {
                 path.display()
             )));
         }
+        let text = Zeroizing::new(text);
         let stored: Stored = serde_json::from_str(&text).context(doing())?;
-        let seed = BASE64.decode(stored.seed.as_bytes()).context(doing())?;
-        let seed = seed.try_into().map_err(|_| Failure::failed(format!("{}: the seed is not 32 bytes", doing())))?;
+        let seed = Zeroizing::new(BASE64.decode(stored.seed.as_bytes()).context(doing())?);
+        let seed = seed
+            .as_slice()
+            .try_into()
+            .map_err(|_| Failure::failed(format!("{}: the seed is not 32 bytes", doing())))?;
         let root = BASE64.decode(stored.root_certificate.as_bytes()).context(doing())?;
         Ok(Some(Self { key: IdentityKey::from_seed(&seed), root: RootCertificate::decode(root).context(doing())? }))
     }
@@ -94,7 +99,7 @@ impl Owner {
         let root = issue::root(&key, spec).context("making the root certificate")?;
         let stored =
             Stored { seed: BASE64.encode(&*key.seed()), root_certificate: BASE64.encode(&root.certificate().encode()) };
-        let text = serde_json::to_string(&stored).context("encoding the root key")?;
+        let text = Zeroizing::new(serde_json::to_string(&stored).context("encoding the root key")?);
         layout::write_private(&Self::path(layout, workspace), text.as_bytes())?;
         Ok(Self { key, root })
     }
