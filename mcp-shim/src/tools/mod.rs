@@ -168,20 +168,27 @@ fn aside(shared: &Shared, known: Unread) -> Aside {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     /// What a client is told of the tools. To accept a change, run with `UPDATE_GOLDEN=1` and read the diff.
     #[test]
     fn the_list_of_tools_is_as_agreed() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tools.json");
-        let listed = serde_json::to_value(list()).unwrap();
+        let listed = format!("{:#}\n", serde_json::to_value(list()).unwrap());
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(path, format!("{listed:#}\n")).unwrap();
+            std::fs::write(path, &listed).unwrap();
         }
-        let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        assert!(listed == golden, "tests/golden/tools.json differs from the tools:\n{listed:#}");
+        let golden = std::fs::read_to_string(path).unwrap();
+        assert!(listed == golden, "tests/golden/tools.json differs:\n{}", difference(&golden, &listed));
+    }
+
+    /// Lines that only one of the two has.
+    fn difference(old: &str, new: &str) -> String {
+        let only = |mark, one: &str, other: &str| -> String {
+            let other: Vec<_> = other.lines().collect();
+            one.lines().filter(|line| !other.contains(line)).map(|line| format!("{mark} {line}\n")).collect()
+        };
+        only('-', old, new) + &only('+', new, old)
     }
 
     #[test]
