@@ -118,9 +118,8 @@ impl PrekeySpec {
     }
 }
 
-/// A prekey that may be sealed to; only [`verify`] makes one.
+/// A prekey that may be sealed to. [`verify`] makes one; a node that stored what it verified may make it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct VerifiedPrekey {
     /// The agent it belongs to.
     pub agent_id: AgentId,
