@@ -36,6 +36,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How much of a log an error shows.
 const LOG_TAIL_LINES: usize = 5;
 
+/// This program's own variables. They begin like those of the parts, which refuse what they do not know, and mean other things.
+const OURS: [&str; 6] = [
+    "MURMUR_DATA_DIR",
+    "MURMUR_NODE_SOCKET",
+    "MURMUR_SERVER_URL",
+    "MURMUR_TOKEN_FILE",
+    "MURMUR_AGENT",
+    "MURMUR_AGENT_TOKEN_FILE",
+];
+
 /// What to start.
 #[derive(Debug)]
 pub(crate) struct Spec {
@@ -81,6 +91,7 @@ impl Process {
         let err = out.try_clone().context(doing())?;
         let mut command = Command::new(env::current_exe().context(doing())?);
         command.arg("internal-detach").arg(layout.pid_file(&part)).arg("--").arg(&program).args(args);
+        OURS.iter().for_each(|name| drop(command.env_remove(name)));
         command.current_dir(layout.root()).stdin(Stdio::null()).stdout(out).stderr(err);
         let child = command.spawn().context(doing())?;
         let pid = i32::try_from(child.id()).map_err(|_| Failure::failed("the pid is out of range"))?;

@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{exit::Exit, failure::Failure};
 
-const ASK_EVERY: Duration = Duration::from_millis(20);
+/// Asked soon at first, and less often when it takes longer.
+const ASK_EVERY_MIN: Duration = Duration::from_millis(10);
+const ASK_EVERY_MAX: Duration = Duration::from_millis(100);
 /// A part that answers so late counts as not answering.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -41,6 +43,7 @@ impl Wait<'_> {
         let Self { layout, part, process, until, bound } = self;
         let deadline = Instant::now() + bound;
         let log = layout.log(part);
+        let mut pause = ASK_EVERY_MIN;
         loop {
             // Asked first, so that a process that answers and then dies is told by the next call, not twice.
             if let Some(answer) = condition().await {
@@ -53,7 +56,8 @@ impl Wait<'_> {
                 let what = format!("{part}: waited {} s in vain until {until}", bound.as_secs());
                 return Err(Failure::new(Exit::Timeout, what).remedy(log_hint(&log)));
             }
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(ASK_EVERY_MAX);
         }
     }
 }

@@ -36,9 +36,18 @@ pub(crate) async fn run(args: &Args, output: Output) -> Outcome {
         interrupted = interruption() => Err(interrupted),
     };
     let ended = stage.end().await;
-    let story = told?;
+    let story = told.map_err(|failure| explained(failure, args.keep))?;
     teller.part(&format!("ended all {} processes", ended?));
     teller.finish(story)
+}
+
+/// Without `--keep` the logs are gone with the folder.
+fn explained(mut failure: Failure, keep: bool) -> Failure {
+    if !keep {
+        let remedy = failure.remedy.take().map(|remedy| format!("{remedy}\n    ")).unwrap_or_default();
+        failure.remedy = Some(format!("{remedy}`murmurctl demo --keep` leaves stores and logs behind to look into."));
+    }
+    failure
 }
 
 /// Ctrl-C, a closed terminal, or a kind request to end.
