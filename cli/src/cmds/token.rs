@@ -26,7 +26,7 @@ pub(crate) enum Command {
     Ls,
     /// End a token and all that were derived from it
     Revoke {
-        /// The token's id, the third part of the token
+        /// The token's id, as `token ls` shows it
         token_id: String,
     },
     /// Whom the token in use speaks for

@@ -42,12 +42,12 @@ impl NetworkLock {
             if Instant::now() >= deadline {
                 return Err(Failure::new(
                     Exit::Timeout,
-                    format!("another murmurctl (pid {}) is still at work here", holder(&mut file)),
+                    format!("another murmurctl{} is still at work here", holder(&mut file)),
                 )
                 .remedy("Wait for it or end it, then try again."));
             }
             if !told {
-                progress.note(&format!("waiting for another murmurctl (pid {})", holder(&mut file)));
+                progress.note(&format!("waiting for another murmurctl{}", holder(&mut file)));
                 told = true;
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -64,8 +64,9 @@ fn sign(file: &mut File) -> std::io::Result<()> {
     write!(file, "{}", std::process::id())
 }
 
+/// The pid in the file, if the holder has written it already.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
-    if read.is_ok() && !text.is_empty() { text } else { "unknown".into() }
+    if read.is_ok() && !text.is_empty() { format!(" (process {text})") } else { String::new() }
 }

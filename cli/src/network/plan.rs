@@ -10,6 +10,7 @@ use murmur_core::{
     limits::SOCKET_PATH_BYTES_MAX,
     slug::{AccountName, Segment, normalise_name},
 };
+use nix::unistd::{User, getuid};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{self, Layout};
@@ -137,7 +138,8 @@ fn named<N: std::str::FromStr<Err: std::fmt::Display>>(text: &str, flag: &str) -
 
 /// The user's name, made to fit the grammar.
 fn account_default() -> Result<AccountName, Failure> {
-    let user = env::var("USER").or_else(|_| env::var("LOGNAME")).unwrap_or_else(|_| "me".into());
+    let of_uid = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
+    let user = env::var("USER").ok().or_else(of_uid).unwrap_or_else(|| "me".into());
     let name = normalise_name(&user).map_or_else(|_| "me".to_owned(), |name| name.to_string());
     named(&name, "--account")
 }

@@ -91,7 +91,9 @@ impl Process {
         let err = out.try_clone().context(doing())?;
         let mut command = Command::new(env::current_exe().context(doing())?);
         command.arg("internal-detach").arg(layout.pid_file(&part)).arg("--").arg(&program).args(args);
-        OURS.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in OURS {
+            command.env_remove(name);
+        }
         command.current_dir(layout.root()).stdin(Stdio::null()).stdout(out).stderr(err);
         let child = command.spawn().context(doing())?;
         let pid = i32::try_from(child.id()).map_err(|_| Failure::failed("the pid is out of range"))?;
