@@ -199,6 +199,12 @@ impl AckFrame {
         if self.signer_chain.is_empty() { Ok(None) } else { Chain::decode(self.signer_chain.clone()).map(Some) }
     }
 
+    /// The signer's chain as it came, empty when the frame carries none; for a cache of verified chains.
+    #[must_use]
+    pub const fn chain_bytes(&self) -> &Bytes {
+        &self.signer_chain
+    }
+
     /// Checks that a verified chain's agent signed this, and yields what it says.
     ///
     /// # Errors

@@ -152,6 +152,12 @@ impl Envelope {
         if self.sender_chain.is_empty() { Ok(None) } else { Chain::decode(self.sender_chain.clone()).map(Some) }
     }
 
+    /// The sender's chain as it came, empty when the envelope carries none; for a cache of verified chains.
+    #[must_use]
+    pub const fn chain_bytes(&self) -> &Bytes {
+        &self.sender_chain
+    }
+
     /// Checks that a verified chain's agent sealed this: ids, certificate, suite and signature.
     ///
     /// # Errors

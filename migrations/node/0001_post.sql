@@ -62,6 +62,8 @@ CREATE TABLE delivery (
     recipient     BLOB NOT NULL,
     sender_agent  BLOB NOT NULL,
     to_slug       TEXT NOT NULL,
+    -- Of the message in its conversation: the order in which a lane is published.
+    sequence      INTEGER NOT NULL,
     -- core::outbox::Row.
     state           TEXT NOT NULL,
     seal_attempt    INTEGER NOT NULL,

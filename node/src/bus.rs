@@ -1,1 +1,228 @@
-//! The bus room of the node.
+//! The bus: JetStream, as a node may use it, and the only place of the node that names the broker's client.
+//!
+//! A node publishes to the subjects of other nodes and pulls from the one consumer that the control plane made for it
+//! (PROTOCOL §5.1 to §5.3). Streams live in another account than nodes, so the API is reached by the imported prefix `mmjs.API`.
+//! The connection signs in with a JWT of a day and the node's own key, reconnects for ever, and takes new credentials without
+//! losing what waits: whatever was not acknowledged is published again by the outbox.
+
+mod connect;
+mod pull;
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use async_nats::jetstream::{self, context::PublishErrorKind, message::PublishMessage};
+use bytes::Bytes;
+use murmur_core::{id::NodeId, outbox::PublishAnswer, subject::Route};
+use nkeys::KeyPair;
+use tokio::sync::watch;
+
+pub use self::pull::{Delivered, Verdict};
+
+/// The imported prefix of the JetStream API (PROTOCOL §5.3).
+const API_PREFIX: &str = "mmjs.API";
+/// How long the broker may take to acknowledge a publish.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// `maximum messages per subject exceeded`: the lane is full.
+const LANE_FULL: u64 = 10077;
+/// `message size exceeds maximum allowed`.
+const TOO_LARGE: u64 = 10054;
+
+/// What the bus needs beside credentials.
+#[derive(Debug, Clone)]
+pub struct BusConfig {
+    /// This node.
+    pub node_id: NodeId,
+    /// Silence on the pull request after which the consumer is taken to be deaf; the broker beats twice as often.
+    pub heartbeat: Duration,
+    /// Messages of one pull request.
+    pub batch: usize,
+}
+
+impl BusConfig {
+    /// The defaults of a node.
+    #[must_use]
+    pub const fn new(node_id: NodeId) -> Self {
+        Self { node_id, heartbeat: Duration::from_secs(5), batch: 128 }
+    }
+}
+
+/// What the control plane hands out for the broker.
+#[derive(Clone)]
+pub struct BrokerCredentials {
+    /// The user JWT.
+    pub jwt: String,
+    /// The node's broker key, which the JWT names.
+    pub key: Arc<KeyPair>,
+    /// Where the broker is.
+    pub urls: Vec<String>,
+    /// Where this node takes deliveries.
+    pub route: Route,
+    /// The stream of the node's shard.
+    pub stream: String,
+    /// The node's consumer.
+    pub consumer: String,
+    /// The authority that signed the broker's certificate, if it is not a public one.
+    pub ca_pem: Option<String>,
+    /// When the JWT ends, Unix milliseconds.
+    pub expire_ms: u64,
+}
+
+impl BrokerCredentials {
+    /// Whether a connection made with `other` can go on with these: only what is asked at each sign-in differs.
+    fn same_place(&self, other: &Self) -> bool {
+        self.urls == other.urls
+            && self.route == other.route
+            && self.stream == other.stream
+            && self.consumer == other.consumer
+            && self.ca_pem == other.ca_pem
+    }
+}
+
+/// The credentials cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The connection could not be set up; this is not about reaching the broker.
+    #[error("the broker connection could not be set up")]
+    Connect(#[from] async_nats::ConnectError),
+    /// The authority's certificate cannot be read.
+    #[error("the broker's CA certificate cannot be used: {0}")]
+    Ca(String),
+}
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Where to.
+    pub subject: String,
+    /// The random id by which the broker deduplicates.
+    pub nats_msg_id: String,
+    /// W3C trace context, a hint for operators of the broker.
+    pub traceparent: Option<String>,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// The node's connection to the broker.
+pub struct Bus {
+    config: BusConfig,
+    shared: Arc<Shared>,
+    session: watch::Sender<Option<Arc<Session>>>,
+}
+
+/// What the connection's callbacks see.
+struct Shared {
+    connected: watch::Sender<bool>,
+    /// Which session is the current one; callbacks of an earlier one are silent.
+    generation: AtomicU64,
+    /// Subjects to which the broker said the node may not publish.
+    denied: Mutex<HashSet<String>>,
+}
+
+/// One client, which survives any number of reconnects.
+struct Session {
+    js: jetstream::Context,
+    credentials: Arc<ArcSwap<BrokerCredentials>>,
+}
+
+impl Bus {
+    /// A bus that waits for credentials.
+    #[must_use]
+    pub fn new(config: BusConfig) -> Arc<Self> {
+        let shared =
+            Shared { connected: watch::Sender::new(false), generation: AtomicU64::new(0), denied: Mutex::default() };
+        Arc::new(Self { config, shared: Arc::new(shared), session: watch::Sender::new(None) })
+    }
+
+    /// Takes new credentials: signs in again, or connects elsewhere.
+    ///
+    /// # Errors
+    /// [`BusError`] when they cannot be used; a broker that is away is no error.
+    pub async fn set_credentials(&self, credentials: BrokerCredentials) -> Result<(), BusError> {
+        let current = self.session.borrow().clone();
+        if let Some(session) = current.filter(|session| session.credentials.load().same_place(&credentials)) {
+            session.credentials.store(Arc::new(credentials));
+            self.shared.denied().clear();
+            // A client that is gone reconnects by itself, with the new credentials.
+            let _ = session.js.client().force_reconnect().await;
+            return Ok(());
+        }
+        let generation = self.shared.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        self.shared.connected.send_replace(false);
+        self.shared.denied().clear();
+        let session = connect::connect(&self.config, &self.shared, generation, credentials).await?;
+        self.session.send_replace(Some(Arc::new(session)));
+        Ok(())
+    }
+
+    /// Whether the broker is there.
+    #[must_use]
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.shared.connected.subscribe()
+    }
+
+    /// Where this node takes deliveries; `None` before the first credentials.
+    #[must_use]
+    pub fn route(&self) -> Option<Route> {
+        self.session.borrow().as_ref().map(|session| session.credentials.load().route.clone())
+    }
+
+    /// When the current credentials end, Unix milliseconds.
+    #[must_use]
+    pub fn credentials_expire_ms(&self) -> Option<u64> {
+        self.session.borrow().as_ref().map(|session| session.credentials.load().expire_ms)
+    }
+
+    /// Publishes and waits for the broker's word, at most a few seconds. Publishes begun one after the other arrive in order.
+    pub async fn publish(&self, message: Outgoing) -> PublishAnswer {
+        let session = self.session.borrow().clone();
+        let Some(session) = session.filter(|_| *self.shared.connected.borrow()) else { return PublishAnswer::Failed };
+        let Outgoing { subject, nats_msg_id, traceparent, bytes } = message;
+        let mut publish = PublishMessage::build()
+            .payload(bytes)
+            .message_id(nats_msg_id)
+            .header("Content-Type", "application/vnd.murmur.v2+protobuf");
+        if let Some(traceparent) = traceparent.filter(|text| !text.is_empty()) {
+            publish = publish.header("traceparent", traceparent.as_str());
+        }
+        let sent = session.js.send_publish(subject.clone(), publish).await;
+        let answer = match sent {
+            Ok(answer) => answer.await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(stored) => PublishAnswer::Stored { duplicate: stored.duplicate },
+            Err(error) => self.refused(&subject, &error),
+        }
+    }
+
+    fn refused(&self, subject: &str, error: &jetstream::context::PublishError) -> PublishAnswer {
+        if self.shared.denied().contains(subject) {
+            return PublishAnswer::Denied;
+        }
+        let code = std::error::Error::source(error)
+            .and_then(|source| source.downcast_ref::<jetstream::Error>())
+            .map(|error| error.error_code().0);
+        match (error.kind(), code) {
+            (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(TOO_LARGE)) => PublishAnswer::TooLarge,
+            (_, Some(LANE_FULL)) => PublishAnswer::LaneFull,
+            _ => {
+                tracing::debug!(%error, "the broker did not take a message");
+                PublishAnswer::Failed
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn denied(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

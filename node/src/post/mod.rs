@@ -1,10 +1,211 @@
 //! The post: sends, receives and matches replies (PROTOCOL §5).
+//!
+//! Sending: [`Post::send`] resolves, decides and commits one outbox row, and nothing waits for the network. The driver takes it
+//! from there: it seals, publishes and tries again as the pure machine of [`murmur_core::outbox`] says. Receiving: every broker
+//! message goes through one pipeline in the protocol's normative order and ends in one transaction. Acknowledgements leave by a
+//! task of their own, and close deliveries when they come in. Two agents of one node write to each other in just this way, too.
 
+mod ack_in;
+mod ack_out;
+mod driver;
 mod error;
+pub(crate) mod failpoint;
+mod housekeeping;
+mod hub;
+mod inbox;
+mod lane;
+mod mail;
+mod pending;
+mod policy;
+mod random;
+mod receive;
+mod request;
+mod send;
+mod stats;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod transition;
 mod types;
 
-pub use error::{QueryError, SendError};
-pub use types::{
-    DeliveryView, Direction, Draft, InboxMessage, InboxPage, InboxQuery, LocalAgent, MessageKind, Outcome, PostConfig,
-    Sent, StateName, TailItem,
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
 };
+
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{driver::Work, policy::Policy, stats::Counters, transition::Stepped};
+pub use self::{
+    error::{QueryError, SendError},
+    hub::Hub,
+    pending::PendingReply,
+    receive::Frame,
+    stats::{LatencyHook, PostStats},
+    types::{
+        DeliveryView, Direction, Draft, InboxMessage, InboxPage, InboxQuery, LocalAgent, MessageKind, Outcome,
+        PostConfig, Sent, StateName, TailItem,
+    },
+};
+use crate::{
+    bus::Bus,
+    clock::Clock,
+    directory::Directory,
+    identity::NodeIdentity,
+    keys::Keys,
+    store::{Store, StoreError, ack::AckRow, delivery},
+};
+
+/// The post of a node.
+pub struct Post {
+    store: Store,
+    keys: Arc<Keys>,
+    directory: Arc<Directory>,
+    identity: Arc<NodeIdentity>,
+    bus: Arc<Bus>,
+    clock: Clock,
+    config: PostConfig,
+    policy: Policy,
+    hub: Arc<Hub>,
+    counters: Counters,
+    latency: OnceLock<LatencyHook>,
+    /// When the broker last held nothing for this node.
+    drained_ms: AtomicU64,
+    work: mpsc::UnboundedSender<Work>,
+    acks: mpsc::UnboundedSender<AckRow>,
+    /// The tasks' ends of the channels, until [`Post::run`] takes them.
+    ends: std::sync::Mutex<Option<Ends>>,
+}
+
+struct Ends {
+    work: mpsc::UnboundedReceiver<Work>,
+    acks: mpsc::UnboundedReceiver<AckRow>,
+}
+
+impl Post {
+    /// Puts the post together. Nothing moves before [`Post::run`].
+    #[must_use]
+    pub fn new(
+        store: Store,
+        keys: Arc<Keys>,
+        directory: Arc<Directory>,
+        identity: Arc<NodeIdentity>,
+        bus: Arc<Bus>,
+        clock: Clock,
+        config: PostConfig,
+    ) -> Arc<Self> {
+        let (work, work_end) = mpsc::unbounded_channel();
+        let (acks, acks_end) = mpsc::unbounded_channel();
+        Arc::new(Self {
+            policy: Policy::new(&config),
+            ends: std::sync::Mutex::new(Some(Ends { work: work_end, acks: acks_end })),
+            hub: Arc::default(),
+            counters: Counters::default(),
+            latency: OnceLock::new(),
+            drained_ms: AtomicU64::new(0),
+            store,
+            keys,
+            directory,
+            identity,
+            bus,
+            clock,
+            config,
+            work,
+            acks,
+        })
+    }
+
+    /// Drives everything until `token` is cancelled, then ends in order: what is under way is finished or left to the store.
+    ///
+    /// # Errors
+    /// [`StoreError`] when what waits cannot be loaded at the start.
+    pub async fn run(self: &Arc<Self>, token: CancellationToken) -> Result<(), StoreError> {
+        let ends = self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let Some(Ends { work, acks }) = ends else { return Ok(()) };
+        driver::load(self).await?;
+        ack_out::load(self).await?;
+        let tasks = TaskTracker::new();
+        tasks.spawn(driver::run(Arc::clone(self), work, token.clone()));
+        tasks.spawn(ack_out::run(Arc::clone(self), acks, token.clone()));
+        tasks.spawn(receive::run(Arc::clone(self), token.clone()));
+        tasks.spawn(housekeeping::run(Arc::clone(self), token));
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
+    }
+
+    /// Where to wait for changes.
+    #[must_use]
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Sets who hears how long each delivery took. Only the first call counts.
+    pub fn on_delivered(&self, hook: LatencyHook) {
+        let _ = self.latency.set(hook);
+    }
+
+    /// What was counted, and what waits.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stats(&self) -> Result<PostStats, StoreError> {
+        let open = self.store.read(delivery::open_counts).await?;
+        let counters = &self.counters;
+        Ok(PostStats {
+            queued: open.queued,
+            sealed: open.sealed,
+            stored: open.stored,
+            oldest_pending_ms: open.oldest_ms.map_or(0, |oldest| self.clock.now_ms().saturating_sub(oldest)),
+            sent: counters.sent.get(),
+            received: counters.received.get(),
+            delivered: counters.delivered.get(),
+            duplicates: counters.duplicates.get(),
+            published: counters.published.get(),
+            retried: counters.retried.get(),
+            dead: counters.dead.get(),
+            expired: counters.expired.get(),
+            quarantined: counters.quarantined.get(),
+            refused: counters.refused.get(),
+            acks_ignored: counters.acks_ignored.get(),
+            duplicate_suspects: counters.duplicate_suspects.get(),
+        })
+    }
+
+    /// Acts on a committed step: tells who waits, and hands what is to be done to the driver.
+    fn follow_up(&self, stepped: Stepped) {
+        if let Some(state) = stepped.ended() {
+            match state {
+                StateName::Delivered => self.note_delivered(&stepped),
+                // Read at once, or its DELIVERED was lost.
+                StateName::Read if stepped.row.delivered_ms == stepped.row.read_ms => self.note_delivered(&stepped),
+                StateName::Dead => self.counters.dead.add(),
+                StateName::Expired => self.counters.expired.add(),
+                _ => {}
+            }
+            self.hub.request_changed(stepped.row.msg_id);
+        }
+        // The driver is gone only when the node ends; the rows stay.
+        let _ = self.work.send(Work::Stepped(stepped));
+    }
+
+    fn note_delivered(&self, stepped: &Stepped) {
+        self.counters.delivered.add();
+        if let (Some(hook), Some(delivered)) = (self.latency.get(), stepped.row.delivered_ms) {
+            hook(std::time::Duration::from_millis(delivered.saturating_sub(stepped.row.created_ms)));
+        }
+    }
+
+    /// Hands committed acknowledgements to the task that sends them.
+    fn acknowledge(&self, rows: impl IntoIterator<Item = AckRow>) {
+        for row in rows {
+            let _ = self.acks.send(row);
+        }
+    }
+
+    fn drained_ms(&self) -> u64 {
+        self.drained_ms.load(Ordering::Relaxed)
+    }
+}

@@ -24,6 +24,8 @@ pub struct DeliveryRow {
     pub sender: AgentId,
     /// The recipient's slug when the message was sent.
     pub to_slug: Slug,
+    /// The message's place in its conversation.
+    pub sequence: u64,
     /// Where it stands.
     pub delivery: Delivery,
     /// How often it was published, whatever the copy.
@@ -52,8 +54,9 @@ pub fn save(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
     let machine = Row::from(row.delivery.state);
     let sql = "INSERT OR REPLACE INTO delivery (msg_id, recipient, sender_agent, to_slug, state, seal_attempt,
             publish_tries, republish_count, backoff_prev_ms, since_ms, next_at_ms, dead_cause, dead_code, open, published,
-            env_digest, code, stale_prekey, fresh_prekey, created_ms, expires_ms, delivered_ms, read_ms)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)";
+            env_digest, code, stale_prekey, fresh_prekey, created_ms, expires_ms, delivered_ms, read_ms,
+            sequence)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)";
     tx.conn().prepare_cached(sql)?.execute(params![
         row.msg_id.as_bytes(),
         row.recipient.as_bytes(),
@@ -78,6 +81,7 @@ pub fn save(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
         int(row.delivery.expires_ms),
         row.delivered_ms.map(int),
         row.read_ms.map(int),
+        int(row.sequence),
     ])?;
     Ok(())
 }
@@ -114,12 +118,46 @@ pub fn open(tx: Tx<'_>) -> Result<Vec<DeliveryRow>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// How many deliveries are open, by state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenCounts {
+    /// On this node's disk only.
+    pub queued: u64,
+    /// Sealed and not yet with the broker.
+    pub sealed: u64,
+    /// With the broker.
+    pub stored: u64,
+    /// When the oldest of them was accepted.
+    pub oldest_ms: Option<u64>,
+}
+
+/// Counts what has not ended.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open_counts(tx: Tx<'_>) -> Result<OpenCounts, StoreError> {
+    let sql =
+        "SELECT count(*) FILTER (WHERE state = 'QUEUED') AS queued, count(*) FILTER (WHERE state = 'SEALED') AS sealed,
+            count(*) FILTER (WHERE state = 'STORED') AS stored, min(created_ms) AS oldest_ms
+        FROM delivery WHERE open = 1";
+    let read = |row: &SqlRow<'_>| {
+        Ok(OpenCounts {
+            queued: uint(row, "queued")?,
+            sealed: uint(row, "sealed")?,
+            stored: uint(row, "stored")?,
+            oldest_ms: uint_option(row, "oldest_ms")?,
+        })
+    };
+    Ok(tx.conn().prepare_cached(sql)?.query_row([], read)?)
+}
+
 fn delivery_row(row: &SqlRow<'_>) -> rusqlite::Result<DeliveryRow> {
     Ok(DeliveryRow {
         msg_id: id(row, "msg_id", MessageId::from_bytes)?,
         recipient: id(row, "recipient", AgentId::from_bytes)?,
         sender: id(row, "sender_agent", AgentId::from_bytes)?,
         to_slug: text(row, "to_slug")?,
+        sequence: uint(row, "sequence")?,
         delivery: Delivery { expires_ms: uint(row, "expires_ms")?, state: state(row)? },
         published: small(row, "published")?,
         env_digest: row.get("env_digest")?,

@@ -1,0 +1,144 @@
+//! Pulling: a stream of deliveries that survives reconnects and a consumer that fell silent.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::{
+    self, AckKind,
+    consumer::{PullConsumer, pull},
+};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Bus, Session};
+
+/// How long to wait before the consumer is asked for again.
+const REBUILD_DELAY: Duration = Duration::from_millis(500);
+/// Bytes of one pull request, so that a node's memory has a bound whatever the messages' sizes.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// A broker message, to be answered with a [`Verdict`].
+pub struct Delivered {
+    /// Where it was published.
+    pub subject: String,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// How often the broker delivered it, from 1.
+    pub deliveries: u64,
+    /// Its place in the stream.
+    pub stream_seq: u64,
+    acker: jetstream::message::Acker,
+}
+
+/// What becomes of a broker message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was dealt with.
+    Ack,
+    /// It is to come again after this time.
+    Nak(Duration),
+    /// It is never to come again.
+    Term,
+}
+
+impl Delivered {
+    /// Answers the broker; an acknowledgement waits until the broker has it. One that gets lost means a redelivery, which the
+    /// receiver recognises.
+    pub async fn answer(&self, verdict: Verdict) {
+        let answered = match verdict {
+            Verdict::Ack => self.acker.double_ack().await,
+            Verdict::Nak(delay) => self.acker.ack_with(AckKind::Nak(Some(delay))).await,
+            Verdict::Term => self.acker.ack_with(AckKind::Term).await,
+        };
+        if let Err(error) = answered {
+            tracing::debug!(%error, "the broker did not hear an answer");
+        }
+    }
+}
+
+impl Bus {
+    /// Pulls until `token` is cancelled, handing every message over in order. Waits while the channel is full.
+    pub async fn pull(&self, messages: &mpsc::Sender<Delivered>, token: &CancellationToken) {
+        let mut sessions = self.session.subscribe();
+        let mut connected = self.connected();
+        loop {
+            let session = sessions.borrow_and_update().clone();
+            let is_connected = *connected.borrow_and_update();
+            let pulling = async {
+                match session.filter(|_| is_connected) {
+                    Some(session) => self.pull_from(&session, messages).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = token.cancelled() => return,
+                // New credentials or a reconnect: the pull request of before may have been forgotten.
+                changed = sessions.changed() => if changed.is_err() { return },
+                changed = connected.changed() => if changed.is_err() { return },
+                () = pulling => tokio::time::sleep(REBUILD_DELAY).await,
+            }
+        }
+    }
+
+    /// Pulls until the consumer fails or falls silent.
+    async fn pull_from(&self, session: &Arc<Session>, messages: &mpsc::Sender<Delivered>) {
+        let mut stream = match self.open(session).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the node's consumer cannot be used");
+                return;
+            }
+        };
+        while let Some(next) = stream.next().await {
+            let message = match next {
+                Ok(message) => message,
+                Err(error) => {
+                    tracing::warn!(%error, "the node's consumer fell silent and is set up again");
+                    return;
+                }
+            };
+            let Some(delivered) = read(message) else { continue };
+            if messages.send(delivered).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn open(&self, session: &Session) -> Result<pull::Stream, async_nats::Error> {
+        let credentials = session.credentials.load_full();
+        let consumer: PullConsumer =
+            session.js.get_consumer_from_stream(&credentials.consumer, &credentials.stream).await?;
+        let stream = consumer
+            .stream()
+            .max_messages_per_batch(self.config.batch)
+            .max_bytes_per_batch(BATCH_BYTES)
+            .expires(self.config.heartbeat * 6)
+            .heartbeat(self.config.heartbeat)
+            .messages()
+            .await?;
+        Ok(stream)
+    }
+
+    /// Whether the broker holds nothing for this node; `None` when it cannot be asked.
+    pub async fn is_drained(&self) -> Option<bool> {
+        let session = self.session.borrow().clone()?;
+        let credentials = session.credentials.load_full();
+        let mut consumer: PullConsumer =
+            session.js.get_consumer_from_stream(&credentials.consumer, &credentials.stream).await.ok()?;
+        let info = consumer.info().await.ok()?;
+        Some(info.num_pending == 0 && info.num_ack_pending == 0)
+    }
+}
+
+fn read(message: jetstream::Message) -> Option<Delivered> {
+    let (deliveries, stream_seq) = match message.info() {
+        Ok(info) => (u64::try_from(info.delivered).unwrap_or(1), info.stream_sequence),
+        Err(error) => {
+            tracing::warn!(%error, "a broker message without its particulars");
+            return None;
+        }
+    };
+    let (message, acker) = message.split();
+    Some(Delivered { subject: message.subject.to_string(), bytes: message.payload, deliveries, stream_seq, acker })
+}

@@ -1,0 +1,127 @@
+//! Acknowledgements that come in: believed only from the agent that was addressed, about a copy that was really sent
+//! (PROTOCOL §4.4).
+
+use std::sync::Arc;
+
+use murmur_core::{
+    code::Code,
+    id::{AgentId, NodeId},
+    outbox::{Config, Event, Receipt},
+};
+use murmur_crypto::{
+    ack::{AckBody, AckFrame, AckItem, AckStatus},
+    chain::VerifiedChain,
+    prekey,
+};
+
+use super::{
+    Post,
+    failpoint::failpoint,
+    lane::encode_prekey,
+    receive::{Completion, Frame, Refusal},
+    transition::{self, Key, Stepped},
+};
+use crate::{
+    bus::Verdict,
+    store::{StoreError, Tx, copy, delivery},
+};
+
+/// An item that was believed.
+struct Believed {
+    item: AckItem,
+    /// With KEY_UNKNOWN: a prekey that holds, as kept with a delivery.
+    fresh_prekey: Option<bytes::Bytes>,
+}
+
+impl Post {
+    /// Verifies a frame and queues what it says.
+    pub(super) async fn ack(self: &Arc<Self>, frame: &Frame, source: NodeId) -> Result<Completion, Refusal> {
+        let ack = AckFrame::decode(frame.bytes.clone()).map_err(|error| Refusal::Quarantine(error.code))?;
+        let chain = self.acker_chain(&ack)?;
+        if chain.node_id() != source {
+            return Err(Refusal::Quarantine(Code::SenderMismatch));
+        }
+        let body = ack.verify_sender(&chain).map_err(|error| Refusal::Quarantine(error.code()))?;
+        let (now_ms, config) = (self.clock.now_ms(), self.config.outbox.clone());
+        let (acker, sender) = (body.acker_agent_id, body.sender_agent_id);
+        let items = believe(body, &chain, now_ms);
+        let committing = self.store.queue(move |tx| commit(tx, acker, sender, items, now_ms, &config));
+        let post = Arc::clone(self);
+        Ok(Box::pin(async move {
+            let committed: Result<(Vec<Stepped>, usize), StoreError> = committing.await;
+            let (steps, ignored) = committed?;
+            failpoint("S7");
+            (0..ignored).for_each(|_| post.counters.acks_ignored.add());
+            steps.into_iter().for_each(|stepped| post.follow_up(stepped));
+            Ok(Verdict::Ack)
+        }))
+    }
+
+    /// The chain that came along, or the one that the directory has.
+    fn acker_chain(&self, ack: &AckFrame) -> Result<Arc<VerifiedChain>, Refusal> {
+        let refused = |error: murmur_crypto::chain::ChainError| Refusal::Quarantine(error.code());
+        let carried = ack.chain_bytes();
+        if !carried.is_empty() {
+            return self.directory.verify_chain(carried, ack.claimed().at_ms).map_err(refused);
+        }
+        let snapshot = self.directory.snapshot();
+        let keys = snapshot.peer(ack.claimed().acker_agent_id).and_then(|peer| peer.keys.as_ref());
+        let keys = keys.ok_or(Refusal::Quarantine(Code::ChainInvalid))?;
+        self.directory.verify_chain(&keys.chain, ack.claimed().at_ms).map_err(refused)
+    }
+}
+
+/// Checks the prekeys that came along; one that does not hold counts as none.
+fn believe(body: AckBody, chain: &VerifiedChain, now_ms: u64) -> Vec<Believed> {
+    let believe = |item: AckItem| {
+        let AckStatus::Failed { fresh_prekey: Some(statement), .. } = &item.status else {
+            return Believed { item, fresh_prekey: None };
+        };
+        let verified = prekey::verify(statement, chain.agent(), now_ms, 0).ok();
+        Believed { fresh_prekey: verified.map(|prekey| encode_prekey(&prekey)), item }
+    };
+    body.items.into_iter().map(believe).collect()
+}
+
+/// Steps every delivery that an item rightly speaks of. Returns the steps and how many items did not count.
+fn commit(
+    tx: Tx<'_>,
+    acker: AgentId,
+    sender: AgentId,
+    items: Vec<Believed>,
+    now_ms: u64,
+    config: &Config,
+) -> Result<(Vec<Stepped>, usize), StoreError> {
+    failpoint("S6");
+    let (mut steps, mut ignored) = (Vec::new(), 0);
+    for Believed { item, fresh_prekey } in items {
+        let copy = copy::get(tx, item.env_digest.as_bytes())?;
+        let Some(copy) = copy.filter(|copy| copy.msg_id == item.msg_id && copy.recipient == acker) else {
+            ignored += 1;
+            continue;
+        };
+        let key = Key { msg_id: copy.msg_id, recipient: copy.recipient };
+        let Some(mut row) = delivery::get(tx, key.msg_id, key.recipient)?.filter(|row| row.sender == sender) else {
+            ignored += 1;
+            continue;
+        };
+        let receipt = receipt(&item.status, fresh_prekey.is_some());
+        if fresh_prekey.is_some() {
+            row.fresh_prekey = fresh_prekey;
+        }
+        let event = Event::Receipt { seal_attempt: copy.seal_attempt, receipt };
+        let effects = transition::step_row(tx, &mut row, event, now_ms, config)?;
+        steps.push(Stepped { row, effects });
+    }
+    Ok((steps, ignored))
+}
+
+fn receipt(status: &AckStatus, has_fresh_prekey: bool) -> Receipt {
+    match status {
+        AckStatus::Delivered => Receipt::Delivered,
+        AckStatus::Read => Receipt::Read,
+        AckStatus::Failed { code, retry_after_s, .. } => {
+            Receipt::Failed { code: *code, retry_after_s: retry_after_s.unwrap_or_default(), has_fresh_prekey }
+        }
+    }
+}

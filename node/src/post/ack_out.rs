@@ -1,0 +1,226 @@
+//! Acknowledgements that go out: signed frames, batched while the one before is under way.
+//!
+//! What waits for one pair of agents leaves at once when nothing is under way for that pair, and otherwise together with
+//! whatever came meanwhile, up to 64 items a frame. So an idle node answers at once and a busy one in batches, without a timer.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use murmur_core::{
+    code::Code,
+    id::AgentId,
+    limits::ACK_ITEMS_MAX,
+    outbox::PublishAnswer,
+    subject::{Destination, Route},
+};
+use murmur_crypto::{
+    ack::{AckBody, AckItem, AckStatus},
+    hash::EnvDigest,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Post, failpoint::failpoint, random};
+use crate::{
+    bus::Outgoing,
+    keys::Keyring,
+    store::{StoreError, ack, ack::AckRow},
+};
+
+/// Rows loaded at a time at the start.
+const LOAD_BATCH: u32 = 1_000;
+
+/// Acknowledgements of one agent to another.
+type Pair = (AgentId, AgentId);
+
+#[derive(Default)]
+struct Queue {
+    rows: VecDeque<AckRow>,
+    busy: bool,
+    /// The last wait after a failure, milliseconds.
+    backoff_ms: u64,
+}
+
+/// How a frame went.
+enum Flushed {
+    /// The broker has it, or nobody ever will.
+    Done,
+    /// These have to be tried again.
+    Failed(Vec<AckRow>),
+}
+
+/// Takes up what was left when the process ended.
+pub(super) async fn load(post: &Arc<Post>) -> Result<(), StoreError> {
+    let mut after = 0;
+    loop {
+        let rows = post.store.read(move |tx| ack::pending(tx, after, LOAD_BATCH)).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = last.id;
+        post.acknowledge(rows);
+    }
+}
+
+/// Sends until `token` is cancelled; what has not left by then stays in the store.
+pub(super) async fn run(post: Arc<Post>, mut rows: mpsc::UnboundedReceiver<AckRow>, token: CancellationToken) {
+    let (done, mut results) = mpsc::unbounded_channel();
+    let mut connected = post.bus.connected();
+    let mut directory = post.directory.changed();
+    let mut sender = Sender { post, queues: HashMap::new(), done };
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            Some(row) = rows.recv() => {
+                sender.add(row);
+                while let Ok(row) = rows.try_recv() {
+                    sender.add(row);
+                }
+                sender.start_all();
+            }
+            Some((pair, flushed)) = results.recv() => sender.flushed(pair, flushed),
+            Ok(()) = connected.changed() => {
+                if *connected.borrow_and_update() {
+                    sender.start_all();
+                }
+            }
+            Ok(()) = directory.changed() => sender.start_all(),
+        }
+    }
+}
+
+struct Sender {
+    post: Arc<Post>,
+    queues: HashMap<Pair, Queue>,
+    done: mpsc::UnboundedSender<(Pair, Option<Flushed>)>,
+}
+
+impl Sender {
+    fn add(&mut self, row: AckRow) {
+        self.queues.entry((row.acker, row.to_agent)).or_default().rows.push_back(row);
+    }
+
+    fn start_all(&mut self) {
+        let pairs: Vec<Pair> = self.queues.iter().filter(|(_, queue)| !queue.busy).map(|(pair, _)| *pair).collect();
+        pairs.into_iter().for_each(|pair| self.start(pair));
+    }
+
+    fn start(&mut self, pair: Pair) {
+        let Some(queue) = self.queues.get_mut(&pair).filter(|queue| !queue.busy) else { return };
+        if queue.rows.is_empty() {
+            self.queues.remove(&pair);
+            return;
+        }
+        if !*self.post.bus.connected().borrow() {
+            return;
+        }
+        queue.busy = true;
+        let items: Vec<AckRow> = queue.rows.drain(..queue.rows.len().min(ACK_ITEMS_MAX)).collect();
+        let (post, done) = (Arc::clone(&self.post), self.done.clone());
+        tokio::spawn(async move {
+            let flushed = post.flush(pair, items).await;
+            let _ = done.send((pair, Some(flushed)));
+        });
+    }
+
+    fn flushed(&mut self, pair: Pair, flushed: Option<Flushed>) {
+        let Some(queue) = self.queues.get_mut(&pair) else { return };
+        match flushed {
+            Some(Flushed::Done) => queue.backoff_ms = 0,
+            Some(Flushed::Failed(rows)) => {
+                rows.into_iter().rev().for_each(|row| queue.rows.push_front(row));
+                queue.backoff_ms = self.post.config.outbox.transport.next(queue.backoff_ms, random::number());
+                let (wait, done) = (Duration::from_millis(queue.backoff_ms), self.done.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    let _ = done.send((pair, None));
+                });
+                return;
+            }
+            // The wait is over.
+            None => {}
+        }
+        queue.busy = false;
+        self.start(pair);
+    }
+}
+
+impl Post {
+    /// Signs one frame, publishes it, and forgets what left.
+    async fn flush(&self, (acker, to_agent): Pair, rows: Vec<AckRow>) -> Flushed {
+        let ids: Vec<u64> = rows.iter().map(|row| row.id).collect();
+        let Some(keyring) = self.keys.keyring(acker) else {
+            // A forgotten agent has no key to sign with, and its peers hear of its end otherwise.
+            return self.forget_acks(ids);
+        };
+        let Some(route) = self.ack_route(to_agent, &rows) else { return Flushed::Failed(rows) };
+        let bytes = match sign(&keyring, to_agent, &rows, self.clock.now_ms()) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::error!(%error, "acknowledgements could not be signed");
+                return self.forget_acks(ids);
+            }
+        };
+        let outgoing = Outgoing {
+            subject: route.subject(Destination::Ack, self.identity.node_id),
+            nats_msg_id: random::nats_msg_id(),
+            traceparent: None,
+            bytes,
+        };
+        match self.bus.publish(outgoing).await {
+            PublishAnswer::Stored { .. } => {
+                failpoint("R5");
+                self.forget_acks(ids)
+            }
+            PublishAnswer::Failed | PublishAnswer::LaneFull => Flushed::Failed(rows),
+            PublishAnswer::Denied | PublishAnswer::TooLarge => {
+                tracing::warn!(%route, "the broker refuses acknowledgements for good");
+                self.forget_acks(ids)
+            }
+        }
+    }
+
+    fn forget_acks(&self, ids: Vec<u64>) -> Flushed {
+        // Should this be lost, they are sent twice, which does no harm.
+        drop(self.store.queue_lazily::<_, StoreError, _>(move |tx| ack::delete(tx, &ids)));
+        Flushed::Done
+    }
+
+    /// Where the newest message said that its acknowledgement goes, else where the directory says that its sender is.
+    fn ack_route(&self, to_agent: AgentId, rows: &[AckRow]) -> Option<Route> {
+        let named = rows.iter().rev().find_map(|row| row.route.clone());
+        named.or_else(|| self.directory.snapshot().peer(to_agent).and_then(|peer| peer.route.clone()))
+    }
+}
+
+fn sign(
+    keyring: &Keyring,
+    to_agent: AgentId,
+    rows: &[AckRow],
+    now_ms: u64,
+) -> Result<bytes::Bytes, murmur_crypto::error::WireError> {
+    let signer = keyring.signer();
+    let body = AckBody {
+        acker_agent_id: signer.agent_id,
+        acker_cert_fp: signer.cert_fp,
+        sender_agent_id: to_agent,
+        at_ms: now_ms,
+        items: rows.iter().map(|row| item(keyring, row)).collect(),
+        credits: Vec::new(),
+    };
+    body.sign(&signer.key, Some(&signer.chain))
+}
+
+fn item(keyring: &Keyring, row: &AckRow) -> AckItem {
+    let status = match (row.status, Code::from_number(row.code)) {
+        (super::inbox::STATUS_READ, _) => AckStatus::Read,
+        (_, Some(code)) => AckStatus::Failed {
+            code,
+            retry_after_s: Some(row.retry_after_s).filter(|seconds| *seconds > 0),
+            fresh_prekey: (code == Code::KeyUnknown).then(|| keyring.fresh_prekey().clone()),
+        },
+        (_, None) => AckStatus::Delivered,
+    };
+    AckItem { msg_id: row.msg_id, env_digest: EnvDigest::from_bytes(row.env_digest), status }
+}

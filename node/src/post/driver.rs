@@ -1,0 +1,297 @@
+//! The driver: does what the outbox machine asks for, when it asks for it.
+//!
+//! One task owns the lanes, one for each pair of sender and recipient, and one timer for the earliest time that any delivery
+//! named. A lane is worked on by one task at a time, from its head, so that what was accepted first is published first
+//! (PROTOCOL §5.4). Nothing polls: work arrives as committed steps, and waiting deliveries are looked at again when the
+//! directory changes or the broker comes back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use murmur_core::{
+    id::AgentId,
+    outbox::{Effect, Event, Row, StateName},
+};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Post, lane,
+    lane::{Job, LaneReport, Need},
+    transition::{self, Key, Stepped},
+};
+use crate::store::{StoreError, Tx, delivery};
+
+/// Deliveries that one task takes from a lane: they are sealed in one commit.
+const LANE_BATCH: usize = 32;
+/// Deliveries stepped in one transaction at the start.
+const LOAD_BATCH: usize = 256;
+
+/// What reaches the driver.
+pub(super) enum Work {
+    /// A step was committed.
+    Stepped(Stepped),
+    /// A task is through with a lane.
+    LaneDone(Lane, LaneReport),
+}
+
+/// Messages of one agent to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Lane {
+    sender: AgentId,
+    recipient: AgentId,
+}
+
+#[derive(Default)]
+struct LaneState {
+    /// What is not with the broker yet, by sequence.
+    waiting: BTreeMap<u64, Key>,
+    busy: bool,
+}
+
+struct Entry {
+    lane: Lane,
+    sequence: u64,
+    /// The highest attempt heard of: steps are committed in order, and may be heard of out of order.
+    seal_attempt: u32,
+    need: Option<Need>,
+    at_ms: Option<u64>,
+}
+
+struct Driver {
+    post: Arc<Post>,
+    lanes: HashMap<Lane, LaneState>,
+    entries: HashMap<Key, Entry>,
+    timers: BTreeSet<(u64, Key)>,
+    /// Heads of lanes that wait for their recipient's keys.
+    keyless: HashSet<Key>,
+    /// Heads of lanes that the broker did not take.
+    refused: HashSet<Key>,
+    permits: Arc<Semaphore>,
+}
+
+/// Takes up every open delivery after a start.
+pub(super) async fn load(post: &Arc<Post>) -> Result<(), StoreError> {
+    let open = post.store.read(delivery::open).await?;
+    let keys: Vec<Key> = open.iter().map(|row| Key { msg_id: row.msg_id, recipient: row.recipient }).collect();
+    for batch in keys.chunks(LOAD_BATCH) {
+        let (batch, now_ms, config) = (batch.to_vec(), post.clock.now_ms(), post.config.outbox.clone());
+        let step_all = move |tx: Tx<'_>| -> Result<Vec<Stepped>, StoreError> {
+            let step = |key| transition::step(tx, key, Event::Restarted, now_ms, &config).transpose();
+            batch.into_iter().filter_map(step).collect()
+        };
+        for stepped in post.store.write(step_all).await? {
+            post.follow_up(stepped);
+        }
+    }
+    Ok(())
+}
+
+/// Drives until `token` is cancelled.
+pub(super) async fn run(post: Arc<Post>, mut work: mpsc::UnboundedReceiver<Work>, token: CancellationToken) {
+    let mut directory = post.directory.changed();
+    let mut connected = post.bus.connected();
+    let permits = Arc::new(Semaphore::new(post.config.publishes_in_flight.max(1)));
+    let mut driver = Driver {
+        post,
+        lanes: HashMap::new(),
+        entries: HashMap::new(),
+        timers: BTreeSet::new(),
+        keyless: HashSet::new(),
+        refused: HashSet::new(),
+        permits,
+    };
+    loop {
+        let wait = driver.until_next_timer();
+        tokio::select! {
+            () = token.cancelled() => return,
+            Some(work) = work.recv() => driver.handle(work),
+            Ok(()) = directory.changed() => driver.directory_changed(),
+            Ok(()) = connected.changed() => {
+                if *connected.borrow_and_update() {
+                    driver.broker_is_back();
+                }
+            }
+            () = tokio::time::sleep(wait) => driver.tick(),
+        }
+    }
+}
+
+impl Driver {
+    fn handle(&mut self, work: Work) {
+        match work {
+            Work::Stepped(stepped) => self.stepped(&stepped),
+            Work::LaneDone(lane, report) => self.lane_done(lane, report),
+        }
+    }
+
+    fn stepped(&mut self, stepped: &Stepped) {
+        let (key, row) = (stepped.key(), &stepped.row);
+        let lane = Lane { sender: row.sender, recipient: row.recipient };
+        let state = row.delivery.state.name();
+        if state.is_open() {
+            let seal_attempt = Row::from(row.delivery.state).seal_attempt;
+            let entry = Entry { lane, sequence: row.sequence, seal_attempt, need: None, at_ms: None };
+            let entry = self.entries.entry(key).or_insert(entry);
+            if seal_attempt < entry.seal_attempt {
+                return;
+            }
+            entry.seal_attempt = seal_attempt;
+            let waiting = &mut self.lanes.entry(lane).or_default().waiting;
+            if state == StateName::Stored {
+                waiting.remove(&row.sequence);
+            } else {
+                waiting.insert(row.sequence, key);
+            }
+            for effect in &stepped.effects {
+                self.effect(key, *effect);
+            }
+        } else {
+            self.forget(key);
+        }
+        self.start(lane);
+    }
+
+    fn effect(&mut self, key: Key, effect: Effect) {
+        match effect {
+            Effect::Seal { seal_attempt } => self.set_need(key, Need::Seal { seal_attempt }),
+            Effect::Publish => self.set_need(key, Need::Publish),
+            Effect::ScheduleAt { at_ms } => self.schedule(key, at_ms),
+            Effect::Resolve => {
+                tokio::spawn(lane::resolve(Arc::clone(&self.post), key));
+            }
+            Effect::CountDuplicateSuspect => self.post.counters.duplicate_suspects.add(),
+            // Done in the step's own transaction, or by whoever committed it.
+            Effect::RenewNatsMsgId | Effect::Report(_) => {}
+        }
+    }
+
+    fn set_need(&mut self, key: Key, need: Need) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.need = Some(need);
+        }
+    }
+
+    fn schedule(&mut self, key: Key, at_ms: u64) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if let Some(before) = entry.at_ms.replace(at_ms) {
+            self.timers.remove(&(before, key));
+        }
+        self.timers.insert((at_ms, key));
+    }
+
+    fn forget(&mut self, key: Key) {
+        self.keyless.remove(&key);
+        self.refused.remove(&key);
+        let Some(Entry { lane, sequence, at_ms, .. }) = self.entries.remove(&key) else { return };
+        if let Some(at_ms) = at_ms {
+            self.timers.remove(&(at_ms, key));
+        }
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.waiting.remove(&sequence);
+        }
+    }
+
+    /// Sets a task to the lane's head and what follows it, if there is something to do and nobody does it.
+    fn start(&mut self, lane: Lane) {
+        let Some(state) = self.lanes.get_mut(&lane) else { return };
+        if state.busy {
+            return;
+        }
+        let mut jobs = Vec::new();
+        for key in state.waiting.values().take(LANE_BATCH) {
+            let Some(need) = self.entries.get_mut(key).and_then(|entry| entry.need.take()) else { break };
+            self.keyless.remove(key);
+            self.refused.remove(key);
+            jobs.push(Job { key: *key, need });
+        }
+        if jobs.is_empty() {
+            if state.waiting.is_empty() {
+                self.lanes.remove(&lane);
+            }
+            return;
+        }
+        state.busy = true;
+        let (post, permits) = (Arc::clone(&self.post), Arc::clone(&self.permits));
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _permit = permits.acquire_owned().await;
+            let report = lane::work(&post, lane.sender, lane.recipient, jobs).await;
+            let _ = post.work.send(Work::LaneDone(lane, report));
+        });
+    }
+
+    fn lane_done(&mut self, lane: Lane, report: LaneReport) {
+        let LaneReport { published, left, keyless, refused } = report;
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.busy = false;
+            for key in published {
+                // One that is needed again already was refused by its recipient in the meantime.
+                if let Some(entry) = self.entries.get(&key).filter(|entry| entry.need.is_none()) {
+                    state.waiting.remove(&entry.sequence);
+                }
+            }
+        }
+        for Job { key, need } in left {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.need.get_or_insert(need);
+            }
+        }
+        self.keyless.extend(keyless);
+        self.refused.extend(refused);
+        self.start(lane);
+    }
+
+    /// Recipients that have keys now need not wait for their timer.
+    fn directory_changed(&mut self) {
+        let now_ms = self.post.clock.now_ms();
+        let (directory, keyless) = (&self.post.directory, &mut self.keyless);
+        let ready: Vec<Key> =
+            keyless.iter().copied().filter(|key| directory.verified(key.recipient, now_ms).is_ok()).collect();
+        for key in ready {
+            self.keyless.remove(&key);
+            self.step_soon(key, Event::Restarted);
+        }
+    }
+
+    fn broker_is_back(&mut self) {
+        for key in std::mem::take(&mut self.refused) {
+            self.step_soon(key, Event::Restarted);
+        }
+    }
+
+    fn until_next_timer(&self) -> Duration {
+        const IDLE: Duration = Duration::from_secs(3600);
+        let now_ms = self.post.clock.now_ms();
+        self.timers.first().map_or(IDLE, |(at_ms, _)| Duration::from_millis(at_ms.saturating_sub(now_ms)).min(IDLE))
+    }
+
+    fn tick(&mut self) {
+        let now_ms = self.post.clock.now_ms();
+        while let Some((_, key)) = self.timers.first().copied().filter(|(at_ms, _)| *at_ms <= now_ms) {
+            // Should the step fail, it is tried again; what comes of it names another time.
+            self.schedule(key, now_ms.saturating_add(self.post.config.outbox.answer_wait_ms.max(1_000)));
+            self.step_soon(key, Event::Tick);
+        }
+    }
+
+    fn step_soon(&self, key: Key, event: Event) {
+        let post = Arc::clone(&self.post);
+        tokio::spawn(async move { post.step(key, event).await });
+    }
+}
+
+impl Post {
+    /// Steps a delivery and acts on what comes of it. A store that fails is logged; the timer tries again.
+    pub(super) async fn step(&self, key: Key, event: Event) {
+        let (now_ms, config) = (self.clock.now_ms(), self.config.outbox.clone());
+        let stepped = self.store.write(move |tx| transition::step(tx, key, event, now_ms, &config)).await;
+        match stepped {
+            Ok(stepped) => stepped.into_iter().for_each(|stepped| self.follow_up(stepped)),
+            Err(error) => tracing::warn!(%error, msg_id = %key.msg_id, "a delivery could not be moved on"),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What is tidied up in the background: old rows, expired prekeys, quiet rate limits.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use murmur_core::limits::DEDUP_RETENTION_MS;
+use tokio_util::sync::CancellationToken;
+
+use super::Post;
+use crate::store::{StoreError, guard, inbox, outbox};
+
+/// How often: nothing here is urgent.
+const INTERVAL: Duration = Duration::from_secs(3600);
+/// Rows deleted in one transaction, so that sending never waits long.
+const BATCH: u32 = 500;
+/// A guard that nothing touched for a day belongs to a message that is long gone.
+const GUARD_MS: u64 = 24 * 3600 * 1000;
+
+pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        if let Err(error) = post.tidy_store().await {
+            tracing::warn!(%error, "old rows could not be deleted");
+        }
+        post.tidy_keys().await;
+        post.policy.shrink();
+    }
+}
+
+impl Post {
+    /// Deletes what is past its time: what was sent and what was read.
+    async fn tidy_store(&self) -> Result<(), StoreError> {
+        let now_ms = self.clock.now_ms();
+        let sent_before = now_ms.saturating_sub(DEDUP_RETENTION_MS);
+        let read_before = now_ms.saturating_sub(self.config.history_ms.max(DEDUP_RETENTION_MS));
+        while self.store.write(move |tx| outbox::prune(tx, sent_before, BATCH)).await? > 0 {}
+        while self.store.write(move |tx| inbox::prune(tx, read_before, BATCH)).await? > 0 {}
+        self.store.write(move |tx| guard::prune(tx, now_ms.saturating_sub(GUARD_MS))).await
+    }
+
+    /// Deletes prekeys that no waiting message can need (PROTOCOL §2.6).
+    async fn tidy_keys(&self) {
+        if self.bus.is_drained().await == Some(true) {
+            self.drained_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+        }
+        let (keys, now_ms, drained_ms) = (Arc::clone(&self.keys), self.clock.now_ms(), self.drained_ms());
+        let deleted = tokio::task::spawn_blocking(move || keys.delete_expired_prekeys(now_ms, drained_ms)).await;
+        match deleted {
+            Ok(Ok(0)) => {}
+            Ok(Ok(count)) => tracing::info!(count, "expired prekeys were deleted"),
+            Ok(Err(error)) => tracing::warn!(%error, "expired prekeys could not be deleted"),
+            Err(error) => tracing::error!(%error, "deleting prekeys failed"),
+        }
+    }
+}

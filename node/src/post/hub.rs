@@ -1,0 +1,119 @@
+//! Wakes: who is to look at the store again.
+//!
+//! Every wake is level-triggered. It says that something changed, never what; whoever is woken reads the store from its own
+//! place, so that a lost or doubled wake costs nothing.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use murmur_core::id::{AgentId, MessageId};
+use tokio::sync::{broadcast, watch};
+
+use super::types::TailItem;
+
+/// Messages a slow follower may be behind before it loses some.
+const TAIL_CAPACITY: usize = 256;
+
+/// The places to wait at.
+#[derive(Default)]
+pub struct Hub {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    inboxes: HashMap<AgentId, watch::Sender<u64>>,
+    requests: HashMap<MessageId, Waiters>,
+    tails: HashMap<AgentId, broadcast::Sender<TailItem>>,
+    /// Rows pushed by a session whose mark is not yet on disk.
+    pushed: HashSet<u64>,
+}
+
+struct Waiters {
+    count: usize,
+    changed: watch::Sender<u64>,
+}
+
+impl Hub {
+    /// Goes up whenever the agent's inbox changed: a message came, or a waiter gave its reply free.
+    pub fn watch(&self, agent: AgentId) -> watch::Receiver<u64> {
+        self.lock().inboxes.entry(agent).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    pub(super) fn inbox_changed(&self, agent: AgentId) {
+        if let Some(inbox) = self.lock().inboxes.get(&agent) {
+            inbox.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Registers a waiter: while there is one, the reply is its own and not pushed.
+    pub(super) fn wait_for(&self, request: MessageId) -> watch::Receiver<u64> {
+        let mut state = self.lock();
+        let waiters =
+            state.requests.entry(request).or_insert_with(|| Waiters { count: 0, changed: watch::Sender::new(0) });
+        waiters.count += 1;
+        waiters.changed.subscribe()
+    }
+
+    /// Takes a waiter back. The last one frees the reply.
+    pub(super) fn stop_waiting(&self, request: MessageId, agent: AgentId) {
+        {
+            let mut state = self.lock();
+            let Some(waiters) = state.requests.get_mut(&request) else { return };
+            waiters.count -= 1;
+            if waiters.count > 0 {
+                return;
+            }
+            state.requests.remove(&request);
+        }
+        self.inbox_changed(agent);
+    }
+
+    pub(super) fn is_awaited(&self, request: MessageId) -> bool {
+        self.lock().requests.contains_key(&request)
+    }
+
+    pub(super) fn request_changed(&self, request: MessageId) {
+        if let Some(waiters) = self.lock().requests.get(&request) {
+            waiters.changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    pub(super) fn tail(&self, agent: AgentId) -> broadcast::Receiver<TailItem> {
+        self.lock().tails.entry(agent).or_insert_with(|| broadcast::Sender::new(TAIL_CAPACITY)).subscribe()
+    }
+
+    /// Shows a message to those who follow the agent; made only when somebody does.
+    pub(super) fn show(&self, agent: AgentId, item: impl FnOnce() -> TailItem) {
+        let mut state = self.lock();
+        let Some(tail) = state.tails.get(&agent) else { return };
+        if tail.receiver_count() == 0 {
+            state.tails.remove(&agent);
+        } else {
+            // A follower may leave at any time.
+            let _ = tail.send(item());
+        }
+    }
+
+    /// Notes that a session was given these rows, until the mark is on disk.
+    pub(super) fn pushing(&self, cursors: &[u64]) {
+        self.lock().pushed.extend(cursors);
+    }
+
+    pub(super) fn pushed_on_disk(&self, cursors: &[u64]) {
+        let mut state = self.lock();
+        for cursor in cursors {
+            state.pushed.remove(cursor);
+        }
+    }
+
+    pub(super) fn is_pushing(&self, cursor: u64) -> bool {
+        self.lock().pushed.contains(&cursor)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

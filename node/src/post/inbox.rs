@@ -1,0 +1,219 @@
+//! What agents read: their inbox, how their messages stand, and what goes by.
+
+use std::sync::Arc;
+
+use murmur_core::{
+    id::{AgentId, MessageId},
+    limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX},
+    slug::{Caller, Slug, resolve},
+    tier::Tier,
+};
+use murmur_crypto::inner::InnerMessage as Inner;
+use tokio::sync::broadcast;
+
+use super::{
+    Post,
+    error::QueryError,
+    types::{DeliveryView, Direction, InboxMessage, InboxPage, InboxQuery, LocalAgent, MessageKind, TailItem},
+};
+use crate::store::{
+    StoreError, Tx,
+    ack::{self, AckRow},
+    agents,
+    delivery::{self, DeliveryRow},
+    inbox::{self, Filter, ReadRow},
+    outbox::{self, OutboxRow},
+};
+
+/// `AckItem.status` of a message that its agent has read.
+pub(super) const STATUS_READ: u32 = 2;
+
+impl Post {
+    /// Reads an agent's inbox. Unless it only peeks, what it returns is marked as read, and the senders are told.
+    ///
+    /// # Errors
+    /// [`QueryError::Resolve`] when the slug to filter by means nobody, or the store failed.
+    pub async fn inbox(&self, agent: &LocalAgent, query: InboxQuery) -> Result<InboxPage, QueryError> {
+        let InboxQuery { after, limit, peek, all, from } = query;
+        let from = from.filter(|text| !text.is_empty()).map(|text| self.sender(agent, &text)).transpose()?;
+        let limit = if limit == 0 { PAGE_SIZE_DEFAULT } else { limit.min(PAGE_SIZE_MAX) };
+        let filter = Filter { after, unread: after == 0 && !all, from };
+        let id = agent.agent_id;
+        // One more than asked for tells whether there is a next page.
+        let mut messages = self.store.read(move |tx| inbox::list(tx, id, &filter, limit + 1)).await?;
+        let more = messages.len() > limit as usize;
+        messages.truncate(limit as usize);
+        let next_after = messages.last().filter(|_| more).map_or(0, |last| last.cursor);
+        if !peek {
+            self.mark_read(id, messages.iter().map(|message| message.cursor).collect()).await?;
+        }
+        Ok(InboxPage { messages, next_after, unread: self.unread(id).await? })
+    }
+
+    /// Unread messages of an agent.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unread(&self, agent: AgentId) -> Result<u64, StoreError> {
+        self.store.read(move |tx| agents::unread(tx, agent)).await
+    }
+
+    /// How the deliveries of a message stand that the agent sent.
+    ///
+    /// # Errors
+    /// [`QueryError::MessageNotFound`].
+    pub async fn delivery(&self, agent: AgentId, msg_id: MessageId) -> Result<Vec<DeliveryView>, QueryError> {
+        let rows = self.store.read(move |tx| delivery::of_message(tx, msg_id)).await?;
+        let own: Vec<_> = rows.into_iter().filter(|row| row.sender == agent).map(view).collect();
+        if own.is_empty() { Err(QueryError::MessageNotFound { msg_id }) } else { Ok(own) }
+    }
+
+    /// The agent's last messages in both directions, oldest first, and everything that goes by from now on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tail(
+        &self,
+        agent: &LocalAgent,
+        backlog: u32,
+    ) -> Result<(Vec<TailItem>, broadcast::Receiver<TailItem>), StoreError> {
+        let receiver = self.hub.tail(agent.agent_id);
+        let agent = agent.clone();
+        let items = self.store.read(move |tx| backlog_of(tx, &agent, backlog.min(PAGE_SIZE_MAX))).await?;
+        Ok((items, receiver))
+    }
+
+    /// What a session at position `after` is to be shown: unread messages behind it, and earlier ones that were never shown,
+    /// but for replies that somebody waits for. What it returns counts as pushed. The session goes on at the highest cursor it
+    /// was given.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn pushable(&self, agent: AgentId, after: u64, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
+        let limit = limit.clamp(1, PAGE_SIZE_MAX);
+        let mut messages = self.store.read(move |tx| inbox::pushable(tx, agent, after, limit)).await?;
+        messages.retain(|message| {
+            let is_reply = message.kind == MessageKind::Reply;
+            let awaited = is_reply && message.in_reply_to.is_some_and(|request| self.hub.is_awaited(request));
+            !awaited && (message.cursor > after || !self.hub.is_pushing(message.cursor))
+        });
+        for message in &mut messages {
+            message.redelivered |= self.hub.is_pushing(message.cursor);
+        }
+        let cursors: Vec<u64> =
+            messages.iter().filter(|message| !message.redelivered).map(|message| message.cursor).collect();
+        self.mark_pushed(cursors);
+        Ok(messages)
+    }
+
+    /// Marks rows as pushed without waiting for the disk: after a crash they are shown again, as they would be anyway.
+    fn mark_pushed(&self, cursors: Vec<u64>) {
+        if cursors.is_empty() {
+            return;
+        }
+        self.hub.pushing(&cursors);
+        let (now_ms, marked, hub) = (self.clock.now_ms(), cursors.clone(), Arc::clone(&self.hub));
+        let marking = self.store.queue_lazily(move |tx| inbox::mark_pushed(tx, &marked, now_ms));
+        tokio::spawn(async move {
+            // A mark that is lost means one more repeat, which says that it is one.
+            let _: Result<(), StoreError> = marking.await;
+            hub.pushed_on_disk(&cursors);
+        });
+    }
+
+    /// Marks rows of an agent as read and tells their senders.
+    pub(super) async fn mark_read(&self, agent: AgentId, cursors: Vec<u64>) -> Result<(), StoreError> {
+        if cursors.is_empty() {
+            return Ok(());
+        }
+        let now_ms = self.clock.now_ms();
+        let receipts = self.store.write(move |tx| {
+            let read = inbox::mark_read(tx, &cursors, now_ms)?;
+            read.into_iter().map(|row| receipt(tx, agent, row, now_ms)).collect::<Result<Vec<_>, _>>()
+        });
+        super::failpoint::failpoint("R6");
+        self.acknowledge(receipts.await?);
+        Ok(())
+    }
+
+    fn sender(&self, agent: &LocalAgent, text: &str) -> Result<AgentId, QueryError> {
+        let caller = Caller::Agent { id: agent.agent_id, slug: agent.slug.clone() };
+        Ok(resolve(text, Some(&caller), &*self.directory.snapshot())?.agent_id)
+    }
+}
+
+fn receipt(tx: Tx<'_>, agent: AgentId, read: ReadRow, now_ms: u64) -> Result<AckRow, StoreError> {
+    let mut row = AckRow {
+        id: 0,
+        acker: agent,
+        to_agent: read.sender,
+        route: read.reply_route,
+        msg_id: read.msg_id,
+        env_digest: read.env_digest,
+        status: STATUS_READ,
+        code: 0,
+        retry_after_s: 0,
+    };
+    row.id = ack::insert(tx, &row, now_ms)?;
+    Ok(row)
+}
+
+fn view(row: DeliveryRow) -> DeliveryView {
+    DeliveryView {
+        to: row.to_slug,
+        to_agent_id: row.recipient,
+        state: row.delivery.state.name(),
+        code: row.code,
+        publish_tries: row.published,
+        created_ms: row.created_ms,
+        delivered_ms: row.delivered_ms,
+        read_ms: row.read_ms,
+        expires_ms: row.delivery.expires_ms,
+        stale_prekey: row.stale_prekey,
+    }
+}
+
+fn backlog_of(tx: Tx<'_>, agent: &LocalAgent, limit: u32) -> Result<Vec<TailItem>, StoreError> {
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let received = inbox::newest(tx, agent.agent_id, limit)?.into_iter();
+    let mut items: Vec<(u64, TailItem)> = received
+        .map(|message| (message.received_ms, TailItem { direction: Direction::In, message, state: None }))
+        .collect();
+    for row in outbox::newest(tx, agent.agent_id, limit)? {
+        for delivery in delivery::of_message(tx, row.msg_id)? {
+            let message = sent_message(&row, agent.slug.clone(), delivery.to_slug);
+            let state = Some(delivery.delivery.state.name());
+            items.push((row.created_ms, TailItem { direction: Direction::Out, message, state }));
+        }
+    }
+    items.sort_by_key(|(at, _)| *at);
+    let surplus = items.len().saturating_sub(limit as usize);
+    Ok(items.drain(surplus..).map(|(_, item)| item).collect())
+}
+
+/// A sent message as its sender sees it.
+pub(super) fn sent_message(row: &OutboxRow, from: Slug, to: Slug) -> InboxMessage {
+    let inner = Inner::decode(&row.inner).ok();
+    let said = inner.as_ref();
+    InboxMessage {
+        msg_id: row.msg_id,
+        conversation_id: row.conversation_id,
+        kind: row.kind,
+        from,
+        from_agent_id: row.sender,
+        to,
+        tier: Tier::Verified,
+        content_type: said.map(|inner| inner.content_type.clone()).unwrap_or_default(),
+        body: said.map(|inner| inner.body.clone()).unwrap_or_default(),
+        in_reply_to: said.and_then(|inner| inner.in_reply_to),
+        created_ms: row.created_ms,
+        received_ms: row.created_ms,
+        sequence: row.sequence,
+        cursor: 0,
+        redelivered: false,
+        traceparent: row.traceparent.clone(),
+        deadline_ms: said.and_then(|inner| inner.deadline_ms),
+    }
+}

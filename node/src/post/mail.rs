@@ -1,0 +1,375 @@
+//! A message for an agent of this node: steps 3 to 15 of the pipeline.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use murmur_core::{
+    code::Code,
+    id::{AgentId, NodeId},
+    slug::Slug,
+    subject::Route,
+};
+use murmur_crypto::{
+    chain::VerifiedChain,
+    envelope::{Envelope, VerifiedEnvelope},
+    header::Header,
+    inner::{InnerMessage as Inner, Kind, check_inner},
+};
+use tracing::{Instrument as _, Span};
+
+use super::{
+    Post,
+    failpoint::failpoint,
+    inbox::STATUS_READ,
+    receive::{Completion, Frame, Refusal},
+    types::{Direction, InboxMessage, MessageKind, TailItem},
+};
+use crate::{
+    bus::Verdict,
+    keys::Keyring,
+    store::{
+        StoreError, Tx,
+        ack::{self, AckRow},
+        agents::{self, AgentRow},
+        inbox::{self, Arrival, Known},
+        request,
+    },
+};
+
+/// `AckItem.status` of a message that is on disk.
+const STATUS_DELIVERED: u32 = 1;
+/// `AckItem.status` of a message that was refused.
+const STATUS_FAILED: u32 = 3;
+/// How long a full inbox asks its senders to wait.
+const INBOX_FULL_RETRY_S: u32 = 60;
+/// When a message whose keys are not known here yet is looked at again.
+const KEYS_LATER: Duration = Duration::from_secs(5);
+
+/// An authentic message that is refused all the same; its sender is told.
+#[derive(Debug, Clone, Copy)]
+struct Refused {
+    code: Code,
+    retry_after_s: u32,
+}
+
+impl From<Code> for Refused {
+    fn from(code: Code) -> Self {
+        Self { code, retry_after_s: 0 }
+    }
+}
+
+/// Who an authentic message is from, and everything about it that the sender signed.
+struct Authentic {
+    envelope: VerifiedEnvelope,
+    chain: Arc<VerifiedChain>,
+    recipient: AgentRow,
+    known: Option<Known>,
+}
+
+/// How the transaction went.
+enum Committed {
+    New(Box<InboxMessage>, AckRow, bool),
+    Known(AckRow),
+}
+
+impl Post {
+    /// Steps 3 to 11; step 12 is queued when this returns.
+    pub(super) async fn mail(
+        self: &Arc<Self>,
+        frame: &Frame,
+        source: NodeId,
+        recipient: AgentId,
+    ) -> Result<Completion, Refusal> {
+        let envelope = Envelope::decode(frame.bytes.clone()).map_err(|error| Refusal::Quarantine(error.code))?;
+        let header = envelope.header().clone();
+        if header.sender_node_id != source {
+            return Err(Refusal::Quarantine(Code::SenderMismatch));
+        }
+        if !header.recipients.contains(&recipient) {
+            return Err(Refusal::Quarantine(Code::NotAddressed));
+        }
+        let now_ms = self.clock.now_ms();
+        // Remembered, and answered only when the sender is known to be who it says.
+        let in_time = header.check_time(now_ms);
+        let digest = *envelope.env_digest().as_bytes();
+        let (row, known) = self.look_up(&header, recipient).await?;
+        let row = row.ok_or(Refusal::Quarantine(Code::NotAddressed))?;
+        if let Some(known) = known.as_ref().filter(|known| known.env_digest == digest) {
+            return Ok(self.acknowledge_again(&header, recipient, digest, known));
+        }
+        let chain = self.sender_chain(&envelope, &header)?;
+        let envelope = envelope.verify_sender(&chain).map_err(|error| Refusal::Quarantine(error.code()))?;
+        let authentic = Authentic { envelope, chain, recipient: row, known };
+        let span = tracing::info_span!("post.receive");
+        let _entered = span.enter();
+        match in_time.map_err(Refused::from).and_then(|()| self.open(&authentic, now_ms, &span)) {
+            Ok(Some(arrival)) => Ok(self.store_arrival(arrival, now_ms, span.clone())),
+            Ok(None) => Err(Refusal::Quarantine(Code::Malformed)),
+            Err(refused) => Ok(self.refuse(&authentic, refused)),
+        }
+    }
+
+    /// Step 6: whether the recipient lives here, and whether it has the message.
+    async fn look_up(
+        &self,
+        header: &Header,
+        recipient: AgentId,
+    ) -> Result<(Option<AgentRow>, Option<Known>), StoreError> {
+        let (sender, msg_id) = (header.sender_agent_id, header.msg_id);
+        let look = move |tx: Tx<'_>| Ok((agents::get(tx, recipient)?, inbox::known(tx, sender, msg_id, recipient)?));
+        self.store.read(look).await
+    }
+
+    /// Step 7: the chain that came along, or the one that the directory has.
+    fn sender_chain(&self, envelope: &Envelope, header: &Header) -> Result<Arc<VerifiedChain>, Refusal> {
+        let refused = |error: murmur_crypto::chain::ChainError| Refusal::Quarantine(error.code());
+        let carried = envelope.chain_bytes();
+        if !carried.is_empty() {
+            return self.directory.verify_chain(carried, header.created_at_ms).map_err(refused);
+        }
+        let snapshot = self.directory.snapshot();
+        let keys = snapshot.peer(header.sender_agent_id).and_then(|peer| peer.keys.as_ref());
+        let known: Option<&Bytes> = keys.map(|keys| &keys.chain);
+        let chain = known.map(|bytes| self.directory.verify_chain(bytes, header.created_at_ms));
+        match chain {
+            Some(Ok(chain)) if chain.agent().fp() == header.sender_cert_fp => Ok(chain),
+            _ => Err(Refusal::Later(KEYS_LATER)),
+        }
+    }
+
+    /// Steps 9 to 11. `None` when what was inside cannot be read, which the protocol keeps silent about.
+    fn open(&self, authentic: &Authentic, now_ms: u64, span: &Span) -> Result<Option<Arrival>, Refused> {
+        let Authentic { envelope, chain, recipient, known } = authentic;
+        if recipient.deregistered_ms.is_some() {
+            return Err(Code::AgentGone.into());
+        }
+        // Another copy of a message that was let in is let in as well.
+        if known.is_none() {
+            self.check_rate(envelope.header().sender_agent_id, recipient.agent_id)?;
+        }
+        let keyring = self.keys.keyring(recipient.agent_id).ok_or(Code::TryLater)?;
+        let opened = open_for(envelope, &keyring, recipient.agent_id)?;
+        let digest = opened.inner_digest();
+        let Ok(inner) = Inner::decode(&opened.inner) else { return Ok(None) };
+        check_inner(envelope.header(), &inner).map_err(|error| error.code())?;
+        let kind = kind(inner.kind).ok_or(Code::TypeRefused)?;
+        if inner.body.len() > self.config.body_bytes_max || inner.channel_epoch > 0 {
+            return Err(Code::PolicyDenied.into());
+        }
+        if let Some(traceparent) = &inner.traceparent {
+            murmur_telemetry::set_parent(span, traceparent);
+        }
+        let from: Slug = chain.slug().parse().map_err(|_| Code::TypeRefused)?;
+        let message = InboxMessage {
+            tier: self.directory.tier(chain),
+            traceparent: murmur_telemetry::context::traceparent_of(span)
+                .or(inner.traceparent.clone())
+                .unwrap_or_default(),
+            received_ms: now_ms,
+            ..as_message(envelope.header(), inner, kind, from, recipient.slug.clone())
+        };
+        Ok(Some(arrival(envelope, message, recipient.agent_id, digest)))
+    }
+
+    fn check_rate(&self, from: AgentId, to: AgentId) -> Result<(), Refused> {
+        self.policy.may_receive(from, to).map_err(|over| Refused {
+            code: Code::RateLimited,
+            retry_after_s: u32::try_from(over.retry_after_ms.div_ceil(1000)).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Step 12, queued, and what follows it.
+    fn store_arrival(self: &Arc<Self>, arrival: Arrival, now_ms: u64, span: Span) -> Completion {
+        let limit = self.config.inbox_unread_max;
+        let committing = self.store.queue(move |tx| commit(tx, arrival, now_ms, limit));
+        let post = Arc::clone(self);
+        let completion = async move {
+            let committed: Result<Committed, StoreError> = committing.await;
+            match committed? {
+                Committed::New(message, row, completes) => post.arrived(&message, row, completes),
+                Committed::Known(row) => {
+                    if row.status == STATUS_FAILED {
+                        post.counters.refused.add();
+                    } else {
+                        post.counters.duplicates.add();
+                    }
+                    post.acknowledge([row]);
+                }
+            }
+            Ok(Verdict::Ack)
+        };
+        Box::pin(completion.instrument(span))
+    }
+
+    /// Step 15: whoever waits is woken.
+    fn arrived(&self, message: &InboxMessage, row: AckRow, completes: bool) {
+        self.counters.received.add();
+        let recipient = row.acker;
+        self.acknowledge([row]);
+        if let Some(request) = message.in_reply_to.filter(|_| completes) {
+            self.hub.request_changed(request);
+        }
+        self.hub.inbox_changed(recipient);
+        self.hub.show(recipient, || TailItem { direction: Direction::In, message: message.clone(), state: None });
+    }
+
+    /// The same copy again: its acknowledgement was lost on the way.
+    fn acknowledge_again(
+        self: &Arc<Self>,
+        header: &Header,
+        recipient: AgentId,
+        env_digest: [u8; 32],
+        known: &Known,
+    ) -> Completion {
+        self.counters.duplicates.add();
+        let row = ack_row(header, recipient, env_digest, status_of(known));
+        self.answer(row)
+    }
+
+    /// An authentic message that is not let in.
+    fn refuse(self: &Arc<Self>, authentic: &Authentic, refused: Refused) -> Completion {
+        let Refused { code, retry_after_s } = refused;
+        let header = authentic.envelope.header();
+        tracing::info!(%code, sender = %header.sender_agent_id, msg_id = %header.msg_id, "an authentic message is refused");
+        self.counters.refused.add();
+        let digest = *authentic.envelope.env_digest().as_bytes();
+        let row = ack_row(header, authentic.recipient.agent_id, digest, STATUS_FAILED);
+        self.answer(AckRow { code: code.number(), retry_after_s, ..row })
+    }
+
+    fn answer(self: &Arc<Self>, mut row: AckRow) -> Completion {
+        let now_ms = self.clock.now_ms();
+        let committing = self.store.queue(move |tx| {
+            row.id = ack::insert(tx, &row, now_ms)?;
+            Ok(row)
+        });
+        let post = Arc::clone(self);
+        Box::pin(async move {
+            let row: Result<AckRow, StoreError> = committing.await;
+            post.acknowledge([row?]);
+            Ok(Verdict::Ack)
+        })
+    }
+}
+
+/// Step 12: inbox row, completed request and acknowledgement, or the acknowledgement of what is there already.
+fn commit(tx: Tx<'_>, mut arrival: Arrival, now_ms: u64, inbox_max: u64) -> Result<Committed, StoreError> {
+    let message = &arrival.message;
+    let (sender, recipient) = (message.from_agent_id, arrival.recipient);
+    let known = inbox::known(tx, sender, message.msg_id, recipient)?;
+    let mut row = AckRow {
+        id: 0,
+        acker: recipient,
+        to_agent: sender,
+        route: arrival.reply_route.clone(),
+        msg_id: message.msg_id,
+        env_digest: arrival.env_digest,
+        status: STATUS_DELIVERED,
+        code: 0,
+        retry_after_s: 0,
+    };
+    match &known {
+        Some(known) if known.inner_digest == arrival.inner_digest => row.status = status_of(known),
+        Some(_) => {
+            tracing::warn!(%sender, msg_id = %message.msg_id, "a message id came twice with different content");
+            (row.status, row.code) = (STATUS_FAILED, Code::MsgIdConflict.number());
+        }
+        None if agents::unread(tx, recipient)? >= inbox_max => {
+            (row.status, row.code) = (STATUS_FAILED, Code::InboxFull.number());
+            row.retry_after_s = INBOX_FULL_RETRY_S;
+        }
+        None => {
+            arrival.message.cursor = inbox::insert(tx, &arrival)?;
+            let completes = complete_request(tx, &arrival)?;
+            row.id = ack::insert(tx, &row, now_ms)?;
+            failpoint("R2");
+            return Ok(Committed::New(Box::new(arrival.message), row, completes));
+        }
+    }
+    row.id = ack::insert(tx, &row, now_ms)?;
+    Ok(Committed::Known(row))
+}
+
+fn complete_request(tx: Tx<'_>, arrival: &Arrival) -> Result<bool, StoreError> {
+    let message = &arrival.message;
+    match message.in_reply_to {
+        Some(request) if message.kind == MessageKind::Reply => {
+            request::complete(tx, request, arrival.recipient, message.from_agent_id, message.cursor)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn open_for(
+    envelope: &VerifiedEnvelope,
+    keyring: &Keyring,
+    recipient: AgentId,
+) -> Result<murmur_crypto::envelope::Opened, Refused> {
+    envelope.open(recipient, |id| keyring.secret(id)).map_err(|error| error.code().into())
+}
+
+fn arrival(envelope: &VerifiedEnvelope, message: InboxMessage, recipient: AgentId, inner_digest: [u8; 32]) -> Arrival {
+    let header = envelope.header();
+    Arrival {
+        message,
+        recipient,
+        env_digest: *envelope.env_digest().as_bytes(),
+        inner_digest,
+        sequence_epoch: header.sequence_epoch,
+        reply_route: reply_route(header),
+    }
+}
+
+/// The header's route was checked to end in the sender's own node, which the signature vouches for.
+fn reply_route(header: &Header) -> Option<Route> {
+    header.reply_route.as_deref().and_then(|text| text.parse().ok())
+}
+
+fn as_message(header: &Header, inner: Inner, kind: MessageKind, from: Slug, to: Slug) -> InboxMessage {
+    InboxMessage {
+        msg_id: header.msg_id,
+        conversation_id: header.conversation_id,
+        kind,
+        from,
+        from_agent_id: header.sender_agent_id,
+        to,
+        tier: murmur_core::tier::Tier::Untrusted,
+        content_type: inner.content_type,
+        body: inner.body,
+        in_reply_to: inner.in_reply_to,
+        created_ms: header.created_at_ms,
+        received_ms: 0,
+        sequence: header.sequence,
+        cursor: 0,
+        redelivered: false,
+        traceparent: String::new(),
+        deadline_ms: inner.deadline_ms,
+    }
+}
+
+const fn kind(kind: Kind) -> Option<MessageKind> {
+    match kind {
+        Kind::Message => Some(MessageKind::Message),
+        Kind::Request => Some(MessageKind::Request),
+        Kind::Reply => Some(MessageKind::Reply),
+        Kind::StreamOpen | Kind::Control => None,
+    }
+}
+
+const fn status_of(known: &Known) -> u32 {
+    if known.read_ms.is_some() { STATUS_READ } else { STATUS_DELIVERED }
+}
+
+fn ack_row(header: &Header, recipient: AgentId, env_digest: [u8; 32], status: u32) -> AckRow {
+    AckRow {
+        id: 0,
+        acker: recipient,
+        to_agent: header.sender_agent_id,
+        route: reply_route(header),
+        msg_id: header.msg_id,
+        env_digest,
+        status,
+        code: 0,
+        retry_after_s: 0,
+    }
+}

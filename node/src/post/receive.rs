@@ -1,0 +1,194 @@
+//! Receiving: what the broker delivers, in the protocol's normative order (PROTOCOL §5.5).
+//!
+//! Everything about a broker message that can be decided without keys is decided here; [`super::mail`] and
+//! [`super::ack_in`] do the rest. Messages are examined one after the other, so that they are stored in the order of their
+//! arrival; commits and broker acknowledgements overlap.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use murmur_core::{
+    code::Code,
+    id::NodeId,
+    limits::BROKER_MESSAGE_BYTES_MAX,
+    subject::{Address, Destination, parse_subject},
+};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Post, failpoint::failpoint};
+use crate::{
+    bus::{Delivered, Verdict},
+    store::{StoreError, guard, quarantine, quarantine::Quarantined},
+};
+
+/// Messages between pull request and examination.
+const CHANNEL_CAPACITY: usize = 256;
+/// Messages whose commit or acknowledgement is under way.
+const COMMITS_MAX: usize = 1_024;
+/// When a source that is over its rate, or a store that fails, is tried again.
+const LATER: Duration = Duration::from_secs(5);
+/// On this try without completion a message counts as poison.
+const TRIES_MAX: u32 = 3;
+
+/// A broker message.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Where it was published.
+    pub subject: String,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// How often the broker delivered it, from 1.
+    pub deliveries: u64,
+    /// Its place in the stream.
+    pub stream_seq: u64,
+}
+
+/// A frame that could not be dealt with: nobody is told, unless it was authentic.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It cannot be believed or read: quarantined and ended, in silence.
+    Quarantine(Code),
+    /// It cannot be judged now.
+    Later(Duration),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What is left to do with a frame that was examined: the commit is queued already.
+pub(super) type Completion = futures::future::BoxFuture<'static, Result<Verdict, Refusal>>;
+
+/// Receives until `token` is cancelled; what was examined by then is committed and acknowledged.
+pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
+    let (sender, mut messages) = mpsc::channel::<Delivered>(CHANNEL_CAPACITY);
+    let tasks = TaskTracker::new();
+    let (puller, pulling) = (Arc::clone(&post), token.clone());
+    tasks.spawn(async move { puller.bus.pull(&sender, &pulling).await });
+    let permits = Arc::new(Semaphore::new(COMMITS_MAX));
+    loop {
+        let delivered = tokio::select! {
+            () = token.cancelled() => break,
+            delivered = messages.recv() => delivered,
+        };
+        let Some(delivered) = delivered else { break };
+        failpoint("R1");
+        let permit = Arc::clone(&permits).acquire_owned().await;
+        let frame = frame(&delivered);
+        let examined = post.examine(&frame).await;
+        let post = Arc::clone(&post);
+        tasks.spawn(async move {
+            let verdict = post.complete(&frame, examined).await;
+            failpoint("R3");
+            delivered.answer(verdict).await;
+            failpoint("R4");
+            drop(permit);
+        });
+    }
+    drop(messages);
+    tasks.close();
+    tasks.wait().await;
+}
+
+fn frame(delivered: &Delivered) -> Frame {
+    Frame {
+        subject: delivered.subject.clone(),
+        bytes: delivered.bytes.clone(),
+        deliveries: delivered.deliveries,
+        stream_seq: delivered.stream_seq,
+    }
+}
+
+impl Post {
+    /// Deals with one broker message from beginning to end and says what to answer the broker.
+    pub async fn receive(self: &Arc<Self>, frame: &Frame) -> Verdict {
+        let examined = self.examine(frame).await;
+        self.complete(frame, examined).await
+    }
+
+    /// Steps 1 to 11 of the pipeline; the transaction of step 12 is queued when this returns.
+    async fn examine(self: &Arc<Self>, frame: &Frame) -> Result<Completion, Refusal> {
+        if frame.bytes.len() > BROKER_MESSAGE_BYTES_MAX {
+            return Err(Refusal::Quarantine(Code::TooLarge));
+        }
+        let address = self.own_address(&frame.subject)?;
+        if self.policy.may_arrive(address.source).is_err() {
+            return Err(Refusal::Later(LATER));
+        }
+        self.guard(frame).await?;
+        match address.destination {
+            Destination::Agent(recipient) => self.mail(frame, address.source, recipient).await,
+            Destination::Ack => self.ack(frame, address.source).await,
+            // Neither streams nor channels have begun here, so nobody can be sending to them.
+            Destination::Blocks => Err(Refusal::Quarantine(Code::StreamUnknown)),
+            Destination::Multi => Err(Refusal::Quarantine(Code::NotAMember)),
+        }
+    }
+
+    /// Step 1: the subject has the right shape and is this node's.
+    fn own_address(&self, subject: &str) -> Result<Address, Refusal> {
+        let address = parse_subject(subject).map_err(|_| Refusal::Quarantine(Code::Malformed))?;
+        let own = address.route.node == self.identity.node_id && address.route.workspace == self.identity.workspace_id;
+        if own { Ok(address) } else { Err(Refusal::Quarantine(Code::NotAddressed)) }
+    }
+
+    /// Step 2: a message that came several times and was never completed may be what kills the node.
+    async fn guard(&self, frame: &Frame) -> Result<(), Refusal> {
+        if frame.deliveries <= 1 {
+            return Ok(());
+        }
+        let (stream_seq, now_ms) = (frame.stream_seq, self.clock.now_ms());
+        let tries = self.store.write(move |tx| guard::count(tx, stream_seq, now_ms)).await?;
+        failpoint("R2");
+        if tries >= TRIES_MAX { Err(Refusal::Quarantine(Code::TryLater)) } else { Ok(()) }
+    }
+
+    /// Waits for the commit, or deals with a refusal, and clears the guard: only crashes are to count.
+    async fn complete(&self, frame: &Frame, examined: Result<Completion, Refusal>) -> Verdict {
+        let result = match examined {
+            Ok(completion) => completion.await,
+            Err(refusal) => Err(refusal),
+        };
+        let verdict = match result {
+            Ok(verdict) => verdict,
+            Err(Refusal::Quarantine(code)) => self.quarantine(frame, code).await,
+            Err(Refusal::Later(delay)) => Verdict::Nak(delay),
+            Err(Refusal::Store(error)) => {
+                tracing::error!(%error, "an arrival could not be stored");
+                Verdict::Nak(LATER)
+            }
+        };
+        if frame.deliveries > 1 {
+            let stream_seq = frame.stream_seq;
+            // Left over, it is pruned a day later; until then it only makes the node more careful.
+            drop(self.store.queue_lazily(move |tx| guard::clear(tx, stream_seq)));
+        }
+        verdict
+    }
+
+    async fn quarantine(&self, frame: &Frame, code: Code) -> Verdict {
+        self.counters.quarantined.add();
+        tracing::warn!(%code, subject = %frame.subject, bytes = frame.bytes.len(), "an arrival was quarantined");
+        let source = parse_subject(&frame.subject).map_or(NodeId::from_bytes([0; 16]), |address| address.source);
+        let row = Quarantined {
+            source,
+            subject: frame.subject.clone(),
+            bytes: frame.bytes.to_vec(),
+            reason: code.name(),
+            deliveries: u32::try_from(frame.deliveries).unwrap_or(u32::MAX),
+        };
+        let (now_ms, rows, bytes) = (self.clock.now_ms(), self.config.quarantine_rows, self.config.quarantine_bytes);
+        match self.store.write(move |tx| quarantine::insert(tx, &row, now_ms, rows, bytes)).await {
+            Ok(()) => Verdict::Term,
+            Err(error) => {
+                tracing::error!(%error, "an arrival could not be quarantined");
+                Verdict::Nak(LATER)
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Sending: resolve, decide, commit one outbox row. Nothing here waits for the network.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use murmur_core::{
+    id::{AgentId, ConversationId, MessageId},
+    limits,
+    outbox::{Delivery, Event},
+    slug::{Caller, Slug, resolve},
+};
+use murmur_crypto::{
+    hash::sha256,
+    inner::{CONTENT_TYPE_DEFAULT, InnerMessage as Inner, Kind, dm_conversation_id},
+};
+use tracing::Instrument as _;
+
+use super::{
+    Post,
+    error::SendError,
+    failpoint::failpoint,
+    random,
+    transition::{self, Stepped},
+    types::{Direction, Draft, InboxMessage, LocalAgent, MessageKind, Sent, StateName, TailItem},
+};
+use crate::store::{
+    Tx,
+    delivery::DeliveryRow,
+    inbox,
+    outbox::{self, OutboxRow},
+    request,
+};
+
+/// Longest idempotency key.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// A draft that was found good: everything is decided but its place in the conversation.
+pub(super) struct Accepted {
+    pub(super) msg_id: MessageId,
+    pub(super) to: Slug,
+    pub(super) recipient: AgentId,
+    conversation_id: ConversationId,
+    kind: MessageKind,
+    inner: Bytes,
+    created_ms: u64,
+    ttl_seconds: u32,
+    traceparent: String,
+    client_key: Option<String>,
+    content_digest: [u8; 32],
+    deadline_ms: Option<u64>,
+}
+
+/// How the commit went.
+pub(super) enum Committed {
+    /// There is a new message.
+    New(Box<Stepped>, u64),
+    /// The idempotency key was used for the same content before.
+    Repeated(MessageId),
+}
+
+impl Post {
+    /// Accepts a message. When it returns, the message is on disk.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was accepted then.
+    pub async fn send(&self, from: &LocalAgent, draft: Draft) -> Result<Sent, SendError> {
+        let span = tracing::info_span!("post.send");
+        async {
+            let accepted = self.accept(from, draft, None).await?;
+            self.commit(from, accepted).await
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// Checks a draft and decides everything about it. `timeout_ms` makes it a request.
+    pub(super) async fn accept(
+        &self,
+        from: &LocalAgent,
+        draft: Draft,
+        timeout_ms: Option<u64>,
+    ) -> Result<Accepted, SendError> {
+        let content_type = check_draft(&draft, self.config.body_bytes_max)?;
+        let (recipient, to, kind) = self.find_recipient(from, &draft, timeout_ms.is_some()).await?;
+        let now_ms = self.clock.now_ms();
+        let conversation_id = dm_conversation_id(from.agent_id, recipient);
+        let content_digest = digest(recipient, kind, &content_type, &draft);
+        let traceparent = murmur_telemetry::current_traceparent().unwrap_or_default();
+        let deadline_ms = timeout_ms.map(|timeout| now_ms.saturating_add(timeout));
+        let inner = Inner {
+            content_type,
+            in_reply_to: draft.in_reply_to,
+            deadline_ms,
+            traceparent: Some(traceparent.clone()).filter(|text| !text.is_empty()),
+            ..Inner::new(wire_kind(kind), conversation_id, draft.body)
+        };
+        let inner =
+            inner.encode().map_err(|error| SendError::Field { field: error.field, rule: error.rule.into_owned() })?;
+        let random = random::id_bytes().ok_or(SendError::Random)?;
+        Ok(Accepted {
+            msg_id: MessageId::new_v7(now_ms, random),
+            recipient,
+            to,
+            conversation_id,
+            kind,
+            inner: Bytes::copy_from_slice(&inner),
+            created_ms: now_ms,
+            ttl_seconds: ttl_seconds(draft.ttl_seconds, timeout_ms),
+            traceparent,
+            client_key: draft.idempotency_key,
+            content_digest,
+            deadline_ms,
+        })
+    }
+
+    /// Commits what was accepted and hands it to the driver.
+    pub(super) async fn commit(&self, from: &LocalAgent, accepted: Accepted) -> Result<Sent, SendError> {
+        let snapshot = self.directory.snapshot();
+        let mut sent = Sent {
+            msg_id: accepted.msg_id,
+            conversation_id: accepted.conversation_id,
+            to: accepted.to.clone(),
+            recipient_online: snapshot.peer(accepted.recipient).is_some_and(|peer| snapshot.online(peer)),
+        };
+        if let Some(msg_id) = self.repeated(from.agent_id, &accepted).await? {
+            return Ok(Sent { msg_id, ..sent });
+        }
+        self.policy.may_send(from.agent_id, accepted.recipient).map_err(|over| SendError::RateLimited {
+            to: accepted.to.to_string(),
+            retry_after_ms: over.retry_after_ms,
+        })?;
+        failpoint("S1");
+        let accepted = Arc::new(accepted);
+        match self.write(from.agent_id, Arc::clone(&accepted)).await? {
+            Committed::Repeated(msg_id) => sent.msg_id = msg_id,
+            Committed::New(stepped, sequence) => {
+                failpoint("S2");
+                self.counters.sent.add();
+                self.hub.show(from.agent_id, || TailItem {
+                    direction: Direction::Out,
+                    message: as_shown(from, &accepted, sequence),
+                    state: Some(StateName::Queued),
+                });
+                self.follow_up(*stepped);
+            }
+        }
+        Ok(sent)
+    }
+
+    async fn write(&self, sender: AgentId, accepted: Arc<Accepted>) -> Result<Committed, SendError> {
+        let config = self.config.outbox.clone();
+        let epoch = self.store.sequence_epoch();
+        let work = move |tx: Tx<'_>| {
+            if let Some(msg_id) = used_key(tx, sender, &accepted)? {
+                return Ok(Committed::Repeated(msg_id));
+            }
+            check_open_requests(tx, sender, &accepted)?;
+            let sequence = outbox::next_sequence(tx, sender, accepted.conversation_id)?;
+            let row = outbox_row(sender, &accepted, epoch, sequence);
+            outbox::insert(tx, &row, accepted.client_key.as_deref(), &accepted.content_digest)?;
+            if let Some(deadline_ms) = accepted.deadline_ms {
+                request::insert(tx, accepted.msg_id, sender, accepted.recipient, deadline_ms)?;
+            }
+            let mut row = delivery_row(sender, &accepted, sequence);
+            let effects = transition::step_row(tx, &mut row, Event::Tick, accepted.created_ms, &config)?;
+            Ok(Committed::New(Box::new(Stepped { row, effects }), sequence))
+        };
+        self.store.transact(work).await
+    }
+
+    /// The message that the idempotency key made before, so that a repeat costs neither rate nor write.
+    async fn repeated(&self, sender: AgentId, accepted: &Accepted) -> Result<Option<MessageId>, SendError> {
+        let Some(key) = accepted.client_key.clone() else { return Ok(None) };
+        let used = self.store.read(move |tx| outbox::used_key(tx, sender, &key)).await?;
+        same_content(used, &accepted.content_digest)
+    }
+
+    /// Whom a draft goes to, and as what.
+    async fn find_recipient(
+        &self,
+        from: &LocalAgent,
+        draft: &Draft,
+        is_request: bool,
+    ) -> Result<(AgentId, Slug, MessageKind), SendError> {
+        let answered = match draft.in_reply_to {
+            Some(msg_id) => Some(self.answered(from.agent_id, msg_id).await?),
+            None => None,
+        };
+        let (recipient, to) = match &answered {
+            Some(answered) if draft.to.trim().is_empty() => self.requester(answered)?,
+            _ => self.resolve(from, &draft.to)?,
+        };
+        if recipient == from.agent_id {
+            return Err(SendError::SelfMessage);
+        }
+        let kind = match answered {
+            _ if is_request => MessageKind::Request,
+            Some(message) if message.kind == MessageKind::Request && message.from_agent_id == recipient => {
+                MessageKind::Reply
+            }
+            _ => MessageKind::Message,
+        };
+        Ok((recipient, to, kind))
+    }
+
+    async fn answered(&self, agent: AgentId, msg_id: MessageId) -> Result<InboxMessage, SendError> {
+        let found = self.store.read(move |tx| inbox::find(tx, agent, msg_id)).await?;
+        found.ok_or(SendError::MessageNotFound { msg_id })
+    }
+
+    fn requester(&self, answered: &InboxMessage) -> Result<(AgentId, Slug), SendError> {
+        let snapshot = self.directory.snapshot();
+        let peer = snapshot.peer(answered.from_agent_id);
+        let peer = peer.ok_or_else(|| SendError::Ended { slug: answered.from.to_string() })?;
+        Ok((peer.agent_id, peer.slug.clone()))
+    }
+
+    fn resolve(&self, from: &LocalAgent, text: &str) -> Result<(AgentId, Slug), SendError> {
+        if text.trim().is_empty() {
+            let rule = "must name the recipient, or in_reply_to a message to answer".to_owned();
+            return Err(SendError::Field { field: "to", rule });
+        }
+        let caller = Caller::Agent { id: from.agent_id, slug: from.slug.clone() };
+        let resolved = resolve(text, Some(&caller), &*self.directory.snapshot())?;
+        if resolved.ended {
+            return Err(SendError::Ended { slug: resolved.slug.to_string() });
+        }
+        Ok((resolved.agent_id, resolved.slug))
+    }
+}
+
+/// The rules about the draft alone. Returns the content type.
+fn check_draft(draft: &Draft, body_bytes_max: usize) -> Result<String, SendError> {
+    let field = |field, rule: String| Err(SendError::Field { field, rule });
+    let limit = body_bytes_max.min(limits::BODY_BYTES_MAX);
+    if draft.body.len() > limit {
+        return Err(SendError::BodyTooLarge { bytes: draft.body.len(), limit });
+    }
+    let content_type = draft.content_type.as_deref().filter(|text| !text.is_empty()).unwrap_or(CONTENT_TYPE_DEFAULT);
+    if content_type.len() > limits::CONTENT_TYPE_BYTES_MAX {
+        return field("content_type", format!("must have at most {} bytes", limits::CONTENT_TYPE_BYTES_MAX));
+    }
+    if content_type.chars().any(char::is_control) {
+        return field("content_type", "must hold no control characters".to_owned());
+    }
+    let ttl = limits::TTL_SECONDS_MIN..=limits::TTL_SECONDS_MAX;
+    if draft.ttl_seconds.is_some_and(|seconds| !ttl.contains(&seconds)) {
+        return field("ttl_seconds", format!("must be 1 to {}", limits::TTL_SECONDS_MAX));
+    }
+    let key = draft.idempotency_key.as_deref().map_or(1, str::len);
+    if !(1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key) {
+        return field("idempotency_key", format!("must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"));
+    }
+    Ok(content_type.to_owned())
+}
+
+/// A request must live for as long as its sender waits.
+fn ttl_seconds(asked: Option<u32>, timeout_ms: Option<u64>) -> u32 {
+    let wait = timeout_ms.map_or(0, |timeout| u32::try_from(timeout.div_ceil(1000)).unwrap_or(u32::MAX));
+    asked.unwrap_or(limits::TTL_SECONDS_DEFAULT).max(wait).min(limits::TTL_SECONDS_MAX)
+}
+
+fn check_open_requests(tx: Tx<'_>, sender: AgentId, accepted: &Accepted) -> Result<(), SendError> {
+    let limit = limits::REQUESTS_OPEN_PER_PAIR_MAX;
+    if accepted.deadline_ms.is_some() && request::open(tx, sender, accepted.recipient, accepted.created_ms)? >= limit {
+        return Err(SendError::RequestsOpenTooMany { to: accepted.to.to_string(), limit });
+    }
+    Ok(())
+}
+
+fn used_key(tx: Tx<'_>, sender: AgentId, accepted: &Accepted) -> Result<Option<MessageId>, SendError> {
+    let Some(key) = &accepted.client_key else { return Ok(None) };
+    same_content(outbox::used_key(tx, sender, key)?, &accepted.content_digest)
+}
+
+fn same_content(used: Option<outbox::UsedKey>, content_digest: &[u8; 32]) -> Result<Option<MessageId>, SendError> {
+    match used {
+        None => Ok(None),
+        Some(used) if used.content_digest == *content_digest => Ok(Some(used.msg_id)),
+        Some(used) => Err(SendError::IdempotencyConflict { msg_id: used.msg_id }),
+    }
+}
+
+/// What an idempotency key stands for.
+fn digest(recipient: AgentId, kind: MessageKind, content_type: &str, draft: &Draft) -> [u8; 32] {
+    let reply = draft.in_reply_to.map(MessageId::to_vec).unwrap_or_default();
+    let lengths = [content_type.len() as u64, reply.len() as u64].map(u64::to_be_bytes).concat();
+    let kind = [kind as u32 as u8];
+    sha256(&[recipient.as_bytes(), &kind[..], &lengths, content_type.as_bytes(), &reply, &draft.body].concat())
+}
+
+fn outbox_row(sender: AgentId, accepted: &Accepted, sequence_epoch: u64, sequence: u64) -> OutboxRow {
+    OutboxRow {
+        msg_id: accepted.msg_id,
+        sender,
+        conversation_id: accepted.conversation_id,
+        sequence_epoch,
+        sequence,
+        kind: accepted.kind,
+        inner: accepted.inner.clone(),
+        created_ms: accepted.created_ms,
+        ttl_seconds: accepted.ttl_seconds,
+        traceparent: accepted.traceparent.clone(),
+    }
+}
+
+fn delivery_row(sender: AgentId, accepted: &Accepted, sequence: u64) -> DeliveryRow {
+    let expires_ms = accepted.created_ms.saturating_add(u64::from(accepted.ttl_seconds) * 1000);
+    DeliveryRow {
+        msg_id: accepted.msg_id,
+        recipient: accepted.recipient,
+        sender,
+        to_slug: accepted.to.clone(),
+        sequence,
+        delivery: Delivery::new(accepted.created_ms, expires_ms),
+        published: 0,
+        env_digest: None,
+        code: None,
+        stale_prekey: false,
+        fresh_prekey: None,
+        created_ms: accepted.created_ms,
+        delivered_ms: None,
+        read_ms: None,
+    }
+}
+
+const fn wire_kind(kind: MessageKind) -> Kind {
+    match kind {
+        MessageKind::Message => Kind::Message,
+        MessageKind::Request => Kind::Request,
+        MessageKind::Reply => Kind::Reply,
+    }
+}
+
+fn as_shown(from: &LocalAgent, accepted: &Accepted, sequence: u64) -> InboxMessage {
+    let row = outbox_row(from.agent_id, accepted, 0, sequence);
+    super::inbox::sent_message(&row, from.slug.clone(), accepted.to.clone())
+}

@@ -1,0 +1,1 @@
+//! A workspace of nodes without a broker, for tests.

@@ -1,0 +1,115 @@
+//! One step of a delivery, in a transaction: the machine decides, the rows follow.
+
+use murmur_core::{
+    id::{AgentId, MessageId},
+    outbox::{Config, DeadCause, Effect, Event, Receipt, State, StateName},
+};
+
+use super::random;
+use crate::store::{StoreError, Tx, copy, delivery, delivery::DeliveryRow, quarantine};
+
+/// Names a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) msg_id: MessageId,
+    pub(super) recipient: AgentId,
+}
+
+/// What came of a step, for whoever acts on it after the commit.
+#[derive(Debug, Clone)]
+pub(super) struct Stepped {
+    pub(super) row: DeliveryRow,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl Stepped {
+    pub(super) const fn key(&self) -> Key {
+        Key { msg_id: self.row.msg_id, recipient: self.row.recipient }
+    }
+
+    /// The state it came to with this step, if it ended.
+    pub(super) fn ended(&self) -> Option<StateName> {
+        self.effects.iter().find_map(|effect| match effect {
+            Effect::Report(state) => Some(*state),
+            _ => None,
+        })
+    }
+}
+
+/// Loads a delivery, steps it and saves it; `None` when there is no such delivery.
+pub(super) fn step(
+    tx: Tx<'_>,
+    key: Key,
+    event: Event,
+    now_ms: u64,
+    config: &Config,
+) -> Result<Option<Stepped>, StoreError> {
+    let Some(mut row) = delivery::get(tx, key.msg_id, key.recipient)? else { return Ok(None) };
+    let effects = step_row(tx, &mut row, event, now_ms, config)?;
+    Ok(Some(Stepped { row, effects }))
+}
+
+/// Steps a loaded delivery and saves it.
+pub(super) fn step_row(
+    tx: Tx<'_>,
+    row: &mut DeliveryRow,
+    event: Event,
+    now_ms: u64,
+    config: &Config,
+) -> Result<Vec<Effect>, StoreError> {
+    let step = row.delivery.step(event, now_ms, random::number(), config);
+    if step.delivery == row.delivery && step.effects.is_empty() {
+        return Ok(step.effects);
+    }
+    row.delivery = step.delivery;
+    note(row, event, now_ms);
+    for effect in &step.effects {
+        match effect {
+            Effect::RenewNatsMsgId => renew_nats_msg_id(tx, row)?,
+            Effect::Report(state) => close(tx, row, *state, now_ms)?,
+            _ => {}
+        }
+    }
+    delivery::save(tx, row)?;
+    Ok(step.effects)
+}
+
+/// Keeps of an event what people ask for later.
+fn note(row: &mut DeliveryRow, event: Event, now_ms: u64) {
+    match event {
+        Event::PublishStarted => row.published = row.published.saturating_add(1),
+        Event::Receipt { receipt: Receipt::Delivered, .. } => row.delivered_ms = Some(now_ms),
+        Event::Receipt { receipt: Receipt::Read, .. } => {
+            row.delivered_ms = row.delivered_ms.or(Some(now_ms));
+            row.read_ms = Some(now_ms);
+        }
+        Event::Receipt { receipt: Receipt::Failed { code, .. }, .. } => row.code = Some(code.name().to_owned()),
+        _ => {}
+    }
+    if let State::Dead { cause } = row.delivery.state {
+        row.code = Some(dead_reason(cause).to_owned());
+    }
+}
+
+/// The recipient's code when it was the recipient, else what the broker said.
+pub(super) fn dead_reason(cause: DeadCause) -> &'static str {
+    cause.code().map_or(cause.as_str(), |code| code.name())
+}
+
+fn renew_nats_msg_id(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
+    let Some(env_digest) = row.env_digest else { return Ok(()) };
+    let Some(mut publication) = copy::publication(tx, &env_digest)? else { return Ok(()) };
+    publication.nats_msg_id = random::nats_msg_id();
+    copy::save_publication(tx, &publication)
+}
+
+fn close(tx: Tx<'_>, row: &DeliveryRow, state: StateName, now_ms: u64) -> Result<(), StoreError> {
+    if let State::Dead { cause } = row.delivery.state {
+        quarantine::dead_letter(tx, row.msg_id, row.recipient, dead_reason(cause), now_ms)?;
+    }
+    if state == StateName::Read {
+        // The bytes went when it was delivered.
+        return Ok(());
+    }
+    copy::drop_bytes(tx, row.msg_id, row.recipient)
+}
