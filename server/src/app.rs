@@ -57,6 +57,9 @@ impl App {
     pub async fn start(config: Config, clock: Clock, lifecycle: Lifecycle) -> anyhow::Result<Self> {
         config.validate()?;
         make_private_dir(&config.data_dir).context("cannot make the data directory")?;
+        // Whoever waits for the file must not find the address of an earlier run.
+        let address_file = config.data_dir.join(ADDRESS_FILE);
+        remove_if_present(&address_file).context("cannot remove the old address")?;
         let epoch = data_encoding::HEXLOWER.encode(&random::bytes::<8>()?);
         let db = Db::open(&config.data_dir.join(DATABASE_FILE), &epoch).await.context("cannot open the database")?;
         let broker = BrokerLink::new(config.site()?, config.broker()).context("cannot use the broker directory")?;
@@ -84,7 +87,7 @@ impl App {
         lifecycle.spawn(http::serve(listener, acceptor(&config)?, router, lifecycle.clone()));
         let stop = lifecycle.soft_token();
         lifecycle.spawn(async move { broker.connect(&clock, &stop).await });
-        write_atomic(&config.data_dir.join(ADDRESS_FILE), &address.to_string()).context("cannot write the address")?;
+        write_atomic(&address_file, &address.to_string()).context("cannot write the address")?;
         tracing::info!(server.address = %address, "control plane listens on {address}");
         Ok(Self { address, lifecycle, db, drain: config.drain() })
     }
@@ -195,6 +198,13 @@ fn acceptor(config: &Config) -> anyhow::Result<Acceptor> {
 fn make_private_dir(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn remove_if_present(file: &Path) -> io::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn write_atomic(file: &Path, text: &str) -> io::Result<()> {

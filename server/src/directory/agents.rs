@@ -1,6 +1,6 @@
 //! Listing agents.
 
-use super::{Directory, DirectoryError, room::own_workspace};
+use super::{Directory, DirectoryError, room::readable_workspace};
 use crate::{
     db::agent::{self, Agent},
     invalid::Invalid,
@@ -23,7 +23,8 @@ impl Directory {
         let after = std::str::from_utf8(&page.after)
             .map_err(|_| Invalid::new("page_token", "must come from the page before"))?;
         let mut tx = self.db.read().await?;
-        let agents = agent::page(&mut tx, own_workspace(caller)?, after, page.limit()).await?;
+        let workspace_id = readable_workspace(&mut tx, caller).await?;
+        let agents = agent::page(&mut tx, workspace_id, after, page.limit()).await?;
         Ok(page.cut(agents, |agent| agent.slug.to_string().into_bytes()))
     }
 }

@@ -6,7 +6,7 @@ use murmur_core::{
 };
 use murmur_crypto::{chain::ChainError, prekey::PrekeyError};
 
-use crate::{db::DbError, invalid::Invalid, random::RandomError};
+use crate::{db::DbError, invalid::Invalid, random::RandomError, tokens::AuthError};
 
 /// Why a call on the directory was refused.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,9 @@ pub enum DirectoryError {
     /// The token is of another database, or of its future.
     #[error("the resume token is of another database")]
     ResumeTokenStale,
+    /// The caller's token was withdrawn during a watch.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The database failed.
     #[error("reading or writing the directory")]
     Db(#[from] DbError),

@@ -8,7 +8,7 @@ use murmur_core::{
     slug::{Caller, Lookup, ResolveError, Slug, resolve},
 };
 
-use super::{Directory, DirectoryError, room::own_workspace};
+use super::{Directory, DirectoryError, room::readable_workspace};
 use crate::{
     db::{
         Conn, DbError,
@@ -23,8 +23,8 @@ impl Directory {
     /// # Errors
     /// [`DirectoryError`].
     pub async fn resolve(&self, principal: &Principal, text: &str) -> Result<Agent, DirectoryError> {
-        let workspace_id = own_workspace(principal)?;
         let mut tx = self.db.read().await?;
+        let workspace_id = readable_workspace(&mut tx, principal).await?;
         let caller = caller(&mut tx, principal).await?;
         let asked = Asked::default();
         // Only which slugs are asked for matters here; the answer comes from the second run.

@@ -37,6 +37,15 @@ pub(super) fn own_workspace(caller: &Principal) -> Result<WorkspaceId, Directory
     caller.workspace_id().ok_or(DirectoryError::NoWorkspace)
 }
 
+/// The workspace that a caller may read. A node reads once the owner has approved it, and so do its agents.
+pub(super) async fn readable_workspace(conn: &mut Conn, caller: &Principal) -> Result<WorkspaceId, DirectoryError> {
+    let workspace_id = own_workspace(caller)?;
+    if let Some(node_id) = caller.node_id {
+        approved_node(conn, (workspace_id, node_id)).await?;
+    }
+    Ok(workspace_id)
+}
+
 /// The calling node, once it is approved.
 pub(super) async fn approved_node(
     conn: &mut Conn,

@@ -2,10 +2,12 @@
 
 use std::{fmt, str::FromStr};
 
-use murmur_core::id::WorkspaceId;
 use tokio::sync::watch::Receiver;
 
-use super::{Directory, DirectoryError, room::own_workspace};
+use super::{
+    Directory, DirectoryError,
+    room::{own_workspace, readable_workspace},
+};
 use crate::{
     db::{
         agent::{self, Agent},
@@ -63,17 +65,19 @@ impl Directory {
     ///
     /// # Errors
     /// [`DirectoryError::NoWorkspace`].
-    pub fn listen(&self, caller: &Principal) -> Result<(WorkspaceId, Receiver<()>), DirectoryError> {
-        let workspace_id = own_workspace(caller)?;
-        Ok((workspace_id, self.hub.listen(Some(workspace_id))))
+    pub fn listen(&self, caller: &Principal) -> Result<Receiver<()>, DirectoryError> {
+        Ok(self.hub.listen(Some(own_workspace(caller)?)))
     }
 
     /// Everything that changed since a token; everything there is without one.
     ///
     /// # Errors
-    /// [`DirectoryError::ResumeTokenStale`] when the token is of another database, or of a future that was rolled back.
-    pub async fn batch(&self, workspace_id: WorkspaceId, since: Option<&ResumeToken>) -> Result<Batch, DirectoryError> {
+    /// [`DirectoryError::ResumeTokenStale`] when the resume token is of another database, or of a future that
+    /// was rolled back; [`DirectoryError::Auth`] once the caller's own token no longer holds.
+    pub async fn batch(&self, caller: &Principal, since: Option<&ResumeToken>) -> Result<Batch, DirectoryError> {
         let mut tx = self.db.read().await?;
+        self.tokens.still_holds(&mut tx, caller).await?;
+        let workspace_id = readable_workspace(&mut tx, caller).await?;
         let end = ResumeToken { epoch: meta::epoch(&mut tx).await?, revision: meta::revision(&mut tx).await? };
         if since.is_some_and(|since| since.epoch != end.epoch || since.revision > end.revision) {
             return Err(DirectoryError::ResumeTokenStale);

@@ -3,7 +3,13 @@
 use murmur_core::{id::Incarnation, slug::WorkspaceName};
 use murmur_crypto::chain::ChainError;
 
-use crate::{broker::BrokerError, db::DbError, invalid::Invalid, random::RandomError, tokens::TokenError};
+use crate::{
+    broker::BrokerError,
+    db::DbError,
+    invalid::Invalid,
+    random::RandomError,
+    tokens::{AuthError, TokenError},
+};
 
 /// Why a call about nodes was refused.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,9 @@ pub enum NodeError {
     /// The broker refused.
     #[error("preparing the broker for a node")]
     Broker(#[from] BrokerError),
+    /// The caller's token was withdrawn during a stream.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// A token could not be issued.
     #[error("issuing the node's token")]
     Token(#[from] TokenError),

@@ -45,6 +45,7 @@ impl Nodes {
     /// [`NodeError`].
     pub async fn changed_since(&self, caller: &Principal, revision: u64) -> Result<(Vec<Node>, u64), NodeError> {
         let mut tx = self.db.read().await?;
+        self.tokens.still_holds(&mut tx, caller).await?;
         let end = meta::revision(&mut tx).await?;
         let mut nodes = node::changed_since(&mut tx, caller.workspace_id(), revision).await?;
         nodes.retain(|node| caller.node_id.is_none_or(|own| own == node.id));

@@ -11,6 +11,7 @@ use crate::{
         node::{self, State},
     },
     random,
+    tokens::Principal,
 };
 
 /// What a node says first.
@@ -59,9 +60,15 @@ impl Nodes {
         }
     }
 
-    /// Notes a sign of life.
-    pub fn heard_from(&self, session: &Session) {
+    /// Notes a sign of life, of a node whose token still holds.
+    ///
+    /// # Errors
+    /// [`NodeError::Auth`] once it does not.
+    pub async fn heard_from(&self, session: &Session, caller: &Principal) -> Result<(), NodeError> {
+        let mut tx = self.db.read().await?;
+        self.tokens.still_holds(&mut tx, caller).await?;
         self.registry.saw(session.node_id, &session.id, self.clock.now_ms());
+        Ok(())
     }
 
     /// Marks one of the node's agents as attached or detached. One that is not the node's is left alone: it may have been

@@ -75,7 +75,7 @@ impl AuthService for AuthRpc {
         request: Request<v1::CreateInviteRequest>,
     ) -> Result<Response<v1::CreateInviteResponse>, Status> {
         let caller = caller(&request)?;
-        let (id, expire_ms) = self.nodes.create_invite(&caller, invite_request(request.into_inner())?).await?;
+        let (id, expire_ms) = self.nodes.create_invite(&caller, invite_request(request.get_ref())?).await?;
         let expire_time = Some(convert::timestamp(expire_ms));
         Ok(Response::new(v1::CreateInviteResponse { invite_id: id.to_string(), expire_time }))
     }
@@ -110,7 +110,7 @@ fn issue_request(request: v1::IssueTokenRequest) -> Result<IssueRequest, Invalid
     })
 }
 
-fn invite_request(request: v1::CreateInviteRequest) -> Result<InviteRequest, Invalid> {
+fn invite_request(request: &v1::CreateInviteRequest) -> Result<InviteRequest, Invalid> {
     Ok(InviteRequest {
         secret_hash: fixed("secret_hash", &request.secret_hash)?,
         account: parse("account", &request.account)?,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use murmur_core::id::WorkspaceId;
 use murmur_proto::v1::{self, directory_service_server::DirectoryService, watch_directory_response::Item};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,6 +14,7 @@ use crate::{
     invalid::{Invalid, parse},
     lifecycle::Lifecycle,
     metrics::Metrics,
+    tokens::Principal,
 };
 
 /// Workspaces, agents and keys.
@@ -118,11 +118,11 @@ impl DirectoryService for DirectoryRpc {
         let caller = caller(&request)?;
         let resume = request.into_inner().resume_token;
         let since = if resume.is_empty() { None } else { Some(resume.parse::<ResumeToken>()?) };
-        let (workspace_id, bell) = self.directory.listen(&caller)?;
+        let bell = self.directory.listen(&caller)?;
         // Read before the answer begins, so that a stale token refuses the call itself.
-        let first = self.directory.batch(workspace_id, since.as_ref()).await?;
+        let first = self.directory.batch(&caller, since.as_ref()).await?;
         let (answers, stream) = mpsc::channel(STREAM_ITEMS_MAX);
-        let watching = Watching { directory: Arc::clone(&self.directory), workspace_id, bell, answers };
+        let watching = Watching { directory: Arc::clone(&self.directory), caller, bell, answers };
         let watcher = self.metrics.watcher();
         let drain = self.lifecycle.clone();
         self.lifecycle.spawn(async move {
@@ -143,7 +143,7 @@ impl DirectoryService for DirectoryRpc {
 /// One watch.
 struct Watching {
     directory: Arc<Directory>,
-    workspace_id: WorkspaceId,
+    caller: Arc<Principal>,
     bell: watch::Receiver<()>,
     answers: mpsc::Sender<Result<v1::WatchDirectoryResponse, Status>>,
 }
@@ -156,7 +156,7 @@ impl Watching {
         self.send(Item::SnapshotDone(v1::SnapshotDone {})).await?;
         self.bookmark(&end).await?;
         while self.bell.changed().await.is_ok() {
-            let read = self.directory.batch(self.workspace_id, Some(&end)).await;
+            let read = self.directory.batch(&self.caller, Some(&end)).await;
             let batch = read.map_err(|error| Some(error.into()))?;
             end = batch.end.clone();
             if !batch.is_empty() {

@@ -105,8 +105,8 @@ impl NodeService for NodeRpc {
         &self,
         request: Request<Streaming<v1::OpenSessionRequest>>,
     ) -> Result<Response<Self::OpenSessionStream>, Status> {
-        let (_, node) = calling_node(&request)?;
-        let stream = self.door.open(Arc::clone(&self.nodes), node, request.into_inner(), &self.lifecycle);
+        let caller = calling_node(&request)?;
+        let stream = self.door.open(Arc::clone(&self.nodes), caller, request.into_inner(), &self.lifecycle);
         Ok(Response::new(Box::pin(stream)))
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     invalid::{Invalid, at_most, parse},
     lifecycle::Lifecycle,
     nodes::{Hello, Nodes, Session},
+    tokens::Principal,
 };
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,12 +45,12 @@ impl SessionDoor {
     pub(crate) fn open(
         &self,
         nodes: Arc<Nodes>,
-        node: (WorkspaceId, NodeId),
+        (caller, node): (Arc<Principal>, (WorkspaceId, NodeId)),
         inbound: Streaming<v1::OpenSessionRequest>,
         lifecycle: &Lifecycle,
     ) -> ReceiverStream<Answer> {
         let (answers, stream) = mpsc::channel(ANSWERS_MAX);
-        let serving = Serving { door: self.clone(), nodes, inbound, answers: answers.clone() };
+        let serving = Serving { door: self.clone(), nodes, caller, inbound, answers: answers.clone() };
         let drain = lifecycle.clone();
         lifecycle.spawn(async move {
             if let Err(status) = serving.run(node, &drain).await {
@@ -63,6 +64,7 @@ impl SessionDoor {
 struct Serving {
     door: SessionDoor,
     nodes: Arc<Nodes>,
+    caller: Arc<Principal>,
     inbound: Streaming<v1::OpenSessionRequest>,
     answers: mpsc::Sender<Answer>,
 }
@@ -102,7 +104,7 @@ impl Serving {
             // A broken stream is the ordinary end of a session, not an error of ours.
             let Ok(Some(message)) = message else { return Ok(()) };
             deadline = Instant::now() + lease;
-            self.nodes.heard_from(session);
+            self.nodes.heard_from(session, &self.caller).await?;
             self.handle(session, message).await?;
         }
     }

@@ -83,9 +83,10 @@ impl From<TokenError> for Status {
 
 impl From<DirectoryError> for Status {
     fn from(error: DirectoryError) -> Self {
-        let reason = match &error {
-            DirectoryError::Invalid(invalid) => return invalid.clone().into(),
-            DirectoryError::Unresolved(unresolved) => return resolve(unresolved),
+        let reason = match error {
+            DirectoryError::Invalid(invalid) => return invalid.into(),
+            DirectoryError::Auth(auth) => return auth.into(),
+            DirectoryError::Unresolved(unresolved) => return resolve(&unresolved),
             DirectoryError::OutsideScope { .. } => {
                 return field_refusal(Reason::PolicyDenied, "path", error.to_string());
             }
@@ -109,6 +110,7 @@ impl From<NodeError> for Status {
     fn from(error: NodeError) -> Self {
         let reason = match error {
             NodeError::Invalid(invalid) => return invalid.into(),
+            NodeError::Auth(auth) => return auth.into(),
             NodeError::Token(token) => return token.into(),
             NodeError::BrokerDown | NodeError::Broker(_) => return broker(&error),
             NodeError::Db(_) => return storage(&error),

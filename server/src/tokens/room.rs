@@ -13,7 +13,7 @@ use murmur_core::{
 use super::{AuthError, Principal, TokenError};
 use crate::{
     clock::Clock,
-    db::{Db, DbError, token, workspace},
+    db::{Conn, Db, DbError, token, workspace},
     page::Page,
 };
 
@@ -100,6 +100,20 @@ impl Tokens {
         Ok(page.cut(tokens, |token| token.id.to_vec()))
     }
 
+    /// Whether a caller's token still holds, for streams that outlast its first check. Asks the database every time.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub(crate) async fn still_holds(&self, conn: &mut Conn, caller: &Principal) -> Result<(), AuthError> {
+        let stored = token::get(conn, caller.token_id).await?.ok_or(AuthError::Unknown)?;
+        let expired = stored.expire_ms.is_some_and(|expire_ms| self.clock.now_ms() >= expire_ms);
+        match stored.revoked_ms {
+            Some(_) => Err(AuthError::Revoked),
+            None if expired => Err(AuthError::Expired),
+            None => Ok(()),
+        }
+    }
+
     /// Drops tokens from the cache, once their revocation is durable.
     pub(crate) fn forget(&self, ids: &[TokenId]) {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,7 +169,7 @@ impl Tokens {
 
     async fn workspace_name(
         &self,
-        conn: &mut crate::db::Conn,
+        conn: &mut Conn,
         id: WorkspaceId,
     ) -> Result<murmur_core::slug::WorkspaceName, DbError> {
         let found = workspace::get(conn, id).await?;

@@ -33,6 +33,8 @@ async fn a_node_joins_with_an_invite_and_the_owners_signature() {
     assert_eq!(enrolled.root_certificate, owner.root.certificate().encode());
     assert_eq!(enrolled.node.unwrap().state(), v1::NodeState::Pending);
     assert_eq!(reason(node.register(&world, "alice").await), Reason::NodePending);
+    let read = node.client(&world).directory.list_agents(v1::ListAgentsRequest::default()).await;
+    assert_eq!(reason(read), Reason::NodePending);
 
     let mut nodes = node.client(&world).nodes.watch_nodes(v1::WatchNodesRequest {}).await.unwrap().into_inner();
     assert_eq!(next(&mut nodes).await.node.unwrap().state(), v1::NodeState::Pending);

@@ -127,11 +127,23 @@ async fn a_silent_node_loses_its_lease() {
     let world = World::with(|config| (config.heartbeat_ms, config.lease_ms) = (10, 20)).await;
     let owner = world.workspace("acme").await;
     let node = world.node(&owner, "jdoe", 1).await;
-    let mut changes = watch(&world, &owner).await;
     let mut silent = Open::welcome(&world, &node, hello(1)).await;
     assert_eq!(silent.answers.message().await.unwrap_err().code(), Code::DeadlineExceeded);
-    until_node(&mut changes, v1::Presence::Online).await;
-    until_node(&mut changes, v1::Presence::Offline).await;
+    let nodes = node.client(&world).nodes.list_nodes(v1::ListNodesRequest::default()).await.unwrap().into_inner();
+    assert_eq!(nodes.nodes[0].presence(), v1::Presence::Offline);
+    Open::welcome(&world, &node, hello(2)).await;
+}
+
+#[tokio::test]
+async fn a_revoked_node_is_told_at_its_next_word() {
+    let world = World::start().await;
+    let owner = world.workspace("acme").await;
+    let node = world.node(&owner, "jdoe", 1).await;
+    let mut session = Open::welcome(&world, &node, hello(1)).await;
+    let token_id = node.client(&world).auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner().token_id;
+    world.admin().auth.revoke_token(v1::RevokeTokenRequest { token_id }).await.unwrap();
+    session.say(In::Heartbeat(v1::Heartbeat {})).await;
+    assert_eq!(reason(session.answers.message().await), Reason::TokenRevoked);
 }
 
 #[tokio::test]

@@ -116,3 +116,16 @@ async fn draining_ends_watches_with_a_word() {
     assert_eq!(reason(stream.message().await), Reason::Draining);
     assert!(world.app.stop().await, "nothing had to be cut off");
 }
+
+#[tokio::test]
+async fn a_revoked_reader_sees_no_further_change() {
+    let world = World::start().await;
+    let owner = world.workspace("acme").await;
+    let node = world.node(&owner, "jdoe", 1).await;
+    let token = world.token(&owner, &[v1::Scope::DirectoryRead]).await;
+    let mut stream = watch(&mut world.client(&token.token), "").await.unwrap();
+    batch(&mut stream).await;
+    world.admin().auth.revoke_token(v1::RevokeTokenRequest { token_id: token.token_id }).await.unwrap();
+    node.agent(&world, "alice").await;
+    assert_eq!(reason(stream.message().await), Reason::TokenRevoked);
+}
