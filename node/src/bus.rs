@@ -25,6 +25,7 @@ use nkeys::KeyPair;
 use tokio::sync::watch;
 
 pub use self::pull::{Delivered, Verdict};
+use crate::post::failpoint::failpoint;
 
 /// The imported prefix of the JetStream API (PROTOCOL §5.3).
 const API_PREFIX: &str = "mmjs.API";
@@ -115,6 +116,8 @@ pub struct Bus {
     config: BusConfig,
     shared: Arc<Shared>,
     session: watch::Sender<Option<Arc<Session>>>,
+    #[cfg(test)]
+    test: Option<(Route, tokio::sync::mpsc::UnboundedSender<Outgoing>)>,
 }
 
 /// What the connection's callbacks see.
@@ -138,7 +141,28 @@ impl Bus {
     pub fn new(config: BusConfig) -> Arc<Self> {
         let shared =
             Shared { connected: watch::Sender::new(false), generation: AtomicU64::new(0), denied: Mutex::default() };
-        Arc::new(Self { config, shared: Arc::new(shared), session: watch::Sender::new(None) })
+        Arc::new(Self {
+            config,
+            shared: Arc::new(shared),
+            session: watch::Sender::new(None),
+            #[cfg(test)]
+            test: None,
+        })
+    }
+
+    /// A bus that hands what is published to a test in place of a broker, and says that it is stored.
+    #[cfg(test)]
+    pub(crate) fn to_test(
+        config: BusConfig,
+        route: Route,
+    ) -> (Arc<Self>, tokio::sync::mpsc::UnboundedReceiver<Outgoing>) {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let mut bus = Self::new(config);
+        if let Some(bus) = Arc::get_mut(&mut bus) {
+            bus.test = Some((route, sender));
+            bus.shared.connected.send_replace(true);
+        }
+        (bus, receiver)
     }
 
     /// Takes new credentials: signs in again, or connects elsewhere.
@@ -162,6 +186,13 @@ impl Bus {
         Ok(())
     }
 
+    /// Leaves the broker until credentials come again: another process runs as this node (PROTOCOL §5.9).
+    pub fn suspend(&self) {
+        self.shared.generation.fetch_add(1, Ordering::SeqCst);
+        self.shared.connected.send_replace(false);
+        self.session.send_replace(None);
+    }
+
     /// Whether the broker is there.
     #[must_use]
     pub fn connected(&self) -> watch::Receiver<bool> {
@@ -171,6 +202,10 @@ impl Bus {
     /// Where this node takes deliveries; `None` before the first credentials.
     #[must_use]
     pub fn route(&self) -> Option<Route> {
+        #[cfg(test)]
+        if let Some((route, _)) = &self.test {
+            return Some(route.clone());
+        }
         self.session.borrow().as_ref().map(|session| session.credentials.load().route.clone())
     }
 
@@ -182,6 +217,11 @@ impl Bus {
 
     /// Publishes and waits for the broker's word, at most a few seconds. Publishes begun one after the other arrive in order.
     pub async fn publish(&self, message: Outgoing) -> PublishAnswer {
+        #[cfg(test)]
+        if let Some((_, sender)) = &self.test {
+            let sent = *self.shared.connected.borrow() && sender.send(message).is_ok();
+            return if sent { PublishAnswer::Stored { duplicate: false } } else { PublishAnswer::Failed };
+        }
         let session = self.session.borrow().clone();
         let Some(session) = session.filter(|_| *self.shared.connected.borrow()) else { return PublishAnswer::Failed };
         let Outgoing { subject, nats_msg_id, traceparent, bytes } = message;
@@ -193,6 +233,7 @@ impl Bus {
             publish = publish.header("traceparent", traceparent.as_str());
         }
         let sent = session.js.send_publish(subject.clone(), publish).await;
+        failpoint("S4");
         let answer = match sent {
             Ok(answer) => answer.await,
             Err(error) => Err(error),

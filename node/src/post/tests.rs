@@ -1,1 +1,5 @@
+//! The post of two nodes, with the test as their broker.
 
+mod exchange;
+mod hostile;
+mod retry;
