@@ -165,6 +165,12 @@ impl Bus {
         (bus, receiver)
     }
 
+    /// Plays a broker that goes and comes.
+    #[cfg(test)]
+    pub(crate) fn set_test_connected(&self, is_connected: bool) {
+        self.shared.connected.send_replace(is_connected);
+    }
+
     /// Takes new credentials: signs in again, or connects elsewhere.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use murmur_crypto::{
     issue::{Issuer, NodeSpec, RootSpec, Validity, root},
     keys::IdentityKey,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{Frame, LocalAgent, Post, PostConfig};
@@ -98,11 +98,11 @@ pub(crate) struct World {
 
 /// A node, with the test as its broker.
 pub(crate) struct TestNode {
-    pub(crate) home: tempfile::TempDir,
+    _home: tempfile::TempDir,
     pub(crate) post: Arc<Post>,
     pub(crate) n: u8,
     agents: Vec<LocalAgent>,
-    published: mpsc::UnboundedReceiver<Outgoing>,
+    published: Mutex<mpsc::UnboundedReceiver<Outgoing>>,
     token: CancellationToken,
 }
 
@@ -145,7 +145,7 @@ impl World {
         let token = CancellationToken::new();
         let (running, ends) = (Arc::clone(&post), token.clone());
         tokio::spawn(async move { running.run(ends).await.unwrap() });
-        TestNode { home, post, n, agents, published, token }
+        TestNode { _home: home, post, n, agents, published: Mutex::new(published), token }
     }
 
     /// Two nodes with one agent each, known to each other: `alice` on the first, `bob` on the second.
@@ -194,14 +194,14 @@ impl TestNode {
     }
 
     /// The next thing that the node publishes.
-    pub(crate) async fn published(&mut self) -> Frame {
-        let outgoing = self.published.recv().await.unwrap();
+    pub(crate) async fn published(&self) -> Frame {
+        let outgoing = self.published.lock().await.recv().await.unwrap();
         Frame { subject: outgoing.subject, bytes: outgoing.bytes, deliveries: 1, stream_seq: 1 }
     }
 
     /// Whether nothing was published that was not taken.
-    pub(crate) fn is_quiet(&mut self) -> bool {
-        self.published.is_empty()
+    pub(crate) async fn is_quiet(&self) -> bool {
+        self.published.lock().await.is_empty()
     }
 
     /// Delivers a frame and expects it to be taken.
@@ -217,11 +217,11 @@ impl Drop for TestNode {
 }
 
 /// Carries frames between nodes until `done` is.
-pub(crate) async fn carry<T>(nodes: &mut [&mut TestNode], done: impl Future<Output = T>) -> T {
+pub(crate) async fn carry<T>(nodes: &[&TestNode], done: impl Future<Output = T>) -> T {
     tokio::pin!(done);
     loop {
         let posts: Vec<_> = nodes.iter().map(|node| Arc::clone(&node.post)).collect();
-        let next = futures::future::select_all(nodes.iter_mut().map(|node| Box::pin(node.published())));
+        let next = futures::future::select_all(nodes.iter().map(|node| Box::pin(node.published())));
         let frame = tokio::select! {
             result = &mut done => return result,
             (frame, ..) = next => frame,

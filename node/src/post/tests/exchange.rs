@@ -35,16 +35,16 @@ async fn until(post: &Post, agent: &LocalAgent, msg_id: MessageId, state: StateN
 #[tokio::test]
 async fn a_message_arrives_is_acknowledged_and_its_reading_is_told() {
     let world = World::new();
-    let (mut a, mut b) = world.pair().await;
+    let (a, b) = world.pair().await;
     let (alice, bob) = (a.agent(0), b.agent(0));
     let sent = a.post.send(&alice, draft("bob", "hello")).await.unwrap();
     assert_eq!(sent.to, bob.slug);
     let post = a.post.clone();
-    carry(&mut [&mut a, &mut b], until(&post, &alice, sent.msg_id, StateName::Delivered)).await;
+    carry(&[&a, &b], until(&post, &alice, sent.msg_id, StateName::Delivered)).await;
     assert_eq!(b.post.unread(bob.agent_id).await.unwrap(), 1);
     assert_eq!(inbox(&b.post, &bob).await, ["hello"]);
     assert_eq!(b.post.unread(bob.agent_id).await.unwrap(), 0);
-    carry(&mut [&mut a, &mut b], until(&post, &alice, sent.msg_id, StateName::Read)).await;
+    carry(&[&a, &b], until(&post, &alice, sent.msg_id, StateName::Read)).await;
     let view = post.delivery(alice.agent_id, sent.msg_id).await.unwrap().remove(0);
     assert!(view.delivered_ms.is_some() && view.read_ms.is_some() && view.publish_tries == 1 && !view.stale_prekey);
 }
@@ -52,38 +52,38 @@ async fn a_message_arrives_is_acknowledged_and_its_reading_is_told() {
 #[tokio::test]
 async fn agents_of_one_node_take_the_same_way() {
     let world = World::new();
-    let mut node = world.node(1, &["alice", "bob"]).await;
+    let node = world.node(1, &["alice", "bob"]).await;
     introduce(&[&node]);
     let (alice, bob) = (node.agent(0), node.agent(1));
     let sent = node.post.send(&alice, draft("bob", "next door")).await.unwrap();
     let post = node.post.clone();
-    carry(&mut [&mut node], until(&post, &alice, sent.msg_id, StateName::Delivered)).await;
+    carry(&[&node], until(&post, &alice, sent.msg_id, StateName::Delivered)).await;
     assert_eq!(inbox(&post, &bob).await, ["next door"]);
 }
 
 #[tokio::test]
 async fn messages_of_a_pair_arrive_in_order() {
     let world = World::new();
-    let (mut a, mut b) = world.pair().await;
+    let (a, b) = world.pair().await;
     let (alice, bob) = (a.agent(0), b.agent(0));
     let mut last = None;
     for n in 0..20 {
         last = Some(a.post.send(&alice, draft("bob", &n.to_string())).await.unwrap());
     }
     let post = a.post.clone();
-    carry(&mut [&mut a, &mut b], until(&post, &alice, last.unwrap().msg_id, StateName::Delivered)).await;
+    carry(&[&a, &b], until(&post, &alice, last.unwrap().msg_id, StateName::Delivered)).await;
     assert_eq!(inbox(&b.post, &bob).await, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn a_reply_completes_its_request_and_is_not_pushed() {
     let world = World::new();
-    let (mut a, mut b) = world.pair().await;
+    let (a, b) = world.pair().await;
     let (alice, bob) = (a.agent(0), b.agent(0));
     let (sent, pending) = a.post.request(&alice, draft("bob", "how much?"), 0).await.unwrap();
     let (asker, answerer) = (a.post.clone(), b.post.clone());
     let asked = sent.msg_id;
-    let outcome = carry(&mut [&mut a, &mut b], async {
+    let outcome = carry(&[&a, &b], async {
         let mut arrived = answerer.hub().watch(bob.agent_id);
         while inbox(&answerer, &bob).await.is_empty() {
             arrived.changed().await.unwrap();
@@ -103,14 +103,14 @@ async fn a_reply_completes_its_request_and_is_not_pushed() {
 #[tokio::test]
 async fn a_waiter_that_leaves_gives_the_reply_free() {
     let world = World::new();
-    let (mut a, mut b) = world.pair().await;
+    let (a, b) = world.pair().await;
     let (alice, bob) = (a.agent(0), b.agent(0));
     let (sent, pending) = a.post.request(&alice, draft("bob", "well?"), 0).await.unwrap();
     let frame = a.published().await;
     b.take(&frame).await;
     let answered = b.post.send(&bob, Draft { in_reply_to: Some(sent.msg_id), ..draft("", "late") }).await.unwrap();
     let replier = b.post.clone();
-    carry(&mut [&mut a, &mut b], until(&replier, &bob, answered.msg_id, StateName::Delivered)).await;
+    carry(&[&a, &b], until(&replier, &bob, answered.msg_id, StateName::Delivered)).await;
     assert!(a.post.pushable(alice.agent_id, 0, 10).await.unwrap().is_empty(), "somebody waits for it");
     let mut wake = a.post.hub().watch(alice.agent_id);
     wake.borrow_and_update();
@@ -127,7 +127,7 @@ async fn a_waiter_that_leaves_gives_the_reply_free() {
 #[tokio::test]
 async fn the_time_being_over_is_a_result_and_a_later_wait_finds_the_reply() {
     let world = World::new();
-    let (mut a, mut b) = world.pair().await;
+    let (a, b) = world.pair().await;
     let (alice, bob) = (a.agent(0), b.agent(0));
     let (sent, pending) = a.post.request(&alice, draft("bob", "quick!"), 1).await.unwrap();
     let outcome = pending.wait().await.unwrap();
@@ -136,7 +136,7 @@ async fn the_time_being_over_is_a_result_and_a_later_wait_finds_the_reply() {
     b.take(&frame).await;
     b.post.send(&bob, Draft { in_reply_to: Some(sent.msg_id), ..draft("", "here") }).await.unwrap();
     let again = a.post.await_reply(&alice, sent.msg_id, 0).await.unwrap();
-    let outcome = carry(&mut [&mut a, &mut b], again.wait()).await.unwrap();
+    let outcome = carry(&[&a, &b], again.wait()).await.unwrap();
     assert_eq!(&outcome.reply.unwrap().body[..], b"here");
     assert!(b.post.await_reply(&bob, sent.msg_id, 0).await.is_err(), "only the one who asked may wait");
 }
@@ -189,7 +189,7 @@ async fn a_pair_has_a_rate_and_a_bound_on_open_requests() {
 #[tokio::test]
 async fn followers_see_both_directions_and_mark_nothing() {
     let world = World::new();
-    let (mut a, b) = world.pair().await;
+    let (a, b) = world.pair().await;
     let (alice, bob) = (a.agent(0), b.agent(0));
     let (backlog, mut live) = b.post.tail(&bob, 10).await.unwrap();
     assert!(backlog.is_empty());
@@ -207,9 +207,9 @@ async fn followers_see_both_directions_and_mark_nothing() {
 #[tokio::test]
 async fn a_full_inbox_makes_its_sender_wait() {
     let world = World::new();
-    let mut a = world.node(1, &["alice"]).await;
+    let a = world.node(1, &["alice"]).await;
     let config = PostConfig { inbox_unread_max: 1, ..PostConfig::default() };
-    let mut b: TestNode = world.node_with(2, &["bob"], config, Clock::system()).await;
+    let b: TestNode = world.node_with(2, &["bob"], config, Clock::system()).await;
     introduce(&[&a, &b]);
     let alice = a.agent(0);
     for _ in 0..2 {
@@ -220,7 +220,7 @@ async fn a_full_inbox_makes_its_sender_wait() {
     assert_eq!(b.post.unread(b.agent(0).agent_id).await.unwrap(), 1);
     let acks = b.published().await;
     a.take(&acks).await;
-    if !b.is_quiet() {
+    if !b.is_quiet().await {
         let acks = b.published().await;
         a.take(&acks).await;
     }

@@ -1,1 +1,166 @@
+//! What goes wrong on the way, and how it still ends well or visibly.
 
+use murmur_core::{
+    code::Code,
+    id::{AgentId, MessageId},
+    outbox::{Config, Event, PublishAnswer, StateName},
+    retry::RepublishSchedule,
+};
+use murmur_crypto::{
+    ack::{AckFrame, AckStatus},
+    envelope::Envelope,
+};
+
+use super::super::{
+    Draft, Post, PostConfig, Sent,
+    testing::{TestNode, World, carry, introduce, route},
+    transition::Key,
+};
+use crate::{
+    clock::Clock,
+    directory::{Batch, Change},
+};
+
+async fn send(node: &TestNode) -> Sent {
+    let draft = Draft { to: "bob".to_owned(), body: "hello".into(), ..Draft::default() };
+    node.post.send(&node.agent(0), draft).await.unwrap()
+}
+
+/// Waits until a delivery ended, and says how and why.
+async fn end(post: &Post, agent: AgentId, msg_id: MessageId) -> (StateName, Option<String>) {
+    let mut wake = post.hub().wait_for(msg_id);
+    loop {
+        wake.borrow_and_update();
+        let view = post.delivery(agent, msg_id).await.unwrap().remove(0);
+        if !view.state.is_open() {
+            return (view.state, view.code);
+        }
+        wake.changed().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_lost_key_is_answered_with_a_fresh_one_and_sealed_again() {
+    let (a, b) = World::new().pair().await;
+    let sent = send(&a).await;
+    let first = a.published().await;
+    // Bob's node loses its disk: the agent is the same, its keys are not.
+    let bob = b.agent(0);
+    b.post.keys.forget(bob.agent_id).unwrap();
+    b.post.keys.ensure_agent(bob.agent_id, &bob.slug, b.post.clock.now_ms() + 1).unwrap();
+    introduce(&[&a, &b]);
+    b.take(&first).await;
+    assert_eq!(b.post.unread(bob.agent_id).await.unwrap(), 0);
+    let answer = b.published().await;
+    let told = AckFrame::decode(answer.bytes.clone()).unwrap().claimed().items[0].status.clone();
+    assert!(matches!(told, AckStatus::Failed { code: Code::KeyUnknown, fresh_prekey: Some(_), .. }));
+    a.take(&answer).await;
+    let (post, alice) = (a.post.clone(), a.agent(0).agent_id);
+    let ended = carry(&[&a, &b], end(&post, alice, sent.msg_id)).await;
+    assert_eq!(ended.0, StateName::Delivered);
+    assert_eq!(b.post.unread(bob.agent_id).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_permanent_refusal_ends_as_dead_with_its_reason() {
+    let world = World::new();
+    let a = world.node(1, &["alice"]).await;
+    let config = PostConfig { body_bytes_max: 1, ..PostConfig::default() };
+    let b = world.node_with(2, &["bob"], config, Clock::system()).await;
+    introduce(&[&a, &b]);
+    let (sent, pending) = {
+        let draft = Draft { to: "bob".to_owned(), body: "too long".into(), ..Draft::default() };
+        a.post.request(&a.agent(0), draft, 0).await.unwrap()
+    };
+    let (post, alice) = (a.post.clone(), a.agent(0).agent_id);
+    let ended = carry(&[&a, &b], end(&post, alice, sent.msg_id)).await;
+    assert_eq!(ended, (StateName::Dead, Some("POLICY_DENIED".to_owned())));
+    let outcome = pending.wait().await.unwrap();
+    assert_eq!((outcome.failure.as_deref(), outcome.timed_out), (Some("POLICY_DENIED"), false));
+    assert_eq!(post.stats().await.unwrap().dead, 1);
+}
+
+#[tokio::test]
+async fn a_late_word_of_the_broker_does_not_resurrect() {
+    let (a, b) = World::new().pair().await;
+    let sent = send(&a).await;
+    let (post, alice) = (a.post.clone(), a.agent(0).agent_id);
+    carry(&[&a, &b], end(&post, alice, sent.msg_id)).await;
+    let key = Key { msg_id: sent.msg_id, recipient: b.agent(0).agent_id };
+    let answer = PublishAnswer::Stored { duplicate: false };
+    post.step(key, Event::PublishAnswered { seal_attempt: 0, answer }).await;
+    assert_eq!(post.delivery(alice, sent.msg_id).await.unwrap()[0].state, StateName::Delivered);
+}
+
+#[tokio::test]
+async fn mail_waits_for_keys_and_leaves_when_the_directory_has_them() {
+    let world = World::new();
+    let (a, b) = (world.node(1, &["alice"]).await, world.node(2, &["bob"]).await);
+    let peers: Vec<_> = a.peers().into_iter().chain(b.peers()).collect();
+    let keyless = peers.iter().map(|peer| {
+        let mut peer = (**peer).clone();
+        peer.keys = None;
+        Change::Agent(peer.into())
+    });
+    let batch = Batch { changes: keyless.collect(), whole: true, resume_token: None };
+    a.post.directory.apply(batch, 1);
+    b.post.directory.apply(Batch { whole: true, ..Batch::default() }, 1);
+    send(&a).await;
+    let changes = peers.iter().cloned().map(Change::Agent).collect();
+    a.post.directory.apply(Batch { changes, whole: true, resume_token: None }, 2);
+    let frame = a.published().await;
+    b.take(&frame).await;
+    assert_eq!(b.post.unread(b.agent(0).agent_id).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_the_broker_did_not_take_leaves_when_it_is_back() {
+    let (a, b) = World::new().pair().await;
+    a.post.bus.set_test_connected(false);
+    for _ in 0..3 {
+        send(&a).await;
+    }
+    let mut connected = a.post.bus.connected();
+    assert!(!*connected.borrow_and_update());
+    a.post.bus.set_test_connected(true);
+    for _ in 0..3 {
+        let frame = a.published().await;
+        b.take(&frame).await;
+    }
+    let sequences: Vec<u64> =
+        b.post.pushable(b.agent(0).agent_id, 0, 10).await.unwrap().iter().map(|message| message.sequence).collect();
+    assert_eq!(sequences, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn silence_is_met_with_the_same_copy_again() {
+    let world = World::new();
+    let schedule = RepublishSchedule { first_ms: vec![], then_ms: 1 };
+    let outbox = Config { republish: schedule, ..Config::default() };
+    let config = PostConfig { outbox, ..PostConfig::default() };
+    let a = world.node_with(1, &["alice"], config, Clock::system()).await;
+    let b = world.node(2, &["bob"]).await;
+    introduce(&[&a, &b]);
+    let sent = send(&a).await;
+    let digest = |frame: &super::super::Frame| Envelope::decode(frame.bytes.clone()).unwrap().env_digest();
+    let (first, second) = (a.published().await, a.published().await);
+    assert_eq!(digest(&first), digest(&second));
+    assert_eq!(
+        first.subject,
+        route(2).subject(murmur_core::subject::Destination::Agent(b.agent(0).agent_id), a.post.identity.node_id)
+    );
+    let (post, alice) = (a.post.clone(), a.agent(0).agent_id);
+    let ended = carry(&[&a, &b], end(&post, alice, sent.msg_id)).await;
+    assert_eq!(ended.0, StateName::Delivered);
+}
+
+#[tokio::test]
+async fn a_message_that_nobody_takes_expires() {
+    let world = World::new();
+    let (a, b) = (world.node(1, &["alice"]).await, world.node(2, &["bob"]).await);
+    introduce(&[&a, &b]);
+    let draft = Draft { to: "bob".to_owned(), body: "now".into(), ttl_seconds: Some(1), ..Draft::default() };
+    let sent = a.post.send(&a.agent(0), draft).await.unwrap();
+    let ended = end(&a.post, a.agent(0).agent_id, sent.msg_id).await;
+    assert_eq!(ended.0, StateName::Expired);
+}
