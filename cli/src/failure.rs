@@ -94,7 +94,12 @@ impl From<Status> for Failure {
                 .remedy("Run `murmurctl status` to see what is down.");
         }
         let what = if message.is_empty() { code.description().to_lowercase() } else { message };
-        let failure = Self { exit: exit_of(code), what, remedy, reason, retry_after_ms, fields };
+        let exit = match reason {
+            // The state does not fit, but what does not fit is who the caller is.
+            Some(Reason::NameMismatch | Reason::NodePending) => Exit::Refused,
+            _ => exit_of(code),
+        };
+        let failure = Self { exit, what, remedy, reason, retry_after_ms, fields };
         match code {
             Code::Unimplemented if reason.is_none() => {
                 failure.remedy("Upgrade the older side: `murmurctl doctor` shows versions.")
@@ -212,6 +217,7 @@ mod tests {
         assert_eq!(exit(Reason::RequestTimedOut), Exit::Timeout);
         assert_eq!(exit(Reason::BodyTooLarge), Exit::Usage);
         assert_eq!(exit(Reason::SlugTaken), Exit::Failed);
+        assert_eq!(exit(Reason::NameMismatch), Exit::Refused);
     }
 
     #[test]

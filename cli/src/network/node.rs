@@ -1,12 +1,11 @@
 //! A node of a local network: enrolling it, approving it, starting it.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use murmur_crypto::keys::IdentityKey;
 use murmur_proto::{
     client::{ControlClient, Headers, NodeClient, connect_socket},
     node::v1::{GetStatusRequest, GetStatusResponse},
@@ -22,7 +21,7 @@ use super::{
 };
 use crate::{
     failure::{Context as _, Failure},
-    owner::{Owner, fingerprint},
+    owner::Owner,
 };
 
 /// The part's name in a network with one node.
@@ -110,7 +109,7 @@ impl LocalNode {
         Process::spawn(layout, Spec { part: self.part.clone(), program: binaries::find(binaries::NODE)?, args })
     }
 
-    /// Waits until the control plane shows the node with the fingerprint that its own key file has here, and signs for it.
+    /// Waits until the node, asked on its own socket, has a key that the control plane shows too, and signs for it.
     async fn approve(
         &self,
         layout: &Layout,
@@ -119,12 +118,10 @@ impl LocalNode {
         owner: &Owner,
     ) -> Result<(), Failure> {
         let wait = Wait { layout, part: &self.part, process, until: "it has enrolled", bound: READY_WITHIN };
-        let key_file = self.data_dir(layout).join("identity/node.key");
         let own = wait
             .ask(|| async {
-                let shown = own_fingerprint(&key_file).ok()??;
-                let node = enrol::by_fingerprint(&mut control.clone(), &shown).await.ok()??;
-                Some(fingerprint(&node.public_key))
+                let own = status(&self.socket).await.ok().filter(|status| !status.node_id.is_empty())?.fingerprint;
+                enrol::by_fingerprint(&mut control.clone(), &own).await.ok()?.map(|_| own)
             })
             .await?;
         enrol::approve(control, owner, &own).await?;
@@ -147,15 +144,4 @@ impl LocalNode {
 pub(crate) async fn status(socket: &Path) -> Result<GetStatusResponse, Failure> {
     let mut node = NodeClient::new(connect_socket(socket).await?, Headers::new());
     Ok(node.host.get_status(GetStatusRequest {}).await?.into_inner())
-}
-
-/// The fingerprint of the node's key as it lies on this machine; `None` before the node has made it.
-fn own_fingerprint(key_file: &Path) -> Result<Option<String>, Failure> {
-    let seed = match fs::read(key_file) {
-        Ok(seed) => seed,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).context("reading the node's key"),
-    };
-    let seed: [u8; 32] = seed.try_into().map_err(|_| Failure::failed("the node's key is not 32 bytes"))?;
-    Ok(Some(fingerprint(IdentityKey::from_seed(&seed).public().as_bytes())))
 }

@@ -32,11 +32,11 @@ pub(crate) async fn run(args: &Args, output: Output) -> Outcome {
     let stage = Stage::new(args.keep)?;
     // Whatever happens, what was started is ended before this returns.
     let told = tokio::select! {
-        told = story::tell(&stage, &mut teller) => told,
+        told = story::tell(&stage, &mut teller) => told.map_err(|failure| explained(failure, args.keep)),
         interrupted = interruption() => Err(interrupted),
     };
     let ended = stage.end().await;
-    let story = told.map_err(|failure| explained(failure, args.keep))?;
+    let story = told?;
     teller.part(&format!("ended all {} processes", ended?));
     teller.finish(story)
 }
