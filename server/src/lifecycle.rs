@@ -2,7 +2,11 @@
 
 use std::{future::Future, time::Duration};
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What a shell calls a process that SIGINT ended.
+const EXIT_CODE_ABORTED: i32 = 130;
 
 /// Owner of every task. Clones share one fate.
 #[derive(Debug, Clone, Default)]
@@ -66,25 +70,26 @@ impl Lifecycle {
     }
 }
 
-/// Waits for SIGTERM or SIGINT and begins the soft end; a second signal ends the process at once.
+/// Begins the soft end at SIGTERM or SIGINT; a second signal ends the process at once. Call it before anybody can know that
+/// the process runs, or an early signal kills it.
 ///
 /// # Errors
 /// When no handler can be installed.
-pub async fn drain_on_signal(lifecycle: &Lifecycle) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("shutting down; a second signal ends at once");
-    lifecycle.drain();
+pub fn drain_on_signal(lifecycle: Lifecycle) -> std::io::Result<()> {
+    let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        std::process::exit(130);
+        either(&mut signals).await;
+        tracing::info!("shutting down; a second signal ends at once");
+        lifecycle.drain();
+        either(&mut signals).await;
+        std::process::exit(EXIT_CODE_ABORTED);
     });
     Ok(())
+}
+
+async fn either((terminate, interrupt): &mut (Signal, Signal)) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }

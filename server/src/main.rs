@@ -96,8 +96,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let tracing = murmur_telemetry::init("murmur-server", "info")?;
     let lifecycle = Lifecycle::new();
-    let app = App::start(config, Clock::system(), lifecycle.clone()).await?;
-    drain_on_signal(&lifecycle).await.context("cannot listen for signals")?;
+    drain_on_signal(lifecycle.clone()).context("cannot listen for signals")?;
+    let app = App::start(config, Clock::system(), lifecycle).await?;
     let in_time = app.run().await;
     tracing.shutdown().await;
     Ok(if in_time { ExitCode::SUCCESS } else { ExitCode::FAILURE })

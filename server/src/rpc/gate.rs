@@ -16,7 +16,9 @@ use axum::{
 use murmur_proto::{FILE_DESCRIPTOR_SET, access::scope_of, client::PROTOCOL_HEADER, v1::Scope};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
+use tokio::sync::oneshot;
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use super::{Limits, status};
 use crate::{
@@ -94,13 +96,23 @@ impl Gate {
     }
 
     /// Runs a unary call within its time; a stream as long as it likes.
+    ///
+    /// A unary handler is a task of its own, so that a caller who leaves cannot cut it off between a commit and what must
+    /// follow it: forgetting a revoked token, waking the watchers.
     async fn run(&self, path: &str, request: Request, next: Next) -> Response {
         if self.streams.contains(path) {
             return next.run(request).await;
         }
         let limit = deadline(&request).map_or(self.unary_timeout, |asked| asked.min(self.unary_timeout));
-        match tokio::time::timeout(limit, next.run(request)).await {
-            Ok(response) => response,
+        let (answer, answered) = oneshot::channel();
+        let call = async move {
+            // A caller who left needs no answer.
+            let _ = answer.send(next.run(request).await);
+        };
+        self.lifecycle.spawn(call.in_current_span());
+        match tokio::time::timeout(limit, answered).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) => Status::internal("the call was cut off").into_http(),
             Err(_) => Status::deadline_exceeded(format!("no answer within {limit:?}")).into_http(),
         }
     }

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod access;
+mod binary;
+mod broker;
 mod enrolment;
 mod keys;
 mod pages;

@@ -25,7 +25,7 @@ async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> Str
     answer
 }
 
-async fn page(world: &World, path: &str) -> String {
+pub(crate) async fn page(world: &World, path: &str) -> String {
     get(TcpStream::connect(world.app.address).await.unwrap(), path).await
 }
 

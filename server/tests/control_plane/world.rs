@@ -59,7 +59,7 @@ impl World {
     /// Stops the control plane and starts it on the same database.
     pub(crate) async fn restart(self) -> Self {
         let Self { app, clock, lifecycle: _, dir } = self;
-        app.stop().await;
+        assert!(app.stop().await, "something had to be cut off");
         Self::on(dir, clock, |_| {}).await
     }
 
