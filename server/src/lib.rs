@@ -1,6 +1,6 @@
 //! The control plane's rooms.
 //!
-//! [`rpc`] and [`http`] are doors; [`directory`], [`nodes`] and [`tokens`] decide; [`db`] alone names the database and
+//! `rpc` and [`http`] are doors; [`directory`], [`nodes`] and [`tokens`] decide; [`db`] alone names the database and
 //! [`broker`] alone the broker's client. [`app`] wires them.
 
 pub mod app;
