@@ -16,6 +16,11 @@ CREATE TABLE directory_peer (
     created_ms  INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- Nodes that were connected when the control plane last said so. A resumed watch repeats only what changed.
+CREATE TABLE directory_online (
+    node_id BLOB PRIMARY KEY
+) WITHOUT ROWID;
+
 -- One row: where the watch goes on, and when the control plane last confirmed the copy.
 CREATE TABLE directory_state (
     id           INTEGER PRIMARY KEY CHECK (id = 1),

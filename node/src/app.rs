@@ -1,1 +1,287 @@
-//! The app room of the node.
+//! Wires the rooms together and decides nothing.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use murmur_core::id::{Incarnation, NodeId};
+use nkeys::KeyPair;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use crate::{
+    agents::Agents,
+    bus::{Bus, BusConfig},
+    clock::Clock,
+    config::Config,
+    directory::Directory,
+    enroll::{Joining, find_invite},
+    identity::{IdentityDir, NodeIdentity, NodeRecord, key_fingerprint},
+    keys::Keys,
+    lifecycle::DataDir,
+    metrics::{self, Metrics},
+    post::Post,
+    rpc::{
+        control::{self, Control, ControlTasks, Parts},
+        forward::Forward,
+        server::{Services, Shared},
+        socket,
+    },
+    session::Sessions,
+    store::{Store, StoreOptions},
+};
+
+/// Threads that read the store.
+const READERS: usize = 2;
+
+/// Whether the node may speak for agents yet.
+#[derive(Clone)]
+pub enum Stage {
+    /// It has not enrolled, or its owner has not approved it.
+    Pending(Arc<Pending>),
+    /// It is approved.
+    Ready(Arc<Core>),
+}
+
+/// What is known of a node that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// The node, once it has enrolled.
+    pub node_id: Option<NodeId>,
+    /// The host's name.
+    pub name: String,
+    /// The workspace, once it has enrolled.
+    pub workspace: Option<String>,
+    /// Whose node it is, once it has enrolled.
+    pub account: Option<String>,
+    /// What the owner compares.
+    pub fingerprint: String,
+    /// Where the control plane is; empty before the invite is read.
+    pub control_plane_url: String,
+    /// What it waits for.
+    pub why: String,
+}
+
+impl fmt::Display for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the node `{}` cannot speak for agents yet: {}", self.name, self.why)
+    }
+}
+
+impl Pending {
+    /// What a person does about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self.node_id {
+            Some(_) => format!("On the owner's host, run `murmurctl node approve {}`.", self.fingerprint),
+            None => format!("Check that the control plane at {} is running.", self.control_plane_url),
+        }
+    }
+}
+
+/// Everything that an approved node has.
+pub struct Core {
+    /// Who it is.
+    pub identity: Arc<NodeIdentity>,
+    /// Where its identity's files are.
+    pub dir: IdentityDir,
+    /// Who there is.
+    pub directory: Arc<Directory>,
+    /// Who lives here.
+    pub agents: Arc<Agents>,
+    /// Sends and receives.
+    pub post: Arc<Post>,
+    /// Who is attached.
+    pub sessions: Arc<Sessions>,
+    /// The client of the control plane.
+    pub control: Arc<Control>,
+    /// The broker.
+    pub bus: Arc<Bus>,
+}
+
+/// What is there before the node is approved.
+struct Base {
+    config: Config,
+    data_dir: DataDir,
+    dir: IdentityDir,
+    broker_key: Arc<KeyPair>,
+    ca_pem: Option<String>,
+    store: Store,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    forward: Arc<Forward>,
+    stage: watch::Sender<Stage>,
+}
+
+/// Runs a node until `drain` is cancelled and its calls have ended.
+///
+/// # Errors
+/// When the node cannot start, or cannot join its workspace in a way that waiting does not cure.
+pub async fn run(config: Config, drain: CancellationToken) -> anyhow::Result<()> {
+    let base = Base::open(config)?;
+    let (socket, listener) = socket::listen(&base.config.socket()).await?;
+    let services = Arc::new(Services::new(Arc::new(base.shared(drain.clone()))).await?);
+    let tasks = TaskTracker::new();
+    if let Some(address) = base.config.metrics_listen {
+        let scrapes = metrics::listen(address, base.data_dir.path()).await.context("cannot serve metrics")?;
+        tasks.spawn(metrics::serve(scrapes, base.metrics.clone(), base.stage.subscribe(), drain.clone()));
+    }
+    let served = services.clone();
+    let door = tokio::spawn(async move { served.serve(listener).await });
+    info!("serving {}", base.config.socket().display());
+
+    let stop = CancellationToken::new();
+    tokio::select! {
+        started = start(&base, &services, &tasks, &stop) => {
+            started?;
+            drain.cancelled().await;
+        }
+        () = drain.cancelled() => {}
+    }
+    services.ready(false).await;
+    let drained = tokio::time::timeout(Duration::from_millis(base.config.drain_ms), door).await;
+    if drained.is_err() {
+        warn!("calls that would not end are cut off");
+    }
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    drop(socket);
+    info!("ended");
+    Ok(())
+}
+
+/// Joins, then starts what an approved node does.
+async fn start(base: &Base, services: &Services, tasks: &TaskTracker, stop: &CancellationToken) -> anyhow::Result<()> {
+    let record = base.join().await?;
+    let (core, control_tasks) = base.core(&record).await?;
+    tasks.spawn(control_tasks.run(stop.clone()));
+    tasks.spawn(leave_broker_when_fenced(core.clone(), stop.clone()));
+    let (post, ended) = (core.post.clone(), stop.clone());
+    tasks.spawn(async move {
+        if let Err(error) = post.run(ended).await {
+            error!(%error, "nothing is delivered: the store cannot be read");
+        }
+    });
+    base.stage.send_replace(Stage::Ready(core));
+    services.ready(true).await;
+    info!("ready");
+    Ok(())
+}
+
+impl Base {
+    fn open(config: Config) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let dir = IdentityDir::open(data_dir.path())?;
+        let broker_key = Arc::new(dir.broker_key()?);
+        let ca_pem = match &config.ca {
+            Some(path) => {
+                Some(std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?)
+            }
+            None => None,
+        };
+        let options = StoreOptions { readers: READERS, pages_max: config.store_pages_max, now_ms: clock.now_ms() };
+        let store = Store::open(&data_dir.path().join("store.db"), &options)?;
+        let pending = Pending {
+            node_id: None,
+            name: config.name.clone(),
+            workspace: None,
+            account: None,
+            fingerprint: key_fingerprint(&dir.key()?.public()),
+            control_plane_url: String::new(),
+            why: "it is starting".to_owned(),
+        };
+        let stage = watch::Sender::new(Stage::Pending(pending.into()));
+        let (metrics, forward) = (Arc::default(), Arc::default());
+        Ok(Self { config, data_dir, dir, broker_key, ca_pem, store, clock, metrics, forward, stage })
+    }
+
+    fn shared(&self, drain: CancellationToken) -> Shared {
+        Shared {
+            stage: self.stage.subscribe(),
+            drain,
+            metrics: self.metrics.clone(),
+            forward: self.forward.clone(),
+            require_token: self.config.local.require_token,
+            data_dir: self.data_dir.path().to_owned(),
+            started_ms: self.clock.now_ms(),
+            clock: self.clock,
+        }
+    }
+
+    /// Brings the node to where its owner has approved it.
+    async fn join(&self) -> anyhow::Result<NodeRecord> {
+        let record = self.dir.record()?;
+        let invite = match &record {
+            // An invite that was passed again after it was used is of no interest.
+            Some(_) => None,
+            None => Some(find_invite(self.config.join.as_deref(), self.data_dir.path(), &self.dir)?),
+        };
+        let key = self.dir.key()?;
+        let joining = Joining {
+            dir: &self.dir,
+            key: &key,
+            broker_key: &self.broker_key,
+            name: &self.config.name,
+            ca_pem: self.ca_pem.as_deref(),
+            stage: &self.stage,
+            forward: &self.forward,
+            clock: self.clock,
+        };
+        Ok(joining.run(record, invite).await?)
+    }
+
+    async fn core(&self, record: &NodeRecord) -> anyhow::Result<(Arc<Core>, ControlTasks)> {
+        let (store, clock) = (self.store.clone(), self.clock);
+        let identity = Arc::new(NodeIdentity::new(record, self.dir.key()?, clock.now_ms())?);
+        let token = self.dir.token()?.context("the node's token is gone: enrol anew in another data directory")?;
+        let channel = control::channel(&record.control_plane_url, self.ca_pem.as_deref())?;
+        self.forward.set_channel(channel.clone());
+        let control = Control::new(channel, &token)?;
+        let directory = Directory::load(identity.clone(), store.clone()).await?;
+        let keys = Arc::new(Keys::open(self.data_dir.path(), identity.clone())?);
+        let bus = Bus::new(BusConfig::new(identity.node_id));
+        let agents =
+            Agents::load(store.clone(), keys.clone(), directory.clone(), identity.clone(), control.clone(), clock)
+                .await?;
+        let post = Post::new(store, keys, directory.clone(), identity.clone(), bus.clone(), clock, self.config.post());
+        let metrics = self.metrics.clone();
+        post.on_delivered(Box::new(move |took| metrics.acknowledged(took)));
+        let sessions = Sessions::new(directory.clone(), control.clone(), clock);
+        let tasks = ControlTasks::new(Parts {
+            control: control.clone(),
+            directory: directory.clone(),
+            agents: agents.clone(),
+            bus: bus.clone(),
+            dir: self.dir.clone(),
+            broker_key: self.broker_key.clone(),
+            clock,
+            incarnation: new_incarnation(clock.now_ms())?,
+        });
+        let core = Core { identity, dir: self.dir.clone(), directory, agents, post, sessions, control, bus };
+        Ok((Arc::new(core), tasks))
+    }
+}
+
+/// Two processes must not take from one consumer: the one that the control plane fences lets go of it.
+async fn leave_broker_when_fenced(core: Arc<Core>, stop: CancellationToken) {
+    let mut state = core.control.state();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            fenced = state.wait_for(|state| state.fenced.is_some()) => if fenced.is_err() { return },
+        }
+        core.bus.suspend();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            free = state.wait_for(|state| state.fenced.is_none()) => if free.is_err() { return },
+        }
+    }
+}
+
+fn new_incarnation(now_ms: u64) -> anyhow::Result<Incarnation> {
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    Ok(Incarnation::new_v7(now_ms, random))
+}

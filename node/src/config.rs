@@ -1,1 +1,366 @@
-//! The config room of the node.
+//! Configuration: a TOML file, over it `MURMUR_NODE_*`, over that the flags. An unknown key is an error.
+
+use std::{
+    env, fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment, Profile,
+    providers::{Env, Format as _, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    post::PostConfig,
+    rpc::socket::{self, SocketPathTooLong},
+};
+
+/// Begins every variable of the environment.
+pub const ENV_PREFIX: &str = "MURMUR_NODE_";
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// Everything that can be set; the names are the keys of the file, the variables and the flags.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where keys, messages and the token live.
+    pub data_dir: PathBuf,
+    /// The Unix socket; by default in the runtime directory, else below the data directory.
+    pub socket: Option<PathBuf>,
+    /// The host's name, for people; used at enrolment.
+    pub name: String,
+    /// An invite (`MURMUR:…`), or a file that holds one. Needed once.
+    pub join: Option<String>,
+    /// PEM file of the control plane's certificate authority, for `https://` with a private one.
+    pub ca: Option<PathBuf>,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; nowhere by default.
+    pub metrics_listen: Option<SocketAddr>,
+    /// What the socket demands.
+    pub local: LocalConfig,
+    /// Messages per minute between one pair of agents: the loop breaker.
+    pub pair_rate_per_minute: std::num::NonZeroU32,
+    /// Burst of the pair rate.
+    pub pair_burst: std::num::NonZeroU32,
+    /// Messages per second from one source node.
+    pub source_rate_per_second: std::num::NonZeroU32,
+    /// Burst of the source rate.
+    pub source_burst: std::num::NonZeroU32,
+    /// Unread messages an inbox holds before it refuses more.
+    pub inbox_unread_max: u64,
+    /// Publishes that may wait for the broker at one time.
+    pub publishes_in_flight: usize,
+    /// Read messages are deleted after so many days.
+    pub history_days: u64,
+    /// Largest size of the database in pages of 4 KiB.
+    pub store_pages_max: Option<u32>,
+    /// Shortest and longest wait between tries to reach the broker.
+    pub retry_ms: [u64; 2],
+    /// Shortest and longest wait after a recipient asked to wait.
+    pub nack_ms: [u64; 2],
+    /// Waits before a message without any receipt is published again; the last one repeats.
+    pub republish_ms: Vec<u64>,
+    /// How long calls may take to end after the first signal.
+    pub drain_ms: u64,
+}
+
+/// What the socket demands of a caller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LocalConfig {
+    /// Nobody speaks for an agent without its token.
+    pub require_token: bool,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A key is unknown or has a wrong value.
+    #[error("configuration: {0}")]
+    Invalid(Box<figment::Error>),
+    /// The named file is not there.
+    #[error("there is no configuration file {}", .0.display())]
+    NoFile(PathBuf),
+    /// A value breaks a rule.
+    #[error("{key} must be {rule}")]
+    Rule {
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// The socket's path is longer than the kernel takes.
+    #[error(transparent)]
+    Socket(#[from] SocketPathTooLong),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let post = PostConfig::default();
+        let then_ms = post.outbox.republish.then_ms;
+        Self {
+            data_dir: data_home().join("murmur/node"),
+            socket: None,
+            name: host_name(),
+            join: None,
+            ca: None,
+            metrics_listen: None,
+            local: LocalConfig::default(),
+            pair_rate_per_minute: post.pair_per_minute,
+            pair_burst: post.pair_burst,
+            source_rate_per_second: post.source_per_second,
+            source_burst: post.source_burst,
+            inbox_unread_max: post.inbox_unread_max,
+            publishes_in_flight: post.publishes_in_flight,
+            history_days: post.history_ms / DAY_MS,
+            store_pages_max: None,
+            retry_ms: [post.outbox.transport.base_ms, post.outbox.transport.cap_ms],
+            nack_ms: [post.outbox.nack.base_ms, post.outbox.nack.cap_ms],
+            republish_ms: post.outbox.republish.first_ms.into_iter().chain([then_ms]).collect(),
+            drain_ms: 10_000,
+        }
+    }
+}
+
+impl Config {
+    /// Puts the configuration together and checks it. `flags` is a partial configuration in the same shape.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key.
+    pub fn load(file: Option<&Path>, flags: impl Serialize) -> Result<Self, ConfigError> {
+        if let Some(file) = file.filter(|file| !file.is_file()) {
+            return Err(ConfigError::NoFile(file.to_owned()));
+        }
+        let environment = Env::prefixed(ENV_PREFIX).ignore(&["config"]).map(|key| match key.as_str() {
+            "local_require_token" => "local.require_token".into(),
+            _ => key.into(),
+        });
+        let mut figment = Figment::new();
+        if let Some(file) = file {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let config: Self = figment
+            .merge(environment)
+            .merge(Serialized::from(flags, Profile::Default))
+            .extract()
+            .map_err(|error| ConfigError::Invalid(Box::new(error)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The socket's path.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        if let Some(socket) = &self.socket {
+            return socket.clone();
+        }
+        match absolute("XDG_RUNTIME_DIR") {
+            Some(runtime) if *self.data_dir == *Self::default().data_dir => runtime.join("murmur/node.sock"),
+            _ => self.data_dir.join("run/node.sock"),
+        }
+    }
+
+    /// What the post needs of it.
+    #[must_use]
+    pub fn post(&self) -> PostConfig {
+        let mut post = PostConfig {
+            pair_per_minute: self.pair_rate_per_minute,
+            pair_burst: self.pair_burst,
+            source_per_second: self.source_rate_per_second,
+            source_burst: self.source_burst,
+            inbox_unread_max: self.inbox_unread_max,
+            publishes_in_flight: self.publishes_in_flight,
+            history_ms: self.history_days.saturating_mul(DAY_MS),
+            ..PostConfig::default()
+        };
+        let backoff = |[base_ms, cap_ms]: [u64; 2]| murmur_core::retry::Backoff { base_ms, cap_ms };
+        post.outbox.transport = backoff(self.retry_ms);
+        post.outbox.nack = backoff(self.nack_ms);
+        if let Some((then_ms, first_ms)) = self.republish_ms.split_last() {
+            post.outbox.republish =
+                murmur_core::retry::RepublishSchedule { first_ms: first_ms.to_vec(), then_ms: *then_ms };
+        }
+        post
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let rule = |holds: bool, key, rule| if holds { Ok(()) } else { Err(ConfigError::Rule { key, rule }) };
+        let is_range = |[base, cap]: [u64; 2]| base >= 1 && base <= cap;
+        rule(!self.name.is_empty() && self.name.len() <= 128, "name", "1 to 128 bytes long")?;
+        rule(is_range(self.retry_ms), "retry_ms", "two numbers, the second not smaller, from 1")?;
+        rule(is_range(self.nack_ms), "nack_ms", "two numbers, the second not smaller, from 1")?;
+        rule(!self.republish_ms.is_empty(), "republish_ms", "a list of at least one wait")?;
+        rule(self.republish_ms.iter().all(|wait| *wait >= 1), "republish_ms", "waits of at least 1 ms")?;
+        rule(self.publishes_in_flight >= 1, "publishes_in_flight", "at least 1")?;
+        rule(self.inbox_unread_max >= 1, "inbox_unread_max", "at least 1")?;
+        rule(self.history_days >= 9, "history_days", "at least 9, since duplicates are known by it")?;
+        socket::check_length(&self.socket())?;
+        Ok(())
+    }
+}
+
+fn data_home() -> PathBuf {
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("."))
+}
+
+fn absolute(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// The host's name without its domain.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let short = name.trim().split('.').next().unwrap_or_default();
+    if short.is_empty() { "host".to_owned() } else { short.to_owned() }
+}
+
+/// The flags of `murmur-node run`: every key of [`Config`], as text or number.
+#[derive(Debug, Default, Serialize, clap::Args)]
+pub struct Flags {
+    /// Where keys, messages and the token live
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_dir: Option<PathBuf>,
+    /// The Unix socket to serve
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<PathBuf>,
+    /// The host's name, for people
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// An invite (MURMUR:…) or a file that holds one; needed once
+    #[arg(long, value_name = "INVITE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    join: Option<String>,
+    /// PEM file of the control plane's certificate authority
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<PathBuf>,
+    /// Serve /metrics, /healthz and /readyz here; port 0 picks one and writes <data-dir>/metrics.addr
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics_listen: Option<SocketAddr>,
+    /// Demand an agent's token of everybody who speaks for it
+    #[arg(long = "local-require-token", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[serde(rename = "local", serialize_with = "nested", skip_serializing_if = "Option::is_none")]
+    local_require_token: Option<bool>,
+    /// Messages per minute between one pair of agents
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pair_rate_per_minute: Option<u32>,
+    /// Burst of the pair rate
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pair_burst: Option<u32>,
+    /// Messages per second from one source node
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_rate_per_second: Option<u32>,
+    /// Burst of the source rate
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_burst: Option<u32>,
+    /// Unread messages an inbox holds
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inbox_unread_max: Option<u64>,
+    /// Publishes that may wait for the broker at one time
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publishes_in_flight: Option<usize>,
+    /// Days that read messages are kept
+    #[arg(long, value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history_days: Option<u64>,
+    /// Largest size of the database in pages of 4 KiB
+    #[arg(long, value_name = "PAGES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_pages_max: Option<u32>,
+    /// Shortest and longest wait between tries to reach the broker
+    #[arg(long, value_name = "MS", num_args = 2)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_ms: Option<Vec<u64>>,
+    /// Shortest and longest wait after a recipient asked to wait
+    #[arg(long, value_name = "MS", num_args = 2)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nack_ms: Option<Vec<u64>>,
+    /// Waits before a message without receipt is published again; the last repeats
+    #[arg(long, value_name = "MS", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    republish_ms: Option<Vec<u64>>,
+    /// How long calls may take to end after the first signal
+    #[arg(long, value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain_ms: Option<u64>,
+}
+
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference to the field")]
+fn nested<S: serde::Serializer>(value: &Option<bool>, serializer: S) -> Result<S::Ok, S::Error> {
+    LocalConfig { require_token: value.unwrap_or_default() }.serialize(serializer)
+}
+
+impl fmt::Display for Config {
+    /// The configuration as TOML, for `murmur-node config`. The invite, which holds a secret, is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = Self { join: None, ..self.clone() };
+        f.write_str(&toml::to_string(&shown).map_err(|_| fmt::Error)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn load(toml: &str) -> Result<Config, String> {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("node.toml");
+        fs::write(&file, toml).unwrap();
+        Config::load(Some(&file), Flags::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_file_sets_and_flags_win() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("node.toml");
+        fs::write(&file, "name = 'a'\npair_burst = 7\nlocal.require_token = true").unwrap();
+        let flags = Flags { name: Some("b".to_owned()), ..Flags::default() };
+        let config = Config::load(Some(&file), flags).unwrap();
+        assert_eq!((config.name.as_str(), config.pair_burst.get()), ("b", 7));
+        assert!(config.local.require_token);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        assert!(load("nmae = 'x'").unwrap_err().contains("nmae"));
+        assert!(load("local.token = true").unwrap_err().contains("token"));
+    }
+
+    #[test]
+    fn a_value_out_of_range_names_its_key() {
+        assert!(load("pair_burst = 0").unwrap_err().contains("pair_burst"));
+        assert!(load("retry_ms = [10, 5]").unwrap_err().contains("retry_ms"));
+        assert!(load("history_days = 1").unwrap_err().contains("history_days"));
+    }
+
+    #[test]
+    fn a_socket_path_beyond_the_kernels_limit_is_refused() {
+        let error = load(&format!("socket = '/{}'", "s".repeat(107))).unwrap_err();
+        assert!(error.contains("107"), "{error}");
+        assert!(load(&format!("socket = '/{}'", "s".repeat(106))).is_ok());
+    }
+
+    #[test]
+    fn the_printed_configuration_reads_back_without_the_invite() {
+        let config = Config { join: Some("MURMUR:secret".to_owned()), ..Config::default() };
+        let printed = config.to_string();
+        assert!(!printed.contains("secret"));
+        assert_eq!(load(&printed).unwrap(), Config { join: None, ..config });
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! It holds the private keys of its agents, accepts messages for the price of one fsync, seals and delivers them, opens and stores what
 //! arrives, and serves all of this to local programs on a unix socket. `docs/ARCHITECTURE.md` names the rooms.
+pub mod agents;
 pub mod app;
 pub mod bus;
 pub mod clock;

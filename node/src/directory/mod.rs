@@ -50,13 +50,14 @@ impl Directory {
     /// # Errors
     /// [`StoreError`].
     pub async fn load(identity: Arc<NodeIdentity>, store: Store) -> Result<Arc<Self>, StoreError> {
-        let saved = store.read(store::directory::load).await?;
-        let snapshot = Snapshot::new(identity.node_id, saved.peers, saved.resume_token, saved.confirmed_ms);
+        let mut saved = store.read(store::directory::load).await?;
+        let floors = Floors::new(std::mem::take(&mut saved.floors));
+        let snapshot = Snapshot::new(identity.node_id, saved);
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             version: watch::Sender::new(0),
             attached: Mutex::default(),
-            floors: Floors::new(saved.floors),
+            floors,
             cache: Cache::default(),
             identity,
             store,

@@ -12,6 +12,7 @@ use murmur_core::{
 use tracing::warn;
 
 use super::{Batch, Change, Peer};
+use crate::store::directory::Saved;
 
 /// Everything known about who there is.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Snapshot {
     entries: Arc<Entries>,
     online: Arc<HashSet<NodeId>>,
     resume_token: Option<Arc<str>>,
+    /// The control plane has spoken since this process started: what it once said of other nodes' presence holds again.
+    heard: bool,
     /// When the control plane last confirmed this copy; `None` when it never did.
     pub confirmed_ms: Option<u64>,
     /// The control plane is connected right now.
@@ -33,23 +36,20 @@ struct Entries {
 }
 
 impl Snapshot {
-    pub(super) fn new(
-        own_node: NodeId,
-        peers: Vec<Arc<Peer>>,
-        resume_token: Option<String>,
-        confirmed_ms: Option<u64>,
-    ) -> Self {
+    pub(super) fn new(own_node: NodeId, saved: Saved) -> Self {
+        let Saved { peers, online, resume_token, confirmed_ms, floors: _ } = saved;
         let mut entries = Entries::default();
         for peer in peers {
-            // Sessions of an earlier run are over; those of other nodes are heard of again with the first batch.
+            // Sessions that an earlier run of this node had are over.
             let attached = peer.attached && peer.node_id != own_node;
             entries.insert(Arc::new(Peer { attached, ..Arc::unwrap_or_clone(peer) }));
         }
         Self {
             own_node,
             entries: Arc::new(entries),
-            online: Arc::default(),
+            online: Arc::new(online.into_iter().collect()),
             resume_token: resume_token.map(Arc::from),
+            heard: false,
             confirmed_ms,
             live: false,
         }
@@ -75,7 +75,7 @@ impl Snapshot {
     /// Whether a node is connected, as far as is known. This one is.
     #[must_use]
     pub fn node_online(&self, node: NodeId) -> bool {
-        node == self.own_node || self.online.contains(&node)
+        node == self.own_node || (self.heard && self.online.contains(&node))
     }
 
     /// Whether an agent has a session right now, as far as is known.
@@ -121,6 +121,7 @@ impl Snapshot {
         if let Some(token) = resume_token {
             self.resume_token = Some(token.as_str().into());
         }
+        self.heard = true;
         self.confirmed_ms = Some(now_ms);
     }
 

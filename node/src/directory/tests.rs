@@ -152,12 +152,16 @@ async fn changes_show_at_once_and_survive_a_restart() {
     directory.store.write(|_| Ok(())).await.unwrap();
     drop(directory);
 
-    let snapshot = world.directory().await.snapshot();
+    let directory = world.directory().await;
+    let snapshot = directory.snapshot();
     assert_eq!(snapshot.by_slug(&slug(BOB)).map(|peer| peer.description.as_str()), Some("reviews"));
     assert_eq!(snapshot.live(&slug(ALICE)), None);
     assert_eq!((snapshot.resume_token(), snapshot.confirmed_ms), (Some("r1"), Some(NOW_MS + 1)));
     assert!(!snapshot.live);
     assert!(!snapshot.online(snapshot.by_slug(&slug(BOB)).unwrap()), "nobody has said that its node is there");
+    directory.apply(Batch::default(), NOW_MS);
+    let snapshot = directory.snapshot();
+    assert!(snapshot.online(snapshot.by_slug(&slug(BOB)).unwrap()), "nothing changed while this node was away");
 }
 
 #[tokio::test]

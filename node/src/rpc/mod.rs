@@ -1,1 +1,21 @@
-//! The rpc room of the node.
+//! The door: the services of the local socket, who may call them, and the client of the control plane.
+//!
+//! [`server`] puts the door together: every call passes [`door`], which checks the caller's user and protocol, knows who speaks
+//! ([`caller`]) and forwards the control plane's own services ([`forward`]). The services translate and decide nothing; what they
+//! refuse is told by [`status`] alone.
+
+mod caller;
+pub mod control;
+mod convert;
+mod door;
+pub mod forward;
+mod host;
+mod message;
+mod parse;
+pub mod server;
+mod session;
+pub mod socket;
+mod status;
+
+#[cfg(test)]
+mod tests;

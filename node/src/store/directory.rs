@@ -21,6 +21,8 @@ const PREKEY: u32 = 0;
 pub struct Saved {
     /// Every agent.
     pub peers: Vec<Arc<Peer>>,
+    /// Nodes that were connected.
+    pub online: Vec<NodeId>,
     /// Where the watch goes on.
     pub resume_token: Option<String>,
     /// When the control plane last confirmed the copy.
@@ -38,10 +40,12 @@ pub fn load(tx: Tx<'_>) -> Result<Saved, StoreError> {
     let peers = peers.query_map([], peer_row)?.collect::<Result<_, _>>()?;
     let mut floors = tx.conn().prepare_cached("SELECT * FROM trust_floor")?;
     let floors = floors.query_map([], floor_row)?.collect::<Result<_, _>>()?;
+    let mut online = tx.conn().prepare_cached("SELECT node_id FROM directory_online")?;
+    let online = online.query_map([], |row| id(row, "node_id", NodeId::from_bytes))?.collect::<Result<_, _>>()?;
     let state = "SELECT resume_token, confirmed_ms FROM directory_state";
     let (resume_token, confirmed_ms) =
         tx.conn().query_row(state, [], |row| Ok((row.get("resume_token")?, uint_option(row, "confirmed_ms")?)))?;
-    Ok(Saved { peers, resume_token, confirmed_ms, floors })
+    Ok(Saved { peers, online, resume_token, confirmed_ms, floors })
 }
 
 /// Takes over a batch and its resume token together.
@@ -51,12 +55,13 @@ pub fn load(tx: Tx<'_>) -> Result<Saved, StoreError> {
 pub fn save(tx: Tx<'_>, batch: &Batch, now_ms: u64) -> Result<(), StoreError> {
     if batch.whole {
         tx.conn().execute("DELETE FROM directory_peer", [])?;
+        tx.conn().execute("DELETE FROM directory_online", [])?;
     }
     for change in &batch.changes {
         match change {
             Change::Agent(peer) => save_peer(tx, peer)?,
             Change::Removed(agent) => remove_peer(tx, *agent)?,
-            Change::Node { .. } => {}
+            Change::Node { node_id, online } => save_node(tx, *node_id, *online)?,
         }
     }
     let sql = "UPDATE directory_state SET resume_token = coalesce(?1, resume_token), confirmed_ms = ?2";
@@ -108,6 +113,16 @@ fn save_peer(tx: Tx<'_>, peer: &Peer) -> Result<(), StoreError> {
 
 fn remove_peer(tx: Tx<'_>, agent: AgentId) -> Result<(), StoreError> {
     tx.conn().prepare_cached("DELETE FROM directory_peer WHERE agent_id = ?1")?.execute([agent.as_bytes()])?;
+    Ok(())
+}
+
+fn save_node(tx: Tx<'_>, node: NodeId, online: bool) -> Result<(), StoreError> {
+    let sql = if online {
+        "INSERT OR IGNORE INTO directory_online (node_id) VALUES (?1)"
+    } else {
+        "DELETE FROM directory_online WHERE node_id = ?1"
+    };
+    tx.conn().prepare_cached(sql)?.execute([node.as_bytes()])?;
     Ok(())
 }
 

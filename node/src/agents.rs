@@ -1,0 +1,295 @@
+//! The agents that live on this node: known here at once, granted by the control plane, their tokens checked here.
+//!
+//! The registry in memory is what calls look at; the store keeps it, and the control plane alone gives names away. So an agent
+//! that is known speaks with the control plane down, and a new one needs it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+    time::Instant,
+};
+
+use murmur_core::{
+    id::{AgentId, TokenId},
+    slug::{AgentPath, Slug, SlugError},
+    token::{Token, TokenKind},
+};
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+
+use crate::{
+    clock::Clock,
+    directory::{AgentKind, Batch, Change, Directory, Peer},
+    identity::NodeIdentity,
+    keys::{AgentKeys, KeyError, Keys},
+    rpc::control::{Control, ControlError},
+    store::{
+        Store, StoreError,
+        agents::{self as table, AgentRow},
+    },
+};
+
+/// The registry.
+pub struct Agents {
+    store: Store,
+    keys: Arc<Keys>,
+    directory: Arc<Directory>,
+    identity: Arc<NodeIdentity>,
+    control: Arc<Control>,
+    clock: Clock,
+    live: RwLock<HashMap<Slug, Entry>>,
+    /// One registration at a time, so that two callers of one name end up with one agent.
+    registering: Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    row: Arc<AgentRow>,
+    since: Instant,
+}
+
+/// What to register.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Path under the account.
+    pub path: AgentPath,
+    /// What it is for; empty keeps what is known.
+    pub description: String,
+    /// Its group; empty keeps what is known.
+    pub group: String,
+    /// Take `path-2`, `path-3`, … when another node holds the name.
+    pub suffix_when_taken: bool,
+}
+
+/// An agent could not be registered, ended or given a token.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The control plane is away or refuses.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The slug would be too long.
+    #[error(transparent)]
+    Slug(#[from] SlugError),
+    /// The store failed.
+    #[error("the agent could not be stored")]
+    Store(#[from] StoreError),
+    /// Its keys could not be made.
+    #[error("the agent's keys could not be made")]
+    Keys(#[from] KeyError),
+    /// There is no randomness.
+    #[error("the operating system gave no randomness")]
+    Random,
+}
+
+impl Agents {
+    /// Loads the registry.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn load(
+        store: Store,
+        keys: Arc<Keys>,
+        directory: Arc<Directory>,
+        identity: Arc<NodeIdentity>,
+        control: Arc<Control>,
+        clock: Clock,
+    ) -> Result<Arc<Self>, StoreError> {
+        let since = Instant::now();
+        let rows = store.read(table::live).await?;
+        let live = rows.into_iter().map(|row| (row.slug.clone(), Entry { row: Arc::new(row), since })).collect();
+        let registering = Mutex::new(());
+        Ok(Arc::new(Self { store, keys, directory, identity, control, clock, live: RwLock::new(live), registering }))
+    }
+
+    /// The slug of a path under this node's account.
+    ///
+    /// # Errors
+    /// [`SlugError`] when it would be too long.
+    pub fn slug(&self, path: &AgentPath) -> Result<Slug, SlugError> {
+        Slug::new(self.identity.workspace.clone(), self.identity.account.clone(), path.clone())
+    }
+
+    /// The live agent of this node that holds a slug.
+    #[must_use]
+    pub fn by_slug(&self, slug: &Slug) -> Option<Arc<AgentRow>> {
+        self.read().get(slug).map(|entry| entry.row.clone())
+    }
+
+    /// Every live agent of this node.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<AgentRow>> {
+        self.read().values().map(|entry| entry.row.clone()).collect()
+    }
+
+    /// The agent that a token speaks for; `None` when the token is unknown, revoked, of an ended agent, or forged.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn by_token(&self, token: &Token) -> Result<Option<Arc<AgentRow>>, StoreError> {
+        let id = token.id();
+        let found = self.store.read(move |tx| table::token(tx, id)).await?;
+        Ok(found.filter(|(hash, _)| token.matches(hash)).map(|(_, row)| Arc::new(row)))
+    }
+
+    /// Makes sure that an interactive agent exists, and says whether this call made it. One that is known and need not change is
+    /// answered with the control plane down.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn register(&self, wish: Registration) -> Result<(Arc<AgentRow>, bool), AgentError> {
+        let slug = self.slug(&wish.path)?;
+        let _one_at_a_time = self.registering.lock().await;
+        let known = self.by_slug(&slug);
+        let change = |new: &String, old: &String| !new.is_empty() && new != old;
+        let known = match known {
+            Some(row) if !change(&wish.description, &row.description) && !change(&wish.group, &row.group) => {
+                return Ok((row, false));
+            }
+            other => other,
+        };
+        let kept = |new: String, old: fn(&AgentRow) -> &String| match &known {
+            Some(row) if new.is_empty() => old(row).clone(),
+            _ => new,
+        };
+        let wish = Registration {
+            description: kept(wish.description, |row| &row.description),
+            group: kept(wish.group, |row| &row.group),
+            ..wish
+        };
+        match (self.control.register_agent(&wish).await, known) {
+            (Ok((peer, created)), _) => Ok((self.adopt(peer).await?, created)),
+            // Only the new description is lost, and the answer shows that.
+            (Err(ControlError::Down(_)), Some(row)) => Ok((row, false)),
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// Ends an agent: its name is free again, and it is refused from now on.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn deregister(&self, agent: &AgentRow) -> Result<bool, AgentError> {
+        let was_live = self.control.deregister_agent(agent.agent_id).await?;
+        self.directory.apply(changes([Change::Removed(agent.agent_id)]), self.clock.now_ms());
+        self.end(agent).await?;
+        Ok(was_live)
+    }
+
+    /// Issues a token that speaks for an agent. The store keeps its digest alone.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn issue_token(&self, agent: AgentId) -> Result<Token, AgentError> {
+        let (mut id, mut secret) = ([0; 10], [0; 32]);
+        getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut secret)).map_err(|_| AgentError::Random)?;
+        let now_ms = self.clock.now_ms();
+        let token = Token::from_parts(TokenKind::Agent, TokenId::new_v7(now_ms, id), secret);
+        let (id, hash) = (token.id(), token.hash());
+        self.store.write(move |tx| table::save_token(tx, id, &hash, agent, now_ms)).await?;
+        Ok(token)
+    }
+
+    /// Publishes the keys of every agent whose published ones are old or missing.
+    ///
+    /// # Errors
+    /// The first [`AgentError`]; the others are tried with the next call.
+    pub async fn publish_due(&self) -> Result<(), AgentError> {
+        let due = self.keys.due(self.clock.now_ms());
+        for row in self.all() {
+            let current = self.keys.publishable(row.agent_id);
+            let snapshot = self.directory.snapshot();
+            let published = snapshot.peer(row.agent_id).and_then(|peer| peer.keys.as_ref());
+            let is_current = current
+                .as_ref()
+                .zip(published)
+                .is_some_and(|(ours, theirs)| ours.chain == theirs.chain && ours.prekey == theirs.prekey);
+            if !is_current || due.contains(&row.agent_id) {
+                self.publish(&row).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends here what the control plane says has ended. `heard_since` is when its watch began: an agent registered later may be
+    /// missing from a copy made earlier.
+    pub async fn reconcile(&self, batch: &Batch, heard_since: Instant) {
+        for row in self.ended_by(batch, heard_since) {
+            info!(agent.slug = %row.slug, "agent {} was ended by the control plane", row.slug);
+            if let Err(error) = self.end(&row).await {
+                warn!(agent.slug = %row.slug, %error, "an ended agent is still known here");
+            }
+        }
+    }
+
+    fn ended_by(&self, batch: &Batch, heard_since: Instant) -> Vec<Arc<AgentRow>> {
+        let named = |agent| {
+            batch.changes.iter().rev().find_map(|change| match change {
+                Change::Agent(peer) if peer.agent_id == agent => Some(true),
+                Change::Removed(removed) if *removed == agent => Some(false),
+                _ => None,
+            })
+        };
+        let has_ended = |entry: &&Entry| match named(entry.row.agent_id) {
+            Some(is_live) => !is_live,
+            None => batch.whole && entry.since < heard_since,
+        };
+        self.read().values().filter(has_ended).map(|entry| entry.row.clone()).collect()
+    }
+
+    async fn adopt(&self, peer: Peer) -> Result<Arc<AgentRow>, AgentError> {
+        let row = AgentRow {
+            agent_id: peer.agent_id,
+            slug: peer.slug.clone(),
+            kind: AgentKind::Interactive.number(),
+            description: peer.description.clone(),
+            group: peer.group.clone(),
+            created_ms: peer.created_ms,
+            deregistered_ms: None,
+        };
+        let saved = row.clone();
+        self.store.write(move |tx| table::save(tx, &saved)).await?;
+        let row = Arc::new(row);
+        self.write().insert(peer.slug.clone(), Entry { row: row.clone(), since: Instant::now() });
+        // The control plane's own words; its watch will repeat them.
+        self.directory.apply(changes([Change::Agent(Arc::new(peer))]), self.clock.now_ms());
+        match self.publish(&row).await {
+            // The name is ours and the keys are on disk: they are published when the control plane is back.
+            Err(AgentError::Control(ControlError::Down(_))) | Ok(()) => Ok(row),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn publish(&self, row: &AgentRow) -> Result<(), AgentError> {
+        let keys = self.make_keys(row).await?;
+        let peer = self.control.publish_keys(row.agent_id, keys).await?;
+        self.directory.apply(changes([Change::Agent(Arc::new(peer))]), self.clock.now_ms());
+        Ok(())
+    }
+
+    async fn make_keys(&self, row: &AgentRow) -> Result<AgentKeys, AgentError> {
+        let (keys, agent, slug, now_ms) = (self.keys.clone(), row.agent_id, row.slug.clone(), self.clock.now_ms());
+        let made = tokio::task::spawn_blocking(move || keys.ensure_agent(agent, &slug, now_ms)).await;
+        Ok(made.map_err(|_| StoreError::Closed)??)
+    }
+
+    async fn end(&self, row: &AgentRow) -> Result<(), AgentError> {
+        let (agent, now_ms) = (row.agent_id, self.clock.now_ms());
+        self.store.write(move |tx| table::deregister(tx, agent, now_ms)).await?;
+        self.write().retain(|_, entry| entry.row.agent_id != agent);
+        let keys = self.keys.clone();
+        tokio::task::spawn_blocking(move || keys.forget(agent)).await.map_err(|_| StoreError::Closed)??;
+        Ok(())
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Slug, Entry>> {
+        self.live.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<Slug, Entry>> {
+        self.live.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn changes<const N: usize>(changes: [Change; N]) -> Batch {
+    Batch { changes: changes.into(), whole: false, resume_token: None }
+}

@@ -1,0 +1,229 @@
+//! Who calls, and as which agent (DESIGN §8.4, §8.5; PROTOCOL §6.3).
+//!
+//! The kernel says which user is at the other end of the socket; only the node's own is served. A bearer token makes the caller one
+//! agent and no other. Without one the caller may speak as the interactive agents of the node's account, and never as one that a
+//! node started.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use murmur_core::{
+    slug::{AgentPath, SlugText},
+    token::{Token, TokenError, TokenKind},
+};
+use murmur_proto::{PROTOCOL, client::PROTOCOL_HEADER};
+use tonic::transport::server::UdsConnectInfo;
+
+use super::{parse, status::Refusal};
+use crate::{
+    agents::{Agents, Registration},
+    directory::AgentKind,
+    identity::NodeIdentity,
+    post::LocalAgent,
+    store::{StoreError, agents::AgentRow},
+};
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    /// The agent whose token was presented.
+    Agent(Arc<AgentRow>),
+    /// Somebody of the node's user.
+    User,
+}
+
+/// Why a caller is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallerError {
+    /// Another user, or one that the kernel does not tell.
+    #[error("the caller runs as user {uid}, and this node serves user {own} alone")]
+    OtherUser {
+        /// The caller's uid, or `unknown`.
+        uid: String,
+        /// The node's uid.
+        own: u32,
+    },
+    /// The authorization header holds no token.
+    #[error("the authorization header holds no token: {0}")]
+    Malformed(#[from] TokenError),
+    /// The token is a person's, a node's or a program's.
+    #[error("only an agent's token speaks on this socket")]
+    NoAgentToken,
+    /// The token is unknown here, revoked, or of an ended agent.
+    #[error("this node knows no such token")]
+    Unknown,
+    /// The agent may only be spoken for with its token.
+    #[error("{slug} may only be spoken for with its own token")]
+    TokenRequired {
+        /// The agent.
+        slug: String,
+    },
+    /// A program with a token named another agent.
+    #[error("the token is bound to {bound}, and the call names `{named}`")]
+    NameMismatch {
+        /// The token's agent.
+        bound: String,
+        /// What was named.
+        named: String,
+    },
+    /// The caller speaks another protocol.
+    #[error("the caller speaks protocol {theirs}, this node {PROTOCOL}")]
+    Protocol {
+        /// What it says.
+        theirs: String,
+    },
+    /// The name is of another account.
+    #[error("{slug} is not of this node's account")]
+    Foreign {
+        /// What was named.
+        slug: String,
+    },
+    /// The token could not be looked up.
+    #[error("the token could not be looked up")]
+    Store(#[from] StoreError),
+}
+
+/// Refuses another user than the node's own.
+pub(super) fn check_user(peer: Option<&UdsConnectInfo>, own: u32) -> Result<(), CallerError> {
+    match peer.and_then(|peer| peer.peer_cred).map(|cred| cred.uid()) {
+        Some(uid) if uid == own => Ok(()),
+        uid => Err(CallerError::OtherUser { uid: uid.map_or("unknown".to_owned(), |uid| uid.to_string()), own }),
+    }
+}
+
+/// Refuses a caller of another protocol. One that says nothing is taken to speak ours.
+pub(super) fn check_protocol(headers: &HeaderMap) -> Result<(), CallerError> {
+    match headers.get(PROTOCOL_HEADER) {
+        Some(value) if value.as_bytes() != PROTOCOL.to_string().as_bytes() => {
+            Err(CallerError::Protocol { theirs: String::from_utf8_lossy(value.as_bytes()).chars().take(16).collect() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The token that a call carries.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<Token>, CallerError> {
+    let Some(value) = headers.get(http::header::AUTHORIZATION) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| TokenError::Shape)?;
+    let token = text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("bearer ")).ok_or(TokenError::Shape)?;
+    Ok(Some(Token::parse(token.trim())?))
+}
+
+/// Finds out who calls.
+pub(super) async fn identify(headers: &HeaderMap, agents: &Agents) -> Result<Caller, CallerError> {
+    let Some(token) = bearer(headers)? else { return Ok(Caller::User) };
+    if token.kind() != TokenKind::Agent {
+        return Err(CallerError::NoAgentToken);
+    }
+    agents.by_token(&token).await?.map(Caller::Agent).ok_or(CallerError::Unknown)
+}
+
+/// How an agent is to be found, or made.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wish {
+    /// As the caller wrote it; empty for the token's agent, or `me`.
+    pub(super) agent: String,
+    pub(super) description: String,
+    pub(super) group: String,
+    pub(super) suffix_when_taken: bool,
+}
+
+/// The agent that the caller speaks as, and whether it is new. An interactive one that does not exist is registered.
+pub(super) async fn speaker(
+    caller: &Caller,
+    wish: Wish,
+    agents: &Agents,
+    identity: &NodeIdentity,
+) -> Result<(Arc<AgentRow>, bool), Refusal> {
+    match caller {
+        Caller::Agent(row) => {
+            check_bound(row, &wish.agent, identity)?;
+            // A token's agent exists; only what it says about itself may change.
+            if wish.description.is_empty() && wish.group.is_empty() {
+                return Ok((row.clone(), false));
+            }
+            let path = row.slug.path().clone();
+            Ok(agents.register(Registration { suffix_when_taken: false, ..wish.at(path) }).await?)
+        }
+        Caller::User => {
+            let path = own_path(&wish.agent, identity)?;
+            check_interactive(agents, &path)?;
+            Ok(agents.register(wish.at(path)).await?)
+        }
+    }
+}
+
+/// The agent that the caller speaks as, without making one.
+pub(super) fn existing(
+    caller: &Caller,
+    agent: &str,
+    agents: &Agents,
+    identity: &NodeIdentity,
+) -> Result<Option<Arc<AgentRow>>, Refusal> {
+    match caller {
+        Caller::Agent(row) => {
+            check_bound(row, agent, identity)?;
+            Ok(Some(row.clone()))
+        }
+        Caller::User => {
+            let path = own_path(agent, identity)?;
+            check_interactive(agents, &path)?;
+            Ok(agents.by_slug(&agents.slug(&path)?))
+        }
+    }
+}
+
+impl Wish {
+    /// By name alone.
+    pub(super) fn named(agent: impl Into<String>) -> Self {
+        Self { agent: agent.into(), ..Self::default() }
+    }
+
+    fn at(self, path: AgentPath) -> Registration {
+        let Self { agent: _, description, group, suffix_when_taken } = self;
+        Registration { path, description, group, suffix_when_taken }
+    }
+}
+
+/// An agent as the post knows it.
+pub(super) fn local(row: &AgentRow) -> LocalAgent {
+    LocalAgent { agent_id: row.agent_id, slug: row.slug.clone() }
+}
+
+/// A program with a token may repeat its own name and no other.
+fn check_bound(row: &AgentRow, agent: &str, identity: &NodeIdentity) -> Result<(), Refusal> {
+    let is_own = agent.is_empty()
+        || agent == "self"
+        || own_path(agent, identity).is_ok_and(|path| path == *row.slug.path() || path.as_str() == row.slug.name());
+    let mismatch =
+        || CallerError::NameMismatch { bound: row.slug.to_string(), named: agent.chars().take(128).collect() };
+    if is_own { Ok(()) } else { Err(mismatch().into()) }
+}
+
+/// Nobody speaks without a token for an agent that a node started.
+fn check_interactive(agents: &Agents, path: &AgentPath) -> Result<(), Refusal> {
+    let slug = agents.slug(path)?;
+    match agents.by_slug(&slug) {
+        Some(row) if AgentKind::from_number(row.kind) == AgentKind::Spawned => {
+            Err(CallerError::TokenRequired { slug: slug.to_string() }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The path that a name means below the node's account.
+fn own_path(agent: &str, identity: &NodeIdentity) -> Result<AgentPath, Refusal> {
+    if !agent.starts_with('/') {
+        return parse::agent_path(agent);
+    }
+    let foreign = || CallerError::Foreign { slug: agent.chars().take(128).collect() };
+    match SlugText::parse(agent)? {
+        SlugText::Absolute { workspace, account, path }
+            if workspace.as_ref().is_none_or(|workspace| *workspace == identity.workspace)
+                && account == identity.account =>
+        {
+            Ok(path)
+        }
+        _ => Err(foreign().into()),
+    }
+}

@@ -1,0 +1,106 @@
+//! Broker credentials: asked for at two thirds of their life, kept on disk, handed to the bus.
+
+use std::{sync::Arc, time::Duration};
+
+use murmur_proto::v1;
+use tracing::{info, warn};
+
+use super::{
+    ControlError, call, convert,
+    run::{Delay, Parts},
+    watch::BACKOFF,
+};
+use crate::{bus::BrokerCredentials, identity::BrokerRecord};
+
+/// How long the bus may be away before new credentials are asked for: the broker may have moved, or its stream be gone.
+const BUS_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Hands the bus what an earlier run left, if it is still good.
+pub(super) async fn use_saved(parts: &Parts) {
+    match parts.dir.broker() {
+        Ok(Some(record)) if record.expire_ms > parts.clock.now_ms() => hand_over(parts, &record).await,
+        Ok(_) => {}
+        Err(error) => warn!(%error, "the saved broker credentials cannot be used"),
+    }
+}
+
+/// Keeps the credentials fresh until the task is dropped.
+pub(super) async fn renew(parts: Parts) {
+    let mut delay = Delay::new(BACKOFF);
+    loop {
+        match fetch(&parts).await {
+            Ok(renew_at_ms) => {
+                delay.reset();
+                let wait = Duration::from_millis(renew_at_ms.saturating_sub(parts.clock.now_ms()).max(1_000));
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = bus_is_lost(&parts) => info!("the broker is away: asking where it is"),
+                }
+            }
+            Err(error) => {
+                warn!(%error, "no broker credentials");
+                if parts.bus.route().is_none() {
+                    use_saved(&parts).await;
+                }
+                delay.wait().await;
+            }
+        }
+    }
+}
+
+/// Asks for credentials, which also makes sure that stream and consumer exist, and says when to ask again.
+async fn fetch(parts: &Parts) -> Result<u64, ControlError> {
+    let request = v1::GetBrokerCredentialsRequest { broker_public_key: parts.broker_key.public_key() };
+    let mut client = parts.control.client.nodes.clone();
+    let answer = call(client.get_broker_credentials(request)).await?;
+    let record = convert::broker(answer, parts.clock.now_ms())?;
+    // A connection that is fine is left alone: signing in again would only disturb it.
+    let current = parts.dir.broker().ok().flatten();
+    if let Some(current) = current.filter(|current| serves(parts, current, &record)) {
+        return Ok(current.renew_at_ms());
+    }
+    if let Err(error) = parts.dir.save_broker(&record) {
+        warn!(%error, "the broker credentials are not on disk: a restart will need the control plane");
+    }
+    hand_over(parts, &record).await;
+    Ok(record.renew_at_ms())
+}
+
+/// Whether the credentials in use are connected, not yet due, and for the same place as the new ones.
+fn serves(parts: &Parts, current: &BrokerRecord, new: &BrokerRecord) -> bool {
+    let place =
+        |record: &BrokerRecord| BrokerRecord { jwt: String::new(), issued_ms: 0, expire_ms: 0, ..record.clone() };
+    let is_connected = *parts.bus.connected().borrow();
+    let is_in_use = parts.bus.credentials_expire_ms() == Some(current.expire_ms);
+    is_connected && is_in_use && parts.clock.now_ms() < current.renew_at_ms() && place(current) == place(new)
+}
+
+async fn hand_over(parts: &Parts, record: &BrokerRecord) {
+    let BrokerRecord { jwt, urls, route, stream, consumer, ca_pem, issued_ms: _, expire_ms } = record.clone();
+    let credentials = BrokerCredentials {
+        jwt,
+        key: Arc::clone(&parts.broker_key),
+        urls,
+        route,
+        stream,
+        consumer,
+        ca_pem: Some(ca_pem).filter(|pem| !pem.is_empty()),
+        expire_ms,
+    };
+    if let Err(error) = parts.bus.set_credentials(credentials).await {
+        warn!(%error, "the broker credentials cannot be used");
+    }
+}
+
+/// Ends when the bus has been away for longer than patience lasts.
+async fn bus_is_lost(parts: &Parts) {
+    let mut connected = parts.bus.connected();
+    loop {
+        if connected.wait_for(|connected| !connected).await.is_err() {
+            return std::future::pending().await;
+        }
+        if tokio::time::timeout(BUS_PATIENCE, connected.wait_for(|connected| *connected)).await.is_err() {
+            return;
+        }
+    }
+}

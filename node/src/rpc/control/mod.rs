@@ -1,0 +1,144 @@
+//! The client of the control plane: what the node asks of it, and whether it is there.
+//!
+//! [`Control`] is what the rooms call. [`run`] keeps the node's session open for as long as the process lives, and beside it follows the
+//! directory, renews the broker credentials and publishes keys; all of them start again with every session.
+
+mod broker;
+mod convert;
+mod error;
+mod run;
+mod session;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use murmur_core::id::AgentId;
+use murmur_proto::{
+    client::{ControlClient, Headers, TokenNotAscii},
+    v1,
+};
+use tokio::sync::{Mutex, mpsc, watch::Receiver, watch::Sender};
+pub use tonic::transport::Channel;
+
+pub use error::ControlError;
+pub use run::{ControlTasks, Parts};
+
+use crate::{agents::Registration, directory::Peer, keys::AgentKeys};
+
+/// How long one call may take. Silence on the connection is noticed by its keep-alive, an overloaded server only by this.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is known about the control plane.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ControlState {
+    /// The node's session is open.
+    pub connected: bool,
+    /// Another process holds the session of this node: nothing is consumed until it ends.
+    pub fenced: Option<String>,
+    /// Its version; empty before the first session.
+    pub server_version: String,
+    /// Milliseconds that its clock is ahead of this host's.
+    pub clock_skew_ms: i64,
+    /// Why the last session ended or none could be opened.
+    pub trouble: Option<String>,
+}
+
+/// A session of an agent began or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Attachment {
+    agent_id: AgentId,
+    attached: bool,
+}
+
+/// What the rooms ask of the control plane.
+pub struct Control {
+    client: ControlClient,
+    state: Sender<ControlState>,
+    attachments: mpsc::UnboundedSender<Attachment>,
+    heard: Mutex<mpsc::UnboundedReceiver<Attachment>>,
+}
+
+impl Control {
+    /// A client that connects with its first call.
+    ///
+    /// # Errors
+    /// [`TokenNotAscii`] when the node's token cannot be sent.
+    pub fn new(channel: Channel, token: &str) -> Result<Arc<Self>, TokenNotAscii> {
+        let headers = Headers::new().with_token(token)?.with_trace(murmur_telemetry::grpc::inject);
+        let (attachments, heard) = mpsc::unbounded_channel();
+        let client = ControlClient::new(channel, headers);
+        Ok(Arc::new(Self {
+            client,
+            state: Sender::new(ControlState::default()),
+            attachments,
+            heard: Mutex::new(heard),
+        }))
+    }
+
+    /// What is known about it, and every change of that.
+    #[must_use]
+    pub fn state(&self) -> Receiver<ControlState> {
+        self.state.subscribe()
+    }
+
+    /// Tells that a session of an agent began or ended. Told again as a whole when the connection is new.
+    pub fn attachment(&self, agent_id: AgentId, attached: bool) {
+        // The receiver lives as long as this.
+        let _ = self.attachments.send(Attachment { agent_id, attached });
+    }
+
+    /// Claims a slug for an interactive agent, and says whether it is new.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn register_agent(&self, wish: &Registration) -> Result<(Peer, bool), ControlError> {
+        let request = v1::RegisterAgentRequest {
+            path: wish.path.to_string(),
+            description: wish.description.clone(),
+            group: wish.group.clone(),
+            kind: v1::AgentKind::Interactive.into(),
+            suffix_when_taken: wish.suffix_when_taken,
+        };
+        let mut client = self.client.directory.clone();
+        let answer = call(client.register_agent(request)).await?;
+        Ok((convert::answered(answer.agent)?, answer.created))
+    }
+
+    /// Publishes an agent's chain and prekey.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn publish_keys(&self, agent: AgentId, keys: AgentKeys) -> Result<Peer, ControlError> {
+        let AgentKeys { chain, prekey } = keys;
+        let keys = Some(v1::AgentKeys { chain, prekey });
+        let request = v1::PublishKeysRequest { agent_id: agent.to_string(), keys };
+        let mut client = self.client.directory.clone();
+        convert::answered(call(client.publish_keys(request)).await?.agent)
+    }
+
+    /// Ends an agent. Returns false when it was gone.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn deregister_agent(&self, agent: AgentId) -> Result<bool, ControlError> {
+        let request = v1::DeregisterAgentRequest { agent_id: agent.to_string() };
+        let mut client = self.client.directory.clone();
+        Ok(call(client.deregister_agent(request)).await?.deregistered)
+    }
+}
+
+/// One unary call, in time or [`ControlError::Down`].
+async fn call<T>(answer: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, ControlError> {
+    match tokio::time::timeout(CALL_TIMEOUT, answer).await {
+        Ok(answer) => Ok(answer?.into_inner()),
+        Err(_) => Err(ControlError::silent(CALL_TIMEOUT)),
+    }
+}
+
+/// A channel to the control plane that connects with its first call.
+///
+/// # Errors
+/// [`murmur_proto::client::ConnectError`] when the URL is no address.
+pub fn channel(url: &str, ca_pem: Option<&str>) -> Result<Channel, murmur_proto::client::ConnectError> {
+    murmur_proto::client::server_channel(url, ca_pem)
+}

@@ -1,0 +1,129 @@
+//! Our types in the contract's words.
+
+use murmur_proto::node::v1;
+use prost_types::Timestamp;
+
+use crate::post::{DeliveryView, Direction, InboxMessage, MessageKind, Outcome, StateName, TailItem};
+
+/// A moment, from Unix milliseconds.
+pub(super) fn time(ms: u64) -> Timestamp {
+    Timestamp {
+        seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
+    }
+}
+
+pub(super) fn message(message: InboxMessage) -> v1::Message {
+    let InboxMessage {
+        msg_id,
+        conversation_id,
+        kind,
+        from,
+        from_agent_id,
+        to,
+        tier,
+        content_type,
+        body,
+        in_reply_to,
+        created_ms,
+        received_ms,
+        sequence,
+        cursor,
+        redelivered,
+        traceparent,
+        deadline_ms,
+    } = message;
+    v1::Message {
+        msg_id: msg_id.to_string(),
+        conversation_id: conversation_id.to_string(),
+        kind: kind_number(kind),
+        from: from.to_string(),
+        from_agent_id: from_agent_id.to_string(),
+        tier: tier.to_string(),
+        content_type,
+        body,
+        in_reply_to: in_reply_to.map(|id| id.to_string()).unwrap_or_default(),
+        created_time: Some(time(created_ms)),
+        received_time: Some(time(received_ms)),
+        sequence,
+        cursor,
+        redelivered,
+        traceparent,
+        deadline_time: deadline_ms.map(time),
+        to: to.to_string(),
+    }
+}
+
+fn kind_number(kind: MessageKind) -> i32 {
+    match kind {
+        MessageKind::Message => v1::MessageKind::Message,
+        MessageKind::Request => v1::MessageKind::Request,
+        MessageKind::Reply => v1::MessageKind::Reply,
+    }
+    .into()
+}
+
+pub(super) fn state(state: StateName) -> i32 {
+    match state {
+        StateName::Queued => v1::DeliveryState::Queued,
+        StateName::Sealed => v1::DeliveryState::Sealed,
+        StateName::Stored => v1::DeliveryState::Stored,
+        StateName::Delivered => v1::DeliveryState::Delivered,
+        StateName::Read => v1::DeliveryState::Read,
+        StateName::Expired => v1::DeliveryState::Expired,
+        StateName::Dead => v1::DeliveryState::Dead,
+        StateName::Cancelled => v1::DeliveryState::Cancelled,
+    }
+    .into()
+}
+
+pub(super) fn outcome(outcome: Outcome, unread: u64) -> v1::RequestOutcome {
+    let Outcome { delivery, reply, timed_out, failure } = outcome;
+    v1::RequestOutcome {
+        delivery: state(delivery),
+        reply: reply.map(message),
+        timed_out,
+        failure: failure.unwrap_or_default(),
+        unread,
+    }
+}
+
+pub(super) fn delivery(view: DeliveryView) -> v1::Delivery {
+    let DeliveryView {
+        to,
+        to_agent_id,
+        state: name,
+        code,
+        publish_tries,
+        created_ms,
+        delivered_ms,
+        read_ms,
+        expires_ms,
+        stale_prekey,
+    } = view;
+    v1::Delivery {
+        to: to.to_string(),
+        to_agent_id: to_agent_id.to_string(),
+        state: state(name),
+        code: code.unwrap_or_default(),
+        publish_tries,
+        created_time: Some(time(created_ms)),
+        delivered_time: delivered_ms.map(time),
+        read_time: read_ms.map(time),
+        expire_time: Some(time(expires_ms)),
+        stale_prekey,
+    }
+}
+
+pub(super) fn tail_item(item: TailItem) -> v1::TailResponse {
+    let TailItem { direction, message: shown, state: name } = item;
+    let direction = match direction {
+        Direction::In => v1::tail_response::Direction::In,
+        Direction::Out => v1::tail_response::Direction::Out,
+    };
+    v1::TailResponse {
+        direction: direction.into(),
+        message: Some(message(shown)),
+        state: name.map_or(v1::DeliveryState::Unspecified.into(), state),
+    }
+}

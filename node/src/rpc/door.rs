@@ -1,0 +1,141 @@
+//! What every call passes: the caller's user, its protocol, who speaks, and what the contract demands of it.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use murmur_proto::{access::scope_of, v1::Scope};
+use tonic::{Status, body::Body, service::Routes, transport::server::UdsConnectInfo};
+use tower::Service;
+
+use super::{
+    caller::{Caller, CallerError, bearer, check_protocol, check_user, identify},
+    server::Shared,
+    status::Refusal,
+};
+use crate::app::Stage;
+
+/// Begins every path of the control plane's public services.
+const CONTROL_PLANE: &str = "/murmur.v1.";
+
+/// The check in front of the services.
+#[derive(Clone)]
+pub(super) struct Door {
+    routes: Routes,
+    shared: Arc<Shared>,
+    own_uid: u32,
+}
+
+impl Door {
+    pub(super) fn new(routes: Routes, shared: Arc<Shared>) -> Self {
+        Self { routes, shared, own_uid: nix::unistd::geteuid().as_raw() }
+    }
+}
+
+impl Service<Request<Body>> for Door {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The routes are always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let door = self.clone();
+        Box::pin(async move {
+            let began = Instant::now();
+            let path = request.uri().path().to_owned();
+            let metrics = Arc::clone(&door.shared.metrics);
+            let answer = door.pass(request).await.unwrap_or_else(|status: Status| status.into_http());
+            metrics.called(&path, grpc_code(&answer), began.elapsed());
+            Ok(answer)
+        })
+    }
+}
+
+impl Door {
+    async fn pass(mut self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+        let refused = |error: CallerError| Status::from(Refusal::from(error));
+        check_user(request.extensions().get::<UdsConnectInfo>(), self.own_uid).map_err(refused)?;
+        check_protocol(request.headers()).map_err(refused)?;
+        let path = request.uri().path();
+        if path.starts_with(CONTROL_PLANE) {
+            return self.shared.forward.call(request).await;
+        }
+        if let Some(scope) = scope_of(path) {
+            let caller = self.caller(scope, request.headers()).await?;
+            request.extensions_mut().insert(caller);
+        }
+        let answer = self.routes.call(request).await;
+        answer.map_err(|infallible| match infallible {})
+    }
+
+    /// Who speaks, when the scope allows it.
+    async fn caller(&self, scope: Scope, headers: &http::HeaderMap) -> Result<Caller, Status> {
+        let core = match &*self.shared.stage.borrow() {
+            Stage::Ready(core) => Some(Arc::clone(core)),
+            Stage::Pending(_) => None,
+        };
+        let caller = match core {
+            Some(core) => identify(headers, &core.agents).await,
+            // Nobody has a token before there are agents.
+            None => bearer(headers).map(|_| Caller::User),
+        };
+        let caller = caller.map_err(Refusal::from)?;
+        permit(scope, &caller, self.shared.require_token).map_err(Refusal::from)?;
+        Ok(caller)
+    }
+}
+
+/// Holds a caller to what the contract demands of an RPC of this socket.
+fn permit(scope: Scope, caller: &Caller, require_token: bool) -> Result<(), CallerError> {
+    match (scope, caller) {
+        (Scope::LocalAgent, Caller::User) if require_token => {
+            Err(CallerError::TokenRequired { slug: "every agent of this node".to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The gRPC code of an answer without a body; of a stream it is known only at its end, and counts as 0 here.
+fn grpc_code(answer: &Response<Body>) -> i32 {
+    let code = answer.headers().get("grpc-status").and_then(|value| value.to_str().ok());
+    code.and_then(|code| code.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_require_token_only_reading_needs_none() {
+        assert!(permit(Scope::LocalAgent, &Caller::User, true).is_err());
+        assert!(permit(Scope::Local, &Caller::User, true).is_ok());
+        assert!(permit(Scope::LocalAgent, &Caller::User, false).is_ok());
+    }
+
+    #[test]
+    fn a_caller_that_the_kernel_does_not_name_is_refused() {
+        let error = check_user(None, 7).unwrap_err();
+        assert_eq!(error.to_string(), "the caller runs as user unknown, and this node serves user 7 alone");
+    }
+
+    #[test]
+    fn another_protocol_is_refused_and_none_is_ours() {
+        let headers = |value: &'static str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(murmur_proto::client::PROTOCOL_HEADER, http::HeaderValue::from_static(value));
+            headers
+        };
+        assert!(check_protocol(&http::HeaderMap::new()).is_ok());
+        assert!(check_protocol(&headers("1")).is_ok());
+        assert!(matches!(check_protocol(&headers("2")), Err(CallerError::Protocol { .. })));
+    }
+}

@@ -1,0 +1,258 @@
+//! `murmur.node.v1.HostService`.
+
+use std::sync::Arc;
+
+use murmur_core::slug::{Caller as Resolver, resolve};
+use murmur_crypto::{WIRE_VERSION, safety::safety_number};
+use murmur_proto::{
+    PROTOCOL,
+    node::v1::{self, finding::Severity, host_service_server::HostService},
+};
+use nix::sys::statvfs::statvfs;
+use tonic::{Request, Response, Status};
+
+use super::{
+    caller::existing,
+    convert, parse,
+    server::{Call, Shared},
+    status::Refusal,
+};
+use crate::{
+    app::{Core, Pending, Stage},
+    directory::{Peer, Snapshot},
+    store::agents::AgentRow,
+};
+
+/// Clocks further apart than this are worth telling; certificates stop holding at five minutes.
+const SKEW_TOLD_MS: u64 = 60_000;
+/// Space left on the data directory's disk that is worth telling.
+const DISK_LOW_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Who this node knows, and how it is doing.
+pub(super) struct Host {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[tonic::async_trait]
+impl HostService for Host {
+    async fn list_peers(
+        &self,
+        request: Request<v1::ListPeersRequest>,
+    ) -> Result<Response<v1::ListPeersResponse>, Status> {
+        let (call, v1::ListPeersRequest { agent, group, online_only, page_size, page_token }) = Call::of(request);
+        let core = self.shared.core()?;
+        let own = speaking(&core, &call, &agent)?;
+        let snapshot = core.directory.snapshot();
+        let mut peers: Vec<&Arc<Peer>> = snapshot
+            .peers()
+            .filter(|peer| own.as_ref().is_none_or(|own| own.agent_id != peer.agent_id))
+            .filter(|peer| group.is_empty() || peer.group == group)
+            .filter(|peer| !online_only || snapshot.online(peer))
+            .filter(|peer| page_token.is_empty() || peer.slug.to_string() > page_token)
+            .collect();
+        peers.sort_by_cached_key(|peer| peer.slug.to_string());
+        let size = parse::page_size(page_size);
+        let has_more = peers.len() > size;
+        peers.truncate(size);
+        let next_page_token = peers.last().filter(|_| has_more).map(|peer| peer.slug.to_string()).unwrap_or_default();
+        let unread = match &own {
+            Some(own) => core.post.unread(own.agent_id).await.map_err(Refusal::from)?,
+            None => 0,
+        };
+        Ok(Response::new(v1::ListPeersResponse {
+            peers: peers.into_iter().map(|peer| shown(&core, &snapshot, peer, self.shared.clock.now_ms())).collect(),
+            next_page_token,
+            confirmed_time: snapshot.confirmed_ms.map(convert::time),
+            live: snapshot.live,
+            unread,
+        }))
+    }
+
+    async fn get_safety_number(
+        &self,
+        request: Request<v1::GetSafetyNumberRequest>,
+    ) -> Result<Response<v1::GetSafetyNumberResponse>, Status> {
+        let (call, v1::GetSafetyNumberRequest { agent, peer }) = Call::of(request);
+        let core = self.shared.core()?;
+        let caller = match speaking(&core, &call, &agent)? {
+            Some(row) => Resolver::Agent { id: row.agent_id, slug: row.slug.clone() },
+            None => {
+                Resolver::Human { workspace: core.identity.workspace.clone(), account: core.identity.account.clone() }
+            }
+        };
+        let found = resolve(&peer, Some(&caller), &*core.directory.snapshot()).map_err(Refusal::Resolve)?;
+        let slug = found.slug.to_string();
+        let verified = core.directory.verified(found.agent_id, self.shared.clock.now_ms());
+        let verified = verified.map_err(|trouble| Refusal::Peer { slug: slug.clone(), trouble })?;
+        Ok(Response::new(v1::GetSafetyNumberResponse {
+            safety_number: safety_number(&core.identity.key.public(), &verified.node_key),
+            peer: slug,
+            covers_roots: false,
+        }))
+    }
+
+    async fn get_version(&self, _: Request<v1::GetVersionRequest>) -> Result<Response<v1::GetVersionResponse>, Status> {
+        let control = self.shared.core().ok().map(|core| core.control.state().borrow().clone());
+        let server_version = control.filter(|state| state.connected).map(|state| state.server_version);
+        Ok(Response::new(v1::GetVersionResponse {
+            node_version: env!("CARGO_PKG_VERSION").to_owned(),
+            server_version: server_version.unwrap_or_default(),
+            protocol: PROTOCOL,
+            wire_version: WIRE_VERSION,
+        }))
+    }
+
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let stage = self.shared.stage.borrow().clone();
+        let mut status = match stage {
+            Stage::Pending(pending) => pending_status(&pending),
+            Stage::Ready(core) => core_status(&core, self.shared.clock.now_ms()).await.map_err(Refusal::from)?,
+        };
+        status.start_time = Some(convert::time(self.shared.started_ms));
+        status.data_dir = self.shared.data_dir.display().to_string();
+        env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
+        "file".clone_into(&mut status.key_source);
+        status.findings.extend(disk_finding(&self.shared.data_dir));
+        status.findings.push(finding(
+            Severity::Info,
+            "private keys are in files that only this user may read (key_source=file)",
+            "Nothing needs to be done; encrypt the disk if others have access to it.",
+        ));
+        Ok(Response::new(status))
+    }
+}
+
+/// The agent that a call names, if it names one and it is there.
+fn speaking(core: &Core, call: &Call, agent: &str) -> Result<Option<Arc<AgentRow>>, Refusal> {
+    if agent.is_empty() {
+        return Ok(None);
+    }
+    existing(&call.caller, agent, &core.agents, &core.identity)
+}
+
+fn shown(core: &Core, snapshot: &Snapshot, peer: &Peer, now_ms: u64) -> v1::Peer {
+    let (tier, fingerprint, trouble) = match core.directory.verified_peer(peer, now_ms) {
+        Ok(verified) => (verified.tier.to_string(), verified.fingerprint.clone(), String::new()),
+        Err(trouble) => (murmur_core::tier::Tier::Untrusted.to_string(), String::new(), trouble.to_string()),
+    };
+    v1::Peer {
+        slug: peer.slug.to_string(),
+        agent_id: peer.agent_id.to_string(),
+        description: peer.description.clone(),
+        group: peer.group.clone(),
+        host: peer.host.clone(),
+        online: snapshot.online(peer),
+        tier,
+        fingerprint,
+        node_id: peer.node_id.to_string(),
+        local: peer.node_id == core.identity.node_id,
+        trouble,
+        create_time: Some(convert::time(peer.created_ms)),
+    }
+}
+
+fn pending_status(pending: &Pending) -> v1::GetStatusResponse {
+    v1::GetStatusResponse {
+        node_id: pending.node_id.map(|id| id.to_string()).unwrap_or_default(),
+        node_name: pending.name.clone(),
+        workspace: pending.workspace.clone().unwrap_or_default(),
+        account: pending.account.clone().unwrap_or_default(),
+        fingerprint: pending.fingerprint.clone(),
+        control_plane_url: pending.control_plane_url.clone(),
+        findings: vec![finding(Severity::Warning, &pending.to_string(), &pending.remedy())],
+        ..v1::GetStatusResponse::default()
+    }
+}
+
+async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, crate::store::StoreError> {
+    let stats = core.post.stats().await?;
+    let control = core.control.state().borrow().clone();
+    let broker = core.dir.broker().ok().flatten();
+    let broker_connected = *core.bus.connected().borrow();
+    let open = [("queued", stats.queued), ("sealed", stats.sealed), ("stored", stats.stored)];
+    let oldest = (stats.oldest_pending_ms > 0).then(|| now_ms.saturating_sub(stats.oldest_pending_ms));
+    Ok(v1::GetStatusResponse {
+        node_id: core.identity.node_id.to_string(),
+        node_name: core.identity.name.clone(),
+        workspace: core.identity.workspace.to_string(),
+        account: core.identity.account.to_string(),
+        fingerprint: crate::identity::key_fingerprint(&core.identity.key.public()),
+        control_plane_connected: control.connected,
+        control_plane_url: core.identity.control_plane_url.clone(),
+        broker_connected,
+        broker_urls: broker.map(|broker| broker.urls).unwrap_or_default(),
+        sessions: u32::try_from(core.sessions.count()).unwrap_or(u32::MAX),
+        agents: u32::try_from(core.agents.all().len()).unwrap_or(u32::MAX),
+        outbox: open.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        oldest_pending_time: oldest.map(convert::time),
+        broker_credential_expire_time: core.bus.credentials_expire_ms().map(convert::time),
+        clock_skew_ms: control.clock_skew_ms,
+        findings: findings(&control, broker_connected),
+        ..v1::GetStatusResponse::default()
+    })
+}
+
+fn findings(control: &super::control::ControlState, broker_connected: bool) -> Vec<v1::Finding> {
+    let mut findings = Vec::new();
+    if let Some(by) = &control.fenced {
+        let what = format!("another process ({by}) runs as this node: nothing is received here");
+        findings.push(finding(Severity::Error, &what, "Stop the other process, or this one."));
+    } else if !control.connected {
+        let why = control.trouble.as_deref().unwrap_or("it has not answered yet");
+        let what = format!("the control plane is away: {why}");
+        let remedy = "Messages between known agents still flow; start the control plane, or check its address.";
+        findings.push(finding(Severity::Warning, &what, remedy));
+    }
+    if !broker_connected {
+        let remedy = "Messages wait on disk; start the broker, or check that this host can reach it.";
+        findings.push(finding(Severity::Warning, "the broker is away", remedy));
+    }
+    let skew_ms = control.clock_skew_ms.unsigned_abs();
+    if control.connected && skew_ms > SKEW_TOLD_MS {
+        let ahead = if control.clock_skew_ms > 0 { "behind" } else { "ahead of" };
+        let what = format!("this host's clock is {} s {ahead} the control plane's", skew_ms / 1000);
+        let severity = if skew_ms > murmur_core::limits::CLOCK_SKEW_MS { Severity::Error } else { Severity::Warning };
+        findings.push(finding(
+            severity,
+            &what,
+            "Set the clock, for example by NTP: messages are refused at 5 minutes.",
+        ));
+    }
+    findings
+}
+
+fn disk_finding(data_dir: &std::path::Path) -> Option<v1::Finding> {
+    let disk = statvfs(data_dir).ok()?;
+    let left = disk.blocks_available().saturating_mul(disk.fragment_size());
+    (left < DISK_LOW_BYTES).then(|| {
+        let what = format!("the disk of the data directory has {} MiB left", left / (1024 * 1024));
+        finding(Severity::Warning, &what, "Free some space: without it no message can be accepted.")
+    })
+}
+
+fn finding(severity: Severity, what: &str, remedy: &str) -> v1::Finding {
+    v1::Finding { severity: severity.into(), what: what.to_owned(), remedy: remedy.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::control::ControlState;
+
+    fn told(control: &ControlState, broker: bool) -> Vec<String> {
+        findings(control, broker).into_iter().map(|finding| finding.what).collect()
+    }
+
+    #[test]
+    fn what_needs_a_person_is_told_and_nothing_else() {
+        let fine = ControlState { connected: true, clock_skew_ms: 50_000, ..ControlState::default() };
+        assert!(told(&fine, true).is_empty());
+        assert_eq!(told(&fine, false), ["the broker is away"]);
+        let behind = ControlState { clock_skew_ms: 90_000, ..fine.clone() };
+        assert_eq!(told(&behind, true), ["this host's clock is 90 s behind the control plane's"]);
+        let away = ControlState { trouble: Some("refused".to_owned()), ..ControlState::default() };
+        assert_eq!(told(&away, true), ["the control plane is away: refused"]);
+        let fenced = ControlState { fenced: Some("x".to_owned()), ..ControlState::default() };
+        assert!(told(&fenced, true).iter().any(|what| what.contains("another process")));
+    }
+}

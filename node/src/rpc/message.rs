@@ -1,0 +1,195 @@
+//! `murmur.node.v1.MessageService`.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt as _, stream};
+use murmur_core::limits::PAGE_SIZE_MAX;
+use murmur_proto::node::v1::{self, message_service_server::MessageService, request_response::Item};
+use tokio::sync::broadcast::error::RecvError;
+use tonic::{Request, Response, Status};
+use tracing::warn;
+
+use super::{
+    caller::{Wish, existing, local, speaker},
+    convert, parse,
+    server::{Call, Shared},
+    status::Refusal,
+};
+use crate::{
+    app::Core,
+    post::{Draft, InboxQuery, LocalAgent, PendingReply},
+};
+
+/// A stream of answers.
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Messages, for local programs.
+pub(super) struct Messages {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Messages {
+    /// Who speaks; an interactive agent that does not exist yet is registered.
+    async fn speaker(&self, call: &Call, agent: &str) -> Result<(Arc<Core>, LocalAgent), Refusal> {
+        let core = self.shared.core()?;
+        let (row, _) = speaker(&call.caller, Wish::named(agent), &core.agents, &core.identity).await?;
+        Ok((core, local(&row)))
+    }
+
+    /// Who reads; an agent that does not exist has nothing to read, and is made all the same so that mail can come.
+    async fn reader(&self, call: &Call, agent: &str) -> Result<(Arc<Core>, LocalAgent), Refusal> {
+        let core = self.shared.core()?;
+        match existing(&call.caller, agent, &core.agents, &core.identity)? {
+            Some(row) => Ok((core, local(&row))),
+            None => self.speaker(call, agent).await,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl MessageService for Messages {
+    type RequestStream = Answers<v1::RequestResponse>;
+    type AwaitReplyStream = Answers<v1::AwaitReplyResponse>;
+    type TailStream = Answers<v1::TailResponse>;
+
+    async fn send(&self, request: Request<v1::SendRequest>) -> Result<Response<v1::SendResponse>, Status> {
+        let (call, request) = Call::of(request);
+        let v1::SendRequest { agent, to, body, content_type, in_reply_to, ttl_seconds, idempotency_key } = request;
+        let (core, from) = self.speaker(&call, &agent).await?;
+        let draft = Draft {
+            to,
+            body,
+            content_type: parse::text_option(content_type),
+            in_reply_to: parse::msg_id_option("in_reply_to", &in_reply_to)?,
+            ttl_seconds: Some(ttl_seconds).filter(|seconds| *seconds > 0),
+            idempotency_key: parse::text_option(idempotency_key),
+        };
+        let sent = core.post.send(&from, draft).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::SendResponse {
+            msg_id: sent.msg_id.to_string(),
+            conversation_id: sent.conversation_id.to_string(),
+            to: sent.to.to_string(),
+            recipient_online: sent.recipient_online,
+            unread: unread(&core, &from).await?,
+        }))
+    }
+
+    async fn request(&self, request: Request<v1::RequestRequest>) -> Result<Response<Self::RequestStream>, Status> {
+        let (call, request) = Call::of(request);
+        let v1::RequestRequest { agent, to, body, content_type, timeout_ms, idempotency_key } = request;
+        let (core, from) = self.speaker(&call, &agent).await?;
+        let draft = Draft {
+            to,
+            body,
+            content_type: parse::text_option(content_type),
+            idempotency_key: parse::text_option(idempotency_key),
+            ..Draft::default()
+        };
+        let (sent, pending) = core.post.request(&from, draft, timeout_ms).await.map_err(Refusal::from)?;
+        let accepted = v1::RequestAccepted {
+            msg_id: sent.msg_id.to_string(),
+            conversation_id: sent.conversation_id.to_string(),
+            to: sent.to.to_string(),
+            recipient_online: sent.recipient_online,
+        };
+        let accepted = v1::RequestResponse { item: Some(Item::Accepted(accepted)) };
+        let outcome = self.outcome(core, from, pending);
+        let outcome = async { outcome.await.map(|outcome| v1::RequestResponse { item: Some(Item::Outcome(outcome)) }) };
+        Ok(Response::new(stream::iter([Ok(accepted)]).chain(stream::once(outcome)).boxed()))
+    }
+
+    async fn await_reply(
+        &self,
+        request: Request<v1::AwaitReplyRequest>,
+    ) -> Result<Response<Self::AwaitReplyStream>, Status> {
+        let (call, v1::AwaitReplyRequest { agent, msg_id, timeout_ms }) = Call::of(request);
+        let (core, from) = self.reader(&call, &agent).await?;
+        let msg_id = parse::msg_id("msg_id", &msg_id)?;
+        let pending = core.post.await_reply(&from, msg_id, timeout_ms).await.map_err(Refusal::from)?;
+        let outcome = self.outcome(core, from, pending);
+        let outcome = async { outcome.await.map(|outcome| v1::AwaitReplyResponse { outcome: Some(outcome) }) };
+        Ok(Response::new(stream::once(outcome).boxed()))
+    }
+
+    async fn list_inbox(
+        &self,
+        request: Request<v1::ListInboxRequest>,
+    ) -> Result<Response<v1::ListInboxResponse>, Status> {
+        let (call, v1::ListInboxRequest { agent, after, limit, peek, all, from }) = Call::of(request);
+        let (core, agent) = self.reader(&call, &agent).await?;
+        let limit = parse::at_most("limit", limit, PAGE_SIZE_MAX)?;
+        let query = InboxQuery { after, limit, peek, all, from: parse::text_option(from) };
+        let page = core.post.inbox(&agent, query).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::ListInboxResponse {
+            messages: page.messages.into_iter().map(convert::message).collect(),
+            next_after: page.next_after,
+            unread: page.unread,
+        }))
+    }
+
+    async fn get_delivery(
+        &self,
+        request: Request<v1::GetDeliveryRequest>,
+    ) -> Result<Response<v1::GetDeliveryResponse>, Status> {
+        let (call, v1::GetDeliveryRequest { agent, msg_id }) = Call::of(request);
+        let (core, agent) = self.reader(&call, &agent).await?;
+        let id = parse::msg_id("msg_id", &msg_id)?;
+        let views = core.post.delivery(agent.agent_id, id).await.map_err(Refusal::from)?;
+        let deliveries = views.into_iter().map(convert::delivery).collect();
+        Ok(Response::new(v1::GetDeliveryResponse { msg_id: id.to_string(), deliveries }))
+    }
+
+    async fn tail(&self, request: Request<v1::TailRequest>) -> Result<Response<Self::TailStream>, Status> {
+        let (call, v1::TailRequest { agent, backlog }) = Call::of(request);
+        let (core, agent) = self.reader(&call, &agent).await?;
+        let backlog = parse::at_most("backlog", backlog, PAGE_SIZE_MAX)?;
+        let (earlier, items) = core.post.tail(&agent, backlog).await.map_err(Refusal::from)?;
+        let later = stream::unfold(items, |mut items| async move {
+            loop {
+                match items.recv().await {
+                    Ok(item) => return Some((item, items)),
+                    // A follower that is too slow misses some; nothing depends on having seen them.
+                    Err(RecvError::Lagged(missed)) => warn!(missed, "a follower was too slow"),
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
+        let items = stream::iter(earlier).chain(later).map(|item| Ok(convert::tail_item(item)));
+        Ok(Response::new(self.until_draining(items).boxed()))
+    }
+}
+
+impl Messages {
+    /// Waits for a reply; ends early when the node goes down, so that the caller comes back and waits again.
+    fn outcome(
+        &self,
+        core: Arc<Core>,
+        agent: LocalAgent,
+        pending: PendingReply,
+    ) -> impl Future<Output = Result<v1::RequestOutcome, Status>> + Send + use<> {
+        let drain = self.shared.drain.clone();
+        async move {
+            let outcome = tokio::select! {
+                outcome = pending.wait() => outcome.map_err(Refusal::from)?,
+                () = drain.cancelled() => return Err(Shared::draining()),
+            };
+            let unread = unread(&core, &agent).await?;
+            Ok(convert::outcome(outcome, unread))
+        }
+    }
+
+    fn until_draining<T>(
+        &self,
+        items: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> impl Stream<Item = Result<T, Status>> + Send + 'static
+    where
+        T: Send + 'static,
+    {
+        let drain = self.shared.drain.clone();
+        items.take_until(async move { drain.cancelled().await })
+    }
+}
+
+async fn unread(core: &Core, agent: &LocalAgent) -> Result<u64, Refusal> {
+    Ok(core.post.unread(agent.agent_id).await?)
+}

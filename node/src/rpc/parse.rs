@@ -1,0 +1,103 @@
+//! Fields of calls, each parsed once into its own type.
+
+use murmur_core::{
+    id::MessageId,
+    limits,
+    slug::{AgentPath, Segment, normalise_name},
+};
+
+use super::status::{Field, Refusal};
+
+/// The account's own agent, for callers that name none.
+const ME: &str = "me";
+
+fn refused(name: &'static str, rule: impl std::fmt::Display) -> Refusal {
+    Field { name, rule: rule.to_string() }.into()
+}
+
+/// A path below the account: as it is when it fits the grammar, else made to fit when it is one name.
+pub(super) fn agent_path(agent: &str) -> Result<AgentPath, Refusal> {
+    let agent = agent.trim();
+    if agent.is_empty() {
+        return Ok(ME.parse()?);
+    }
+    match agent.parse::<AgentPath>() {
+        Ok(path) => Ok(path),
+        Err(error) if agent.contains('/') => Err(error.into()),
+        Err(_) => Ok(Segment::into(normalise_name(agent)?)),
+    }
+}
+
+/// The name with a number behind it, within the length of a segment.
+pub(super) fn suffixed(agent: &str, number: u32) -> Result<String, Refusal> {
+    let path = agent_path(agent)?.to_string();
+    let (parent, name) = path.rsplit_once('/').map_or(("", path.as_str()), |(parent, name)| (parent, name));
+    let suffix = format!("-{number}");
+    let kept = name.get(..limits::SLUG_SEGMENT_BYTES_MAX - suffix.len()).unwrap_or(name).trim_end_matches('-');
+    let slash = if parent.is_empty() { "" } else { "/" };
+    Ok(format!("{parent}{slash}{kept}{suffix}"))
+}
+
+/// A message id that must be there.
+pub(super) fn msg_id(name: &'static str, text: &str) -> Result<MessageId, Refusal> {
+    text.parse().map_err(|error| refused(name, error))
+}
+
+/// A message id that may be absent.
+pub(super) fn msg_id_option(name: &'static str, text: &str) -> Result<Option<MessageId>, Refusal> {
+    if text.is_empty() { Ok(None) } else { msg_id(name, text).map(Some) }
+}
+
+/// Text that may be absent.
+pub(super) fn text_option(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// The size of a page: 0 is the default, and more than the most is the most.
+pub(super) fn page_size(size: u32) -> usize {
+    let size = if size == 0 { limits::PAGE_SIZE_DEFAULT } else { size.min(limits::PAGE_SIZE_MAX) };
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+/// A number of at most `most`.
+pub(super) fn at_most(name: &'static str, value: u32, most: u32) -> Result<u32, Refusal> {
+    if value <= most { Ok(value) } else { Err(refused(name, format!("must be 0 to {most}, got {value}"))) }
+}
+
+/// A description or group: at most `most` bytes, on one line.
+pub(super) fn words(name: &'static str, text: String, most: usize) -> Result<String, Refusal> {
+    if text.len() > most {
+        return Err(refused(name, format!("must be at most {most} bytes, got {}", text.len())));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(refused(name, "must not hold control characters"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(agent: &str) -> Option<String> {
+        agent_path(agent).ok().map(|path| path.to_string())
+    }
+
+    #[test]
+    fn a_suffix_keeps_within_the_limit() {
+        let suffixed = |agent: &str, number| suffixed(agent, number).ok().unwrap();
+        assert_eq!(suffixed("My App", 2), "my-app-2");
+        assert_eq!(suffixed("ci/fix", 10), "ci/fix-10");
+        assert_eq!(suffixed(&"a".repeat(63), 2), format!("{}-2", "a".repeat(61)));
+    }
+
+    #[test]
+    fn names_are_made_to_fit_and_paths_are_not() {
+        assert_eq!(path("").as_deref(), Some("me"));
+        assert_eq!(path("Claude Code (2)").as_deref(), Some("claude-code-2"));
+        assert_eq!(path("ci/fix").as_deref(), Some("ci/fix"));
+        for wrong in ["CI/fix", "ci//fix", "!!", "self", "../x"] {
+            assert_eq!(path(wrong), None, "{wrong}");
+        }
+    }
+}

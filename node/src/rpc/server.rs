@@ -1,0 +1,142 @@
+//! The door put together: services, health and reflection behind one check, on one socket.
+
+use std::{path::PathBuf, sync::Arc};
+
+use murmur_core::reason::Reason;
+use murmur_proto::{
+    FILE_DESCRIPTOR_SET,
+    client::RPC_MESSAGE_BYTES_MAX,
+    node::v1::{
+        host_service_server::HostServiceServer, message_service_server::MessageServiceServer,
+        session_service_server::SessionServiceServer,
+    },
+    status::status,
+};
+use tokio::{net::UnixListener, sync::watch};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status, service::Routes, transport::Server};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::Layer as _;
+
+use super::{
+    caller::Caller,
+    door::Door,
+    forward::Forward,
+    host::Host,
+    message::Messages,
+    session::SessionsRpc,
+    status::{NodePending, Refusal},
+};
+use crate::{
+    app::{Core, Stage},
+    clock::Clock,
+    metrics::Metrics,
+};
+
+/// What every service sees.
+pub struct Shared {
+    /// Whether the node is approved yet, and then everything it has.
+    pub stage: watch::Receiver<Stage>,
+    /// Cancelled when the node goes down: streams end.
+    pub drain: CancellationToken,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The way to the control plane, once it is known where that is.
+    pub forward: Arc<Forward>,
+    /// Nobody speaks for an agent without its token.
+    pub require_token: bool,
+    /// The data directory, for status and disk space.
+    pub data_dir: PathBuf,
+    /// When the node started, Unix milliseconds.
+    pub started_ms: u64,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+impl Shared {
+    /// Everything that an approved node has.
+    pub(super) fn core(&self) -> Result<Arc<Core>, Refusal> {
+        match &*self.stage.borrow() {
+            Stage::Ready(core) => Ok(Arc::clone(core)),
+            Stage::Pending(pending) => Err(NodePending(pending.to_string()).into()),
+        }
+    }
+
+    /// The answer to new work while the node goes down.
+    pub(super) fn draining() -> Status {
+        status(Reason::Draining, "the node is going down")
+    }
+}
+
+/// Who made a call.
+pub(super) struct Call {
+    pub(super) caller: Caller,
+}
+
+impl Call {
+    /// Takes a request apart. The door left the caller in it.
+    pub(super) fn of<T>(request: Request<T>) -> (Self, T) {
+        let caller = request.extensions().get::<Caller>().cloned().unwrap_or(Caller::User);
+        (Self { caller }, request.into_inner())
+    }
+}
+
+/// The services and how healthy they are.
+pub struct Services {
+    routes: Routes,
+    /// Says how healthy the services are.
+    pub health: HealthReporter,
+    shared: Arc<Shared>,
+}
+
+impl Services {
+    /// Puts the services together.
+    ///
+    /// # Errors
+    /// When the contract cannot be served by reflection.
+    pub async fn new(shared: Arc<Shared>) -> anyhow::Result<Self> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let messages = MessageServiceServer::new(Messages { shared: shared.clone() });
+        let sessions = SessionServiceServer::new(SessionsRpc { shared: shared.clone() });
+        let host = HostServiceServer::new(Host { shared: shared.clone() });
+        let routes = Routes::new(messages.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+            .add_service(sessions.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+            .add_service(host)
+            .add_service(health_service)
+            .add_service(reflection)
+            .prepare();
+        let services = Self { routes, health, shared };
+        services.ready(false).await;
+        Ok(services)
+    }
+
+    /// Says whether the services that need an approved node serve.
+    pub async fn ready(&self, is_ready: bool) {
+        let serving = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.health.set_service_status("", serving).await;
+        self.health.set_service_status("murmur.node.v1.MessageService", serving).await;
+        self.health.set_service_status("murmur.node.v1.SessionService", serving).await;
+        self.health.set_service_status("murmur.node.v1.HostService", ServingStatus::Serving).await;
+    }
+
+    /// Serves until `drain` is cancelled and the calls that are under way have ended.
+    ///
+    /// # Errors
+    /// When the transport fails.
+    pub async fn serve(&self, listener: UnixListener) -> Result<(), tonic::transport::Error> {
+        let drain = self.shared.drain.clone();
+        let door = Door::new(self.routes.clone(), self.shared.clone());
+        let traced = murmur_telemetry::grpc::server_layer().layer(door);
+        Server::builder()
+            .max_concurrent_streams(4096)
+            .serve_with_incoming_shutdown(traced, UnixListenerStream::new(listener), async move {
+                drain.cancelled().await;
+            })
+            .await
+    }
+}

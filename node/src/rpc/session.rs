@@ -1,0 +1,145 @@
+//! `murmur.node.v1.SessionService`.
+
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream};
+use murmur_proto::node::v1::{self, attach_response::Item, session_service_server::SessionService};
+use tonic::{Request, Response, Status};
+
+use super::{
+    caller::{Caller, Wish, existing, local, speaker},
+    convert,
+    message::Answers,
+    parse,
+    server::{Call, Shared},
+    status::Refusal,
+};
+use crate::{
+    app::Core,
+    session::{Push, Pushed, Session},
+};
+
+const DESCRIPTION_BYTES_MAX: usize = 1024;
+const GROUP_BYTES_MAX: usize = 63;
+const CLIENT_BYTES_MAX: usize = 128;
+/// `name-2` to `name-99` are tried.
+const SUFFIX_MAX: u32 = 99;
+
+/// A program's standing as an agent.
+pub(super) struct SessionsRpc {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[tonic::async_trait]
+impl SessionService for SessionsRpc {
+    type AttachStream = Answers<v1::AttachResponse>;
+
+    async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
+        let (call, v1::RegisterRequest { agent, description, group, suffix_when_taken }) = Call::of(request);
+        let core = self.shared.core()?;
+        let wish = wish(agent, description, group, suffix_when_taken)?;
+        let (row, created) = speaker(&call.caller, wish, &core.agents, &core.identity).await?;
+        let unread = core.post.unread(row.agent_id).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::RegisterResponse {
+            slug: row.slug.to_string(),
+            agent_id: row.agent_id.to_string(),
+            created,
+            unread,
+            description: row.description.clone(),
+            group: row.group.clone(),
+        }))
+    }
+
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Result<Response<Self::AttachStream>, Status> {
+        let (call, request) = Call::of(request);
+        let core = self.shared.core()?;
+        if self.shared.drain.is_cancelled() {
+            return Err(Shared::draining());
+        }
+        let session = attach(&core, &call.caller, request).await?;
+        let agent = session.agent().clone();
+        let attached = v1::Attached {
+            slug: agent.slug.to_string(),
+            agent_id: agent.agent_id.to_string(),
+            unread: core.post.unread(agent.agent_id).await.map_err(Refusal::from)?,
+            node_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let push = Push::new(session, Arc::clone(&core.post), self.shared.drain.clone());
+        let attached = v1::AttachResponse { item: Some(Item::Attached(attached)) };
+        // The stream owns the session: when the caller goes away, both are dropped at once.
+        let pushes = stream::try_unfold(push, |mut push| async move {
+            let next = push.next().await.map_err(|error| Status::from(Refusal::from(error)))?;
+            Ok(next.map(|pushed| (answer(pushed), push)))
+        });
+        Ok(Response::new(stream::iter([Ok(attached)]).chain(pushes).boxed()))
+    }
+
+    async fn deregister(
+        &self,
+        request: Request<v1::DeregisterRequest>,
+    ) -> Result<Response<v1::DeregisterResponse>, Status> {
+        let (call, v1::DeregisterRequest { agent }) = Call::of(request);
+        let core = self.shared.core()?;
+        let Some(row) = existing(&call.caller, &agent, &core.agents, &core.identity)? else {
+            let slug = core.agents.slug(&parse::agent_path(&agent)?).map_err(Refusal::from)?;
+            return Ok(Response::new(v1::DeregisterResponse { slug: slug.to_string(), deregistered: false }));
+        };
+        let deregistered = core.agents.deregister(&row).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::DeregisterResponse { slug: row.slug.to_string(), deregistered }))
+    }
+
+    async fn issue_agent_token(
+        &self,
+        request: Request<v1::IssueAgentTokenRequest>,
+    ) -> Result<Response<v1::IssueAgentTokenResponse>, Status> {
+        let (call, v1::IssueAgentTokenRequest { agent }) = Call::of(request);
+        let core = self.shared.core()?;
+        let (row, _) = speaker(&call.caller, Wish::named(agent), &core.agents, &core.identity).await?;
+        let token = core.agents.issue_token(row.agent_id).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::IssueAgentTokenResponse {
+            slug: row.slug.to_string(),
+            token: token.expose().to_string(),
+            token_id: token.id().to_string(),
+        }))
+    }
+}
+
+/// Finds or makes the agent and attaches to it; with `suffix_when_taken` to the first name that is free.
+async fn attach(core: &Core, caller: &Caller, request: v1::AttachRequest) -> Result<Session, Refusal> {
+    let v1::AttachRequest { agent, takeover, client, suffix_when_taken, description, group } = request;
+    let client = parse::words("client", client, CLIENT_BYTES_MAX)?;
+    let may_suffix = suffix_when_taken && !takeover && matches!(caller, Caller::User);
+    let mut wish = wish(agent.clone(), description, group, may_suffix)?;
+    let mut number = 1;
+    loop {
+        let (row, _) = speaker(caller, wish.clone(), &core.agents, &core.identity).await?;
+        match core.sessions.attach(&local(&row), &client, takeover) {
+            Ok(session) => return Ok(session),
+            Err(_) if may_suffix && number < SUFFIX_MAX => {
+                number += 1;
+                wish.agent = parse::suffixed(&agent, number)?;
+            }
+            Err(taken) => return Err(taken.into()),
+        }
+    }
+}
+
+fn wish(agent: String, description: String, group: String, suffix_when_taken: bool) -> Result<Wish, Refusal> {
+    Ok(Wish {
+        agent,
+        description: parse::words("description", description, DESCRIPTION_BYTES_MAX)?,
+        group: parse::words("group", group, GROUP_BYTES_MAX)?,
+        suffix_when_taken,
+    })
+}
+
+fn answer(pushed: Pushed) -> v1::AttachResponse {
+    let item = match pushed {
+        Pushed::Message(message) => Item::Message(convert::message(*message)),
+        Pushed::Replaced(replaced) => {
+            Item::Replaced(v1::Replaced { by_client: replaced.by_client, at: Some(convert::time(replaced.at_ms)) })
+        }
+        Pushed::Draining => Item::Draining(v1::Draining {}),
+    };
+    v1::AttachResponse { item: Some(item) }
+}
