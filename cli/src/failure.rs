@@ -86,7 +86,9 @@ impl fmt::Display for Failure {
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let error = RpcError::from(&status);
-        let unreachable = error.is_unreachable();
+        // A status with a source was made on this side, by the transport: the peer died under the call.
+        let broke = error.code == Code::Unknown && std::error::Error::source(&status).is_some();
+        let unreachable = error.is_unreachable() || broke;
         let RpcError { code, reason, message, hint, retry_after_ms, fields, metadata: _ } = error;
         let remedy = reason.and_then(local_remedy).or(hint).map(ToOwned::to_owned);
         if unreachable {

@@ -66,7 +66,8 @@ pub(crate) async fn find_program(step: &Step) -> Result<PathBuf, Failure> {
     if output.status.success() && !path.is_empty() {
         return Ok(PathBuf::from(path));
     }
-    Err(Failure::new(Exit::Unavailable, "no nats-server could be found or fetched").remedy(said.join("\n    ")))
+    Err(Failure::new(Exit::Unavailable, "no nats-server could be found or fetched")
+        .remedy(said.join("\n    ").replacen("error: ", "", 1)))
 }
 
 /// Writes the broker's keys and configuration, once.
