@@ -197,7 +197,8 @@ fn birth(pid: i32) -> Option<String> {
 /// The end of a part's log as a hint, for an error about it.
 pub(crate) fn log_hint(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().rev().take(LOG_TAIL_LINES).collect();
+    // Indented lines continue another, such as the frames of a backtrace.
+    let lines: Vec<_> = text.lines().rev().filter(|line| !line.starts_with(' ')).take(LOG_TAIL_LINES).collect();
     let tail: Vec<_> = lines.into_iter().rev().map(|line| format!("\n      {line}")).collect();
     format!(
         "Look into `{}`, which ends:{}",
