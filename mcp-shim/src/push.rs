@@ -82,7 +82,14 @@ impl Push {
         loop {
             let step = tokio::select! {
                 item = stream.message() => self.heed(item).await,
-                Some(command) = self.commands.recv() => self.obey(command).await,
+                Some(command) = self.commands.recv() => match command {
+                // Asked while the first attach was under way: a second session of this very agent would be refused.
+                Command::Bind(target, reply) if target.agent == self.target.agent => {
+                    answer(reply, Ok(()));
+                    Step::Stay
+                }
+                command => self.obey(command).await,
+            },
             };
             match step {
                 Step::Stay => {}

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -89,7 +90,12 @@ impl Network {
     /// # Panics
     /// When a part does not come up.
     pub async fn start_with(options: Options) -> Self {
-        let dir = tempfile::Builder::new().prefix("murmur-").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("murmur-")
+            // The node refuses a socket in a folder that others may enter.
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .unwrap();
         fs::create_dir(dir.path().join("logs")).unwrap();
         let ports = [PortLease::take(), PortLease::take()];
         let broker_url = format!("nats://127.0.0.1:{}", ports[0].port);
