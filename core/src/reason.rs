@@ -107,7 +107,7 @@ reasons! {
     /// The node waits to be approved.
     NodePending = "NODE_PENDING", FailedPrecondition, "Have the owner compare its fingerprint and approve the node.";
     /// Another process holds this node's live session.
-    NodeFenced = "NODE_FENCED", Aborted, "Stop the other process that runs as this node.";
+    NodeFenced = "NODE_FENCED", FailedPrecondition, "Stop the other process that runs as this node.";
 
     /// No workspace that the caller may see has this name.
     WorkspaceNotFound = "WORKSPACE_NOT_FOUND", NotFound, "Check the workspace's name, or create it.";
@@ -121,9 +121,9 @@ reasons! {
     InviteUsed = "INVITE_USED", FailedPrecondition, "Ask for a new invite; if you did not use this one, tell its sender.";
 
     /// A certificate or its chain does not hold.
-    CertificateRefused = "CERTIFICATE_REFUSED", PermissionDenied, "Renew the certificate; if it is refused again, enrol anew.";
+    CertificateRefused = "CERTIFICATE_REFUSED", FailedPrecondition, "Renew the certificate; if it is refused again, enrol anew.";
     /// A prekey is not signed by the agent's chain, or is out of its time.
-    PrekeyRefused = "PREKEY_REFUSED", InvalidArgument, "Publish a new prekey signed with the agent's current key.";
+    PrekeyRefused = "PREKEY_REFUSED", FailedPrecondition, "Publish a new prekey signed with the agent's current key.";
     /// The recipient has no usable key yet.
     KeyMissing = "KEY_MISSING", FailedPrecondition, "Wait until the recipient's node has come online once.";
     /// The other side's root key is not trusted here.

@@ -62,3 +62,35 @@ impl Extractor for Single {
         vec![TRACEPARENT]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    const REMOTE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn a_span_continues_a_remote_trace_and_a_malformed_one_starts_its_own() {
+        let provider = SdkTracerProvider::builder().build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let span = tracing::info_span!("child");
+            set_parent(&span, REMOTE);
+            let own = span.in_scope(current_traceparent).unwrap();
+            assert_eq!(own[..36], REMOTE[..36], "the same trace");
+            assert_ne!(own, REMOTE, "another span");
+            let stray = tracing::info_span!("stray");
+            set_parent(&stray, "nonsense");
+            assert_ne!(traceparent_of(&stray).unwrap()[..36], REMOTE[..36]);
+        });
+    }
+
+    #[test]
+    fn without_an_exporter_nothing_is_traced() {
+        assert_eq!(current_traceparent(), None);
+    }
+}
