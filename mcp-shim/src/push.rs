@@ -255,7 +255,7 @@ impl Push {
                 channel::message(message)
             }
         };
-        let span = info_span!("shim.notify", msg_id = %message.msg_id);
+        let span = info_span!(parent: None, "shim.notify", msg_id = %message.msg_id);
         murmur_telemetry::set_parent(&span, &message.traceparent);
         let sent = self.peer.send_notification(ServerNotification::CustomNotification(notification)).instrument(span);
         if let Err(error) = sent.await {

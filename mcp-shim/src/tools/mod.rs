@@ -133,7 +133,8 @@ fn input_schema(name: &str) -> Arc<JsonObject> {
 
 async fn perform<T: Murmur>(arguments: Option<JsonObject>, call: Call) -> CallToolResult {
     let started = Instant::now();
-    let span = info_span!("tool", otel.name = format!("tool.{}", T::NAME), otel.kind = "server");
+    // A root of its own: the library's span around it lasts as long as the whole session.
+    let span = info_span!(parent: None, "tool", otel.name = format!("tool.{}", T::NAME), otel.kind = "server");
     if let Some(parent) = call.context.meta.get_traceparent() {
         murmur_telemetry::set_parent(&span, parent);
     }
