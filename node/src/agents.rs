@@ -61,6 +61,14 @@ pub struct Registration {
     pub suffix_when_taken: bool,
 }
 
+impl Registration {
+    /// Whether it says something else about a known agent.
+    fn changes(&self, row: &AgentRow) -> bool {
+        let differs = |new: &str, old: &str| !new.is_empty() && new != old;
+        differs(&self.description, &row.description) || differs(&self.group, &row.group)
+    }
+}
+
 /// An agent could not be registered, ended or given a token.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -115,6 +123,14 @@ impl Agents {
         self.read().get(slug).map(|entry| entry.row.clone())
     }
 
+    /// The agent of this node that held a slug last and has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn ended_by_slug(&self, slug: Slug) -> Result<Option<Arc<AgentRow>>, StoreError> {
+        Ok(self.store.read(move |tx| table::ended_by_slug(tx, &slug)).await?.map(Arc::new))
+    }
+
     /// Every live agent of this node.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<AgentRow>> {
@@ -138,15 +154,14 @@ impl Agents {
     /// [`AgentError`].
     pub async fn register(&self, wish: Registration) -> Result<(Arc<AgentRow>, bool), AgentError> {
         let slug = self.slug(&wish.path)?;
+        if let Some(row) = self.by_slug(&slug).filter(|row| !wish.changes(row)) {
+            return Ok((row, false));
+        }
         let _one_at_a_time = self.registering.lock().await;
         let known = self.by_slug(&slug);
-        let change = |new: &String, old: &String| !new.is_empty() && new != old;
-        let known = match known {
-            Some(row) if !change(&wish.description, &row.description) && !change(&wish.group, &row.group) => {
-                return Ok((row, false));
-            }
-            other => other,
-        };
+        if let Some(row) = known.as_ref().filter(|row| !wish.changes(row)) {
+            return Ok((row.clone(), false));
+        }
         let kept = |new: String, old: fn(&AgentRow) -> &String| match &known {
             Some(row) if new.is_empty() => old(row).clone(),
             _ => new,
@@ -172,6 +187,7 @@ impl Agents {
         let was_live = self.control.deregister_agent(agent.agent_id).await?;
         self.directory.apply(changes([Change::Removed(agent.agent_id)]), self.clock.now_ms());
         self.end(agent).await?;
+        self.forget_keys(agent.agent_id).await?;
         Ok(was_live)
     }
 
@@ -272,10 +288,15 @@ impl Agents {
         Ok(made.map_err(|_| StoreError::Closed)??)
     }
 
+    /// Its keys stay: what the control plane says can be wrong, as after a restore, and keys that are gone do not come back.
     async fn end(&self, row: &AgentRow) -> Result<(), AgentError> {
         let (agent, now_ms) = (row.agent_id, self.clock.now_ms());
         self.store.write(move |tx| table::deregister(tx, agent, now_ms)).await?;
         self.write().retain(|_, entry| entry.row.agent_id != agent);
+        Ok(())
+    }
+
+    async fn forget_keys(&self, agent: AgentId) -> Result<(), AgentError> {
         let keys = self.keys.clone();
         tokio::task::spawn_blocking(move || keys.forget(agent)).await.map_err(|_| StoreError::Closed)??;
         Ok(())

@@ -3,7 +3,7 @@
 //! Every step leaves a file before the next one begins, and each can be repeated: the invite is kept until the answer is on disk,
 //! and the control plane answers the same key with the same node. So a node that dies anywhere goes on where it was.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use murmur_core::{reason::Reason, retry::Backoff, slug::Scope};
 use murmur_crypto::{
@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::{
     app::{Pending, Stage},
     clock::Clock,
+    delay::Delay,
     identity::{IdentityDir, IdentityError, NodeRecord, check_certificate, key_fingerprint},
     rpc::{
         control::{self, Channel},
@@ -149,7 +150,7 @@ impl Joining<'_> {
         }
         self.dir.save_invite(text)?;
         let channel = self.channel(&invite.cp_url)?;
-        let mut waited = Waits::default();
+        let mut waited = Delay::new(BACKOFF);
         let answer = loop {
             let mut client = ControlClient::new(channel.clone(), Headers::new()).nodes;
             let answer = client.enroll_node(self.request(&invite)).await.map_err(RpcError::from);
@@ -221,7 +222,7 @@ impl Joining<'_> {
         let channel = self.channel(&record.control_plane_url)?;
         let token = self.dir.token()?.ok_or_else(|| EnrollError::Malformed("the node's token is gone".to_owned()))?;
         let client = ControlClient::new(channel, Headers::new().with_token(&token)?).nodes;
-        let mut waited = Waits::default();
+        let mut waited = Delay::new(BACKOFF);
         loop {
             let fingerprint = key_fingerprint(&self.key.public());
             let waiting = format!("it waits for its owner's approval: murmurctl node approve {fingerprint}");
@@ -312,20 +313,5 @@ fn may_pass(error: &RpcError) -> bool {
             reason,
             Reason::Draining | Reason::ControlPlaneDown | Reason::RateLimited | Reason::StorageFull | Reason::Internal
         ),
-    }
-}
-
-/// Waits that grow.
-#[derive(Default)]
-struct Waits {
-    previous_ms: u64,
-}
-
-impl Waits {
-    async fn wait(&mut self) {
-        let mut random = [0; 8];
-        let _ = getrandom::fill(&mut random);
-        self.previous_ms = BACKOFF.next(self.previous_ms, u64::from_le_bytes(random));
-        tokio::time::sleep(Duration::from_millis(self.previous_ms)).await;
     }
 }

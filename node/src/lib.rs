@@ -7,6 +7,7 @@ pub mod app;
 pub mod bus;
 pub mod clock;
 pub mod config;
+mod delay;
 pub mod directory;
 pub mod enroll;
 pub mod identity;

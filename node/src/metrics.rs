@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Method {
     method: &'static str,
-    code: i32,
+    code: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,8 +55,9 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts a call of a known RPC; anything else is no label of ours.
-    pub fn called(&self, path: &str, code: i32, took: Duration) {
-        let Some((method, _)) = murmur_proto::access::scopes().find(|(known, _)| *known == path) else { return };
+    pub fn called(&self, path: &str, code: &'static str, took: Duration) {
+        let Some((path, _)) = murmur_proto::access::scopes().find(|(known, _)| *known == path) else { return };
+        let method = path.trim_start_matches('/');
         self.calls.get_or_create(&Method { method, code }).inc();
         self.call_seconds.get_or_create(&Name { method }).observe(took.as_secs_f64());
     }
@@ -227,10 +228,10 @@ mod tests {
     #[tokio::test]
     async fn known_calls_are_counted_and_foreign_paths_are_no_labels() {
         let metrics = Metrics::default();
-        metrics.called("/murmur.node.v1.MessageService/Send", 0, Duration::from_millis(1));
-        metrics.called("/../../etc/passwd", 0, Duration::from_millis(1));
+        metrics.called("/murmur.node.v1.MessageService/Send", "OK", Duration::from_millis(1));
+        metrics.called("/../../etc/passwd", "OK", Duration::from_millis(1));
         let text = metrics.text(None).await.unwrap();
-        let wanted = r#"murmur_rpc_calls_total{method="/murmur.node.v1.MessageService/Send",code="0"} 1"#;
+        let wanted = r#"murmur_rpc_calls_total{method="murmur.node.v1.MessageService/Send",code="OK"} 1"#;
         assert!(text.lines().any(|line| line == wanted), "{text}");
         assert!(!text.contains("passwd"));
     }

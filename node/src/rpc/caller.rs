@@ -204,15 +204,18 @@ fn check_bound(row: &AgentRow, agent: &str, identity: &NodeIdentity) -> Result<(
 fn check_interactive(agents: &Agents, path: &AgentPath) -> Result<(), Refusal> {
     let slug = agents.slug(path)?;
     match agents.by_slug(&slug) {
-        Some(row) if AgentKind::from_number(row.kind) == AgentKind::Spawned => {
-            Err(CallerError::TokenRequired { slug: slug.to_string() }.into())
-        }
+        Some(row) if !is_interactive(&row) => Err(CallerError::TokenRequired { slug: slug.to_string() }.into()),
         _ => Ok(()),
     }
 }
 
+/// Whether a caller without a token may speak as the agent.
+pub(super) fn is_interactive(row: &AgentRow) -> bool {
+    AgentKind::from_number(row.kind) == AgentKind::Interactive
+}
+
 /// The path that a name means below the node's account.
-fn own_path(agent: &str, identity: &NodeIdentity) -> Result<AgentPath, Refusal> {
+pub(super) fn own_path(agent: &str, identity: &NodeIdentity) -> Result<AgentPath, Refusal> {
     if !agent.starts_with('/') {
         return parse::agent_path(agent);
     }

@@ -9,8 +9,8 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use murmur_proto::{access::scope_of, v1::Scope};
-use tonic::{Status, body::Body, service::Routes, transport::server::UdsConnectInfo};
+use murmur_proto::{access::scope_of, status::code_name, v1::Scope};
+use tonic::{Code, Status, body::Body, service::Routes, transport::server::UdsConnectInfo};
 use tower::Service;
 
 use super::{
@@ -104,10 +104,9 @@ fn permit(scope: Scope, caller: &Caller, require_token: bool) -> Result<(), Call
     }
 }
 
-/// The gRPC code of an answer without a body; of a stream it is known only at its end, and counts as 0 here.
-fn grpc_code(answer: &Response<Body>) -> i32 {
-    let code = answer.headers().get("grpc-status").and_then(|value| value.to_str().ok());
-    code.and_then(|code| code.parse().ok()).unwrap_or(0)
+/// The gRPC code of an answer without a body, by name; whatever else begins is counted as OK.
+fn grpc_code(answer: &Response<Body>) -> &'static str {
+    code_name(Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code()))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use tracing::warn;
 
 use super::{
-    caller::{Wish, existing, local, speaker},
+    caller::{Wish, existing, is_interactive, local, own_path, speaker},
     convert, parse,
     server::{Call, Shared},
     status::Refusal,
@@ -36,10 +36,15 @@ impl Messages {
         Ok((core, local(&row)))
     }
 
-    /// Who reads; an agent that does not exist has nothing to read, and is made all the same so that mail can come.
+    /// Who reads: also an agent that has ended, whose messages stay readable here. One that never was is made, so that mail can
+    /// come.
     async fn reader(&self, call: &Call, agent: &str) -> Result<(Arc<Core>, LocalAgent), Refusal> {
         let core = self.shared.core()?;
-        match existing(&call.caller, agent, &core.agents, &core.identity)? {
+        if let Some(row) = existing(&call.caller, agent, &core.agents, &core.identity)? {
+            return Ok((core, local(&row)));
+        }
+        let slug = core.agents.slug(&own_path(agent, &core.identity)?)?;
+        match core.agents.ended_by_slug(slug).await?.filter(|row| is_interactive(row)) {
             Some(row) => Ok((core, local(&row))),
             None => self.speaker(call, agent).await,
         }

@@ -7,7 +7,7 @@ use murmur_proto::node::v1::{self, attach_response::Item, session_service_server
 use tonic::{Request, Response, Status};
 
 use super::{
-    caller::{Caller, Wish, existing, local, speaker},
+    caller::{Caller, Wish, existing, local, own_path, speaker},
     convert,
     message::Answers,
     parse,
@@ -81,7 +81,7 @@ impl SessionService for SessionsRpc {
         let (call, v1::DeregisterRequest { agent }) = Call::of(request);
         let core = self.shared.core()?;
         let Some(row) = existing(&call.caller, &agent, &core.agents, &core.identity)? else {
-            let slug = core.agents.slug(&parse::agent_path(&agent)?).map_err(Refusal::from)?;
+            let slug = core.agents.slug(&own_path(&agent, &core.identity)?).map_err(Refusal::from)?;
             return Ok(Response::new(v1::DeregisterResponse { slug: slug.to_string(), deregistered: false }));
         };
         let deregistered = core.agents.deregister(&row).await.map_err(Refusal::from)?;

@@ -91,6 +91,16 @@ pub fn by_slug(tx: Tx<'_>, slug: &Slug) -> Result<Option<AgentRow>, StoreError> 
     Ok(tx.conn().prepare_cached(sql)?.query_row([slug.to_string()], agent_row).optional()?)
 }
 
+/// The agent that held a slug last and has ended: its unread messages stay readable.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn ended_by_slug(tx: Tx<'_>, slug: &Slug) -> Result<Option<AgentRow>, StoreError> {
+    let sql = "SELECT * FROM local_agent WHERE slug = ?1 AND deregistered_ms IS NOT NULL
+        ORDER BY deregistered_ms DESC LIMIT 1";
+    Ok(tx.conn().prepare_cached(sql)?.query_row([slug.to_string()], agent_row).optional()?)
+}
+
 /// Unread messages in an agent's inbox.
 ///
 /// # Errors

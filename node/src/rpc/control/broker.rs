@@ -5,12 +5,8 @@ use std::{sync::Arc, time::Duration};
 use murmur_proto::v1;
 use tracing::{info, warn};
 
-use super::{
-    ControlError, call, convert,
-    run::{Delay, Parts},
-    watch::BACKOFF,
-};
-use crate::{bus::BrokerCredentials, identity::BrokerRecord};
+use super::{ControlError, call, convert, run::Parts, watch::BACKOFF};
+use crate::{bus::BrokerCredentials, delay::Delay, identity::BrokerRecord};
 
 /// How long the bus may be away before new credentials are asked for: the broker may have moved, or its stream be gone.
 const BUS_PATIENCE: Duration = Duration::from_secs(30);

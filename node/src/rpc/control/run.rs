@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Control, ControlError, broker};
-use crate::{agents::Agents, bus::Bus, clock::Clock, directory::Directory, identity::IdentityDir};
+use crate::{agents::Agents, bus::Bus, clock::Clock, delay::Delay, directory::Directory, identity::IdentityDir};
 
 /// Between tries to open a session. A node that was killed is expected back at once, so it begins short.
 const BACKOFF: Backoff = Backoff { base_ms: 200, cap_ms: 15_000 };
@@ -121,29 +121,5 @@ impl ControlTasks {
             (state.connected, state.trouble, state.fenced) = (false, Some(trouble), fenced);
             is_news
         });
-    }
-}
-
-/// Waits that grow with decorrelated jitter until something succeeds.
-pub(super) struct Delay {
-    backoff: Backoff,
-    previous_ms: u64,
-}
-
-impl Delay {
-    pub(super) const fn new(backoff: Backoff) -> Self {
-        Self { backoff, previous_ms: 0 }
-    }
-
-    pub(super) const fn reset(&mut self) {
-        self.previous_ms = 0;
-    }
-
-    pub(super) async fn wait(&mut self) {
-        let mut random = [0; 8];
-        // Without randomness the delay is the shortest one, which is no reason to end the node.
-        let _ = getrandom::fill(&mut random);
-        self.previous_ms = self.backoff.next(self.previous_ms, u64::from_le_bytes(random));
-        tokio::time::sleep(Duration::from_millis(self.previous_ms)).await;
     }
 }

@@ -15,9 +15,10 @@ use tracing::info;
 
 use super::{
     Attachment, CALL_TIMEOUT, ControlError, broker, convert,
-    run::{Delay, Ended, Parts},
+    run::{Ended, Parts},
     watch,
 };
+use crate::delay::Delay;
 
 /// Between two looks for keys that are due.
 const KEYS_INTERVAL: Duration = Duration::from_secs(3600);

@@ -7,11 +7,8 @@ use murmur_core::{reason::Reason, retry::Backoff};
 use murmur_proto::v1::{self, watch_directory_response::Item};
 use tracing::{info, warn};
 
-use super::{
-    ControlError, convert,
-    run::{Delay, Parts},
-};
-use crate::directory::Batch;
+use super::{ControlError, convert, run::Parts};
+use crate::{delay::Delay, directory::Batch};
 
 /// Between two tries while the session itself is fine.
 pub(super) const BACKOFF: Backoff = Backoff { base_ms: 250, cap_ms: 10_000 };
