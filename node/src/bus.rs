@@ -18,7 +18,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use async_nats::jetstream::{self, context::PublishErrorKind, message::PublishMessage};
+use async_nats::jetstream::{
+    self,
+    context::{PublishAckFuture, PublishError, PublishErrorKind},
+    message::PublishMessage,
+};
 use bytes::Bytes;
 use murmur_core::{id::NodeId, outbox::PublishAnswer, subject::Route};
 use nkeys::KeyPair;
@@ -123,6 +127,8 @@ pub struct Bus {
 /// What the connection's callbacks see.
 struct Shared {
     connected: watch::Sender<bool>,
+    /// How often the connection was lost: whatever waits for an answer then waits in vain.
+    losses: watch::Sender<u64>,
     /// Which session is the current one; callbacks of an earlier one are silent.
     generation: AtomicU64,
     /// Subjects to which the broker said the node may not publish.
@@ -139,8 +145,12 @@ impl Bus {
     /// A bus that waits for credentials.
     #[must_use]
     pub fn new(config: BusConfig) -> Arc<Self> {
-        let shared =
-            Shared { connected: watch::Sender::new(false), generation: AtomicU64::new(0), denied: Mutex::default() };
+        let shared = Shared {
+            connected: watch::Sender::new(false),
+            losses: watch::Sender::new(0),
+            generation: AtomicU64::new(0),
+            denied: Mutex::default(),
+        };
         Arc::new(Self {
             config,
             shared: Arc::new(shared),
@@ -221,37 +231,80 @@ impl Bus {
         self.session.borrow().as_ref().map(|session| session.credentials.load().expire_ms)
     }
 
-    /// Publishes and waits for the broker's word, at most a few seconds. Publishes begun one after the other arrive in order.
+    /// Publishes and waits for the broker's word, at most a few seconds.
     pub async fn publish(&self, message: Outgoing) -> PublishAnswer {
+        self.begin(message).await.await
+    }
+
+    /// Publishes; the future that comes back waits for the broker's word, at most a few seconds. What is begun one after the
+    /// other reaches the broker in that order.
+    pub async fn begin(&self, message: Outgoing) -> impl Future<Output = PublishAnswer> + Send + use<> {
         #[cfg(test)]
         if let Some((_, sender)) = &self.test {
             let sent = *self.shared.connected.borrow() && sender.send(message).is_ok();
-            return if sent { PublishAnswer::Stored { duplicate: false } } else { PublishAnswer::Failed };
+            let answer = if sent { PublishAnswer::Stored { duplicate: false } } else { PublishAnswer::Failed };
+            return Begun::Answered(answer).answer();
         }
         let session = self.session.borrow().clone();
-        let Some(session) = session.filter(|_| *self.shared.connected.borrow()) else { return PublishAnswer::Failed };
-        let Outgoing { subject, nats_msg_id, traceparent, bytes } = message;
-        let mut publish = PublishMessage::build()
-            .payload(bytes)
-            .message_id(nats_msg_id)
-            .header("Content-Type", "application/vnd.murmur.v2+protobuf");
-        if let Some(traceparent) = traceparent.filter(|text| !text.is_empty()) {
-            publish = publish.header("traceparent", traceparent.as_str());
-        }
+        let Some(session) = session.filter(|_| *self.shared.connected.borrow()) else {
+            return Begun::Answered(PublishAnswer::Failed).answer();
+        };
+        let (subject, publish) = into_publish(message);
+        let losses = self.shared.losses.subscribe();
         let sent = session.js.send_publish(subject.clone(), publish).await;
         failpoint("S4");
-        let answer = match sent {
-            Ok(answer) => answer.await,
+        Begun::Sent { sent: Box::new(sent), subject, losses, shared: Arc::clone(&self.shared) }.answer()
+    }
+}
+
+/// A publish that is on its way, or will never be.
+enum Begun {
+    Answered(PublishAnswer),
+    Sent {
+        sent: Box<Result<PublishAckFuture, PublishError>>,
+        subject: String,
+        losses: watch::Receiver<u64>,
+        shared: Arc<Shared>,
+    },
+}
+
+impl Begun {
+    async fn answer(self) -> PublishAnswer {
+        let (sent, subject, mut losses, shared) = match self {
+            Self::Answered(answer) => return answer,
+            Self::Sent { sent, subject, losses, shared } => (sent, subject, losses, shared),
+        };
+        let answer = match *sent {
+            Ok(answer) => tokio::select! {
+                answer = answer.into_future() => answer,
+                // An answer from before the loss would have come first: it is published again, under the same id.
+                _ = losses.changed() => return PublishAnswer::Failed,
+            },
             Err(error) => Err(error),
         };
         match answer {
             Ok(stored) => PublishAnswer::Stored { duplicate: stored.duplicate },
-            Err(error) => self.refused(&subject, &error),
+            Err(error) => shared.refused(&subject, &error),
         }
     }
+}
 
-    fn refused(&self, subject: &str, error: &jetstream::context::PublishError) -> PublishAnswer {
-        if self.shared.denied().contains(subject) {
+fn into_publish(message: Outgoing) -> (String, PublishMessage) {
+    let Outgoing { subject, nats_msg_id, traceparent, bytes } = message;
+    let publish = PublishMessage::build()
+        .payload(bytes)
+        .message_id(nats_msg_id)
+        .header("Content-Type", "application/vnd.murmur.v2+protobuf");
+    let publish = match traceparent.filter(|text| !text.is_empty()) {
+        Some(traceparent) => publish.header("traceparent", traceparent.as_str()),
+        None => publish,
+    };
+    (subject, publish)
+}
+
+impl Shared {
+    fn refused(&self, subject: &str, error: &PublishError) -> PublishAnswer {
+        if self.denied().contains(subject) {
             return PublishAnswer::Denied;
         }
         let code = std::error::Error::source(error)
@@ -266,9 +319,7 @@ impl Bus {
             }
         }
     }
-}
 
-impl Shared {
     fn denied(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.denied.lock().unwrap_or_else(PoisonError::into_inner)
     }

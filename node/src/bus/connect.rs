@@ -11,6 +11,8 @@ use super::{API_PREFIX, BrokerCredentials, BusConfig, BusError, PUBLISH_TIMEOUT,
 
 /// Subjects remembered as denied at most; a sender that is refused more often has another problem.
 const DENIED_MAX: usize = 1_000;
+/// Publishes that may wait for the broker's answer; further ones wait for a place.
+const PUBLISHES_MAX: usize = 4_096;
 /// Longest wait before another attempt to reconnect.
 const RECONNECT_MS_MAX: u64 = 5_000;
 
@@ -39,8 +41,13 @@ pub(super) async fn connect(
         options = options.tls_client_config(tls).require_tls(true);
     }
     let client = options.connect(urls).await?;
-    let mut js = jetstream::with_prefix(client, API_PREFIX);
-    js.set_timeout(PUBLISH_TIMEOUT);
+    let js = jetstream::ContextBuilder::new()
+        .timeout(PUBLISH_TIMEOUT)
+        .ack_timeout(PUBLISH_TIMEOUT)
+        .max_ack_inflight(PUBLISHES_MAX)
+        .backpressure_on_inflight(true)
+        .api_prefix(API_PREFIX)
+        .build(client);
     Ok(Session { js, credentials })
 }
 
@@ -84,6 +91,7 @@ fn heard(shared: &Shared, event: &Event) {
         Event::Disconnected | Event::Closed => {
             tracing::warn!("disconnected from the broker");
             shared.connected.send_replace(false);
+            shared.losses.send_modify(|losses| *losses += 1);
         }
         Event::ServerError(ServerError::Other(text)) => {
             tracing::warn!(%text, "the broker complained");

@@ -7,7 +7,7 @@ use async_nats::jetstream::{
     consumer::{PullConsumer, pull},
 };
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -62,46 +62,56 @@ impl Bus {
     pub async fn pull(&self, messages: &mpsc::Sender<Delivered>, token: &CancellationToken) {
         let mut sessions = self.session.subscribe();
         let mut connected = self.connected();
-        loop {
+        while !token.is_cancelled() {
             let session = sessions.borrow_and_update().clone();
             let is_connected = *connected.borrow_and_update();
-            let pulling = async {
-                match session.filter(|_| is_connected) {
-                    Some(session) => self.pull_from(&session, messages).await,
-                    None => std::future::pending().await,
+            let changed = async {
+                tokio::select! {
+                    () = token.cancelled() => {}
+                    // New credentials or a reconnect: the pull request of before has been forgotten.
+                    _ = sessions.changed() => {}
+                    _ = connected.changed() => {}
                 }
             };
-            tokio::select! {
-                () = token.cancelled() => return,
-                // New credentials or a reconnect: the pull request of before may have been forgotten.
-                changed = sessions.changed() => if changed.is_err() { return },
-                changed = connected.changed() => if changed.is_err() { return },
-                () = pulling => tokio::time::sleep(REBUILD_DELAY).await,
+            match session.filter(|_| is_connected) {
+                Some(session) => self.pull_from(&session, messages, changed).await,
+                None => changed.await,
             }
         }
     }
 
-    /// Pulls until the consumer fails or falls silent.
-    async fn pull_from(&self, session: &Arc<Session>, messages: &mpsc::Sender<Delivered>) {
+    /// Pulls until something changes, or the consumer fails or falls silent.
+    async fn pull_from(
+        &self,
+        session: &Arc<Session>,
+        messages: &mpsc::Sender<Delivered>,
+        changed: impl Future<Output = ()>,
+    ) {
+        tokio::pin!(changed);
         let mut stream = match self.open(session).await {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "the node's consumer cannot be used");
-                return;
+                return tokio::time::sleep(REBUILD_DELAY).await;
             }
         };
-        while let Some(next) = stream.next().await {
-            let message = match next {
-                Ok(message) => message,
-                Err(error) => {
-                    tracing::warn!(%error, "the node's consumer fell silent and is set up again");
-                    return;
-                }
+        loop {
+            let next = tokio::select! {
+                () = &mut changed => break,
+                next = stream.next() => next,
             };
-            let Some(delivered) = read(message) else { continue };
-            if messages.send(delivered).await.is_err() {
-                return;
+            match next {
+                Some(Ok(message)) => hand_over(message, messages).await,
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the node's consumer fell silent and is set up again");
+                    return tokio::time::sleep(REBUILD_DELAY).await;
+                }
+                None => return,
             }
+        }
+        // What has arrived is dealt with: the broker would wait half a minute before it delivers it again.
+        while let Some(Some(Ok(message))) = stream.next().now_or_never() {
+            hand_over(message, messages).await;
         }
     }
 
@@ -128,6 +138,13 @@ impl Bus {
             session.js.get_consumer_from_stream(&credentials.consumer, &credentials.stream).await.ok()?;
         let info = consumer.info().await.ok()?;
         Some(info.num_pending == 0 && info.num_ack_pending == 0)
+    }
+}
+
+async fn hand_over(message: jetstream::Message, messages: &mpsc::Sender<Delivered>) {
+    if let Some(delivered) = read(message) {
+        // Nobody takes it only when the node ends; then it comes again at the next start.
+        let _ = messages.send(delivered).await;
     }
 }
 

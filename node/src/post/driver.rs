@@ -50,6 +50,8 @@ struct LaneState {
     /// What is not with the broker yet, by sequence.
     waiting: BTreeMap<u64, Key>,
     busy: bool,
+    /// The broker refused something lately: publish one by one.
+    careful: bool,
 }
 
 struct Entry {
@@ -215,11 +217,12 @@ impl Driver {
             return;
         }
         state.busy = true;
+        let careful = state.careful;
         let (post, permits) = (Arc::clone(&self.post), Arc::clone(&self.permits));
         tokio::spawn(async move {
             // The semaphore is never closed.
             let _permit = permits.acquire_owned().await;
-            let report = lane::work(&post, lane.sender, lane.recipient, jobs).await;
+            let report = lane::work(&post, lane.sender, lane.recipient, jobs, careful).await;
             let _ = post.work.send(Work::LaneDone(lane, report));
         });
     }
@@ -228,6 +231,7 @@ impl Driver {
         let LaneReport { published, left, keyless, refused } = report;
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.busy = false;
+            state.careful = !refused.is_empty() || (state.careful && published.is_empty());
             for key in published {
                 // One that is needed again already was refused by its recipient in the meantime.
                 if let Some(entry) = self.entries.get(&key).filter(|entry| entry.need.is_none()) {

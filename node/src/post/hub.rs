@@ -109,6 +109,11 @@ impl Hub {
         }
     }
 
+    /// The rows that a session was given and whose mark is not yet on disk.
+    pub(super) fn in_push(&self) -> HashSet<u64> {
+        self.lock().pushed.clone()
+    }
+
     pub(super) fn is_pushing(&self, cursor: u64) -> bool {
         self.lock().pushed.contains(&cursor)
     }

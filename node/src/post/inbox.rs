@@ -40,7 +40,11 @@ impl Post {
         let filter = Filter { after, unread: after == 0 && !all, from };
         let id = agent.agent_id;
         // One more than asked for tells whether there is a next page.
+        let in_push = self.hub.in_push();
         let mut messages = self.store.read(move |tx| inbox::list(tx, id, &filter, limit + 1)).await?;
+        for message in &mut messages {
+            message.redelivered |= in_push.contains(&message.cursor);
+        }
         let more = messages.len() > limit as usize;
         messages.truncate(limit as usize);
         let next_after = messages.last().filter(|_| more).map_or(0, |last| last.cursor);

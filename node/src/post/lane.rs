@@ -61,8 +61,8 @@ pub(super) struct LaneReport {
     pub(super) left: Vec<Job>,
     /// This one waits for its recipient's keys.
     pub(super) keyless: Option<Key>,
-    /// The broker did not take this one.
-    pub(super) refused: Option<Key>,
+    /// The broker did not take these.
+    pub(super) refused: Vec<Key>,
 }
 
 /// A sealed copy, not yet committed.
@@ -82,7 +82,13 @@ struct Ready {
 }
 
 /// Works on the head of a lane and what follows it, in order, until something does not go through.
-pub(super) async fn work(post: &Arc<Post>, sender: AgentId, recipient: AgentId, jobs: Vec<Job>) -> LaneReport {
+pub(super) async fn work(
+    post: &Arc<Post>,
+    sender: AgentId,
+    recipient: AgentId,
+    jobs: Vec<Job>,
+    careful: bool,
+) -> LaneReport {
     let mut report = LaneReport::default();
     let sealed = match seal_all(post, sender, recipient, &jobs).await {
         Ok(sealed) => sealed,
@@ -93,18 +99,48 @@ pub(super) async fn work(post: &Arc<Post>, sender: AgentId, recipient: AgentId, 
         Err(error) => return give_up(post, jobs, &error, report).await,
     };
     failpoint("S3");
+    if careful {
+        one_by_one(post, ready, &mut report).await;
+    } else {
+        all_in_order(post, ready, &mut report).await;
+    }
+    report
+}
+
+/// Begins every publish in order before it waits for the first answer: the broker's fsync is shared. Should the broker refuse
+/// one and take a later one, the two change places; so a lane that was refused goes on one by one for a while.
+async fn all_in_order(post: &Arc<Post>, ready: Vec<Ready>, report: &mut LaneReport) {
+    let mut begun = Vec::with_capacity(ready.len());
+    for next in ready {
+        let Ready { key, seal_attempt, outgoing } = next;
+        begun.push((key, seal_attempt, begin(post, outgoing).await));
+    }
+    for (key, seal_attempt, answer) in begun {
+        let answer = answer.await;
+        answered(post, key, seal_attempt, answer, report).await;
+    }
+}
+
+async fn one_by_one(post: &Arc<Post>, ready: Vec<Ready>, report: &mut LaneReport) {
     let mut ready = ready.into_iter();
-    for next in ready.by_ref() {
-        let (key, answer) = (next.key, publish(post, next).await);
-        if answer {
-            report.published.push(key);
-        } else {
-            report.refused = Some(key);
+    for Ready { key, seal_attempt, outgoing } in ready.by_ref() {
+        let answer = begin(post, outgoing).await.await;
+        answered(post, key, seal_attempt, answer, report).await;
+        if !report.refused.is_empty() {
             break;
         }
     }
     report.left = ready.map(|next| Job { key: next.key, need: Need::Publish }).collect();
-    report
+}
+
+/// Hands a copy to the broker's client; the future that comes back waits for the broker's answer.
+async fn begin(post: &Post, outgoing: Outgoing) -> impl Future<Output = PublishAnswer> + Send + use<> {
+    let span = tracing::info_span!("post.publish");
+    if let Some(traceparent) = &outgoing.traceparent {
+        murmur_telemetry::set_parent(&span, traceparent);
+    }
+    let begun = post.bus.begin(outgoing).instrument(span.clone()).await;
+    begun.instrument(span)
 }
 
 /// Nothing could be sealed: the head waits for its next try, the others for the head.
@@ -294,21 +330,17 @@ fn stored_copy(tx: Tx<'_>, row: &DeliveryRow) -> Result<Option<(Bytes, Publicati
     Ok(bytes.zip(copy::publication(tx, &env_digest)?))
 }
 
-/// Publishes one copy. Returns whether the broker has it; the step that says so rides with a later commit.
-async fn publish(post: &Arc<Post>, ready: Ready) -> bool {
-    let Ready { key, seal_attempt, outgoing } = ready;
-    let span = tracing::info_span!("post.publish");
-    if let Some(traceparent) = &outgoing.traceparent {
-        murmur_telemetry::set_parent(&span, traceparent);
-    }
-    let answer = post.bus.publish(outgoing).instrument(span).await;
+/// Notes the broker's answer. That it has a copy rides with a later commit: after a crash the same bytes are published again.
+async fn answered(post: &Arc<Post>, key: Key, seal_attempt: u32, answer: PublishAnswer, report: &mut LaneReport) {
     failpoint("S5");
     let event = Event::PublishAnswered { seal_attempt, answer };
     if !matches!(answer, PublishAnswer::Stored { .. }) {
         post.counters.retried.add();
+        report.refused.push(key);
         post.step(key, event).await;
-        return false;
+        return;
     }
+    report.published.push(key);
     post.counters.published.add();
     let (now_ms, config) = (post.clock.now_ms(), post.config.outbox.clone());
     let marking = post.store.queue_lazily(move |tx| transition::step(tx, key, event, now_ms, &config));
@@ -320,7 +352,6 @@ async fn publish(post: &Arc<Post>, ready: Ready) -> bool {
             Err(error) => tracing::warn!(%error, msg_id = %key.msg_id, "a publish could not be noted"),
         }
     });
-    true
 }
 
 /// Looks a silent recipient up again: whether the copy still fits its keys and its node.

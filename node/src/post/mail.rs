@@ -100,8 +100,8 @@ impl Post {
         let chain = self.sender_chain(&envelope, &header)?;
         let envelope = envelope.verify_sender(&chain).map_err(|error| Refusal::Quarantine(error.code()))?;
         let authentic = Authentic { envelope, chain, recipient: row, known };
+        // Entered only when it has its parent, which is inside the message.
         let span = tracing::info_span!("post.receive");
-        let _entered = span.enter();
         match in_time.map_err(Refused::from).and_then(|()| self.open(&authentic, now_ms, &span)) {
             Ok(Some(arrival)) => Ok(self.store_arrival(arrival, now_ms, span.clone())),
             Ok(None) => Err(Refusal::Quarantine(Code::Malformed)),
