@@ -109,7 +109,7 @@ impl Bus {
                 None => return,
             }
         }
-        // What has arrived is dealt with: the broker would wait half a minute before it delivers it again.
+        // What has arrived is dealt with: the broker would wait some seconds before it delivers it again.
         while let Some(Some(Ok(message))) = stream.next().now_or_never() {
             hand_over(message, messages).await;
         }
@@ -123,7 +123,8 @@ impl Bus {
             .stream()
             .max_messages_per_batch(self.config.batch)
             .max_bytes_per_batch(BATCH_BYTES)
-            .expires(self.config.heartbeat * 6)
+            // After a cut connection the broker may go on answering this request until it expires.
+            .expires(self.config.heartbeat * 2)
             .heartbeat(self.config.heartbeat)
             .messages()
             .await?;

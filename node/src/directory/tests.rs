@@ -234,12 +234,19 @@ async fn the_directory_cannot_roll_keys_back_even_over_a_restart() {
     let old = Published { node: &node, slug: BOB, serial: 1, seq: 1 }.keys(id);
     let new = Published { node: &node, slug: BOB, serial: 2, seq: 2 }.keys(id);
     let directory = world.directory().await;
+    directory.set_live(true);
     directory.verified_peer(&peer(2, 2, BOB, Some(new)), NOW_MS).unwrap();
     let rolled_back = |directory: &Directory| directory.verified_peer(&peer(2, 2, BOB, Some(old.clone())), NOW_MS);
     assert!(matches!(rolled_back(&directory), Err(PeerTrouble::Chain(ChainError::Serial(_)))));
     directory.store.write(|_| Ok(())).await.unwrap();
     drop(directory);
     let directory = world.directory().await;
+    directory.set_live(true);
+    assert!(matches!(rolled_back(&directory), Err(PeerTrouble::Chain(ChainError::Serial(_)))));
+    // With the control plane away the copy that there is serves on, and is believed no longer than that.
+    directory.set_live(false);
+    rolled_back(&directory).unwrap();
+    directory.set_live(true);
     assert!(matches!(rolled_back(&directory), Err(PeerTrouble::Chain(ChainError::Serial(_)))));
     // What was sealed before the renewal and is still on its way is not lost.
     assert!(directory.verify_chain(&old.chain, NOW_MS).is_ok());

@@ -21,8 +21,9 @@ use super::{BrokerAddress, BrokerError, BrokerKeys};
 
 /// The broker forgets a message id after this long. Only a hint: receivers deduplicate themselves.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(300);
-/// An unacknowledged message is delivered again after this long.
-const ACK_WAIT: Duration = Duration::from_secs(30);
+/// An unacknowledged message is delivered again after this long. Short of the protocol's 30 s: after a cut connection the broker may
+/// still answer the old pull request, and what it sends there waits this long; a node deals with a message in milliseconds.
+const ACK_WAIT: Duration = Duration::from_secs(10);
 
 /// What an installation decides about its streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
