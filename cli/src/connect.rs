@@ -13,10 +13,7 @@ use crate::{
     args::{Global, Speaker},
     exit::Exit,
     failure::{Context as _, Failure},
-    network::{
-        layout::Layout,
-        plan::{self, Plan},
-    },
+    network::{layout::Layout, plan::Plan},
 };
 
 /// Resolved defaults of one run.
@@ -41,7 +38,7 @@ impl Target {
     /// The node's socket.
     pub(crate) fn socket(&self) -> PathBuf {
         let planned = self.plan.as_ref().map(|plan| plan.socket.clone());
-        self.socket.clone().or(planned).unwrap_or_else(|| plan::socket_default(&self.layout))
+        self.socket.clone().or(planned).unwrap_or_else(|| self.layout.socket_default())
     }
 
     /// The control plane's address.

@@ -7,6 +7,7 @@ pub mod code;
 pub mod id;
 pub mod limits;
 pub mod outbox;
+pub mod place;
 pub mod presence;
 pub mod reason;
 pub mod retry;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use murmur_core::slug::normalise_name;
+use murmur_core::{place::BaseDirs, slug::normalise_name};
 
 /// Murmur as an MCP server over stdio. Add it with: claude mcp add murmur -- murmur-mcp
 #[derive(Debug, Clone, Parser)]
@@ -52,9 +52,9 @@ impl Args {
 
     /// The node's socket (DESIGN §8 point 14).
     pub(crate) fn socket_path(&self) -> PathBuf {
-        // The XDG specification has relative paths ignored, and the node does so too.
-        let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        self.socket.clone().unwrap_or_else(|| default_socket(set("XDG_RUNTIME_DIR"), set("XDG_DATA_HOME"), set("HOME")))
+        let by_default = || BaseDirs::new(std::env::var_os).socket();
+        // Without any home the path is relative, and the error that follows shows it.
+        self.socket.clone().or_else(by_default).unwrap_or_else(|| "murmur/run/node.sock".into())
     }
 }
 
@@ -62,13 +62,6 @@ fn derived_name(directory: Option<&Path>) -> String {
     let name = directory.and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     // A directory such as `/` leaves no name, and `self` is reserved.
     normalise_name(&name).map_or_else(|_| "session".to_owned(), String::from)
-}
-
-fn default_socket(runtime_dir: Option<PathBuf>, data_home: Option<PathBuf>, home: Option<PathBuf>) -> PathBuf {
-    if let Some(runtime_dir) = runtime_dir {
-        return runtime_dir.join("murmur/node.sock");
-    }
-    data_home.or_else(|| home.map(|home| home.join(".local/share"))).unwrap_or_default().join("murmur/run/node.sock")
 }
 
 #[cfg(test)]
@@ -86,14 +79,5 @@ mod tests {
         assert_eq!(identity(&[], "/"), Identity::Derived("session".to_owned()));
         assert_eq!(identity(&["--agent", "team/alice"], "/x"), Identity::Named("team/alice".to_owned()));
         assert_eq!(identity(&["--token-file", "/t", "--agent", "bob"], "/x"), Identity::Token("bob".to_owned()));
-    }
-
-    #[test]
-    fn the_socket_is_in_the_runtime_directory_or_else_with_the_data() {
-        let path = |text: &str| Some(PathBuf::from(text));
-        let socket = |runtime, data, home| default_socket(runtime, data, home).display().to_string();
-        assert_eq!(socket(path("/run/user/7"), path("/d"), path("/h")), "/run/user/7/murmur/node.sock");
-        assert_eq!(socket(None, path("/d"), path("/h")), "/d/murmur/run/node.sock");
-        assert_eq!(socket(None, None, path("/h")), "/h/.local/share/murmur/run/node.sock");
     }
 }

@@ -13,6 +13,7 @@ use figment::{
 };
 use murmur_core::{
     limits::{HEARTBEAT_MS, LEASE_MS},
+    place::BaseDirs,
     subject::Site,
 };
 use serde::{Deserialize, Serialize};
@@ -198,7 +199,8 @@ impl Config {
         if let Some(file) = file {
             sources = sources.merge(Toml::file_exact(file));
         }
-        let environment = Env::prefixed("MURMUR_SERVER_").ignore(&["config"]);
+        // MURMUR_SERVER_URL tells the command line where a control plane is, and may be set beside this one.
+        let environment = Env::prefixed("MURMUR_SERVER_").ignore(&["config", "url"]);
         let config: Self = sources
             .merge(environment)
             .merge(Serialized::defaults(flags))
@@ -260,9 +262,8 @@ impl Config {
 }
 
 fn default_data_dir() -> PathBuf {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home).unwrap_or_else(|| ".".into());
-    base.join("murmur/server")
+    let base = BaseDirs::new(std::env::var_os).data_dir();
+    base.unwrap_or_else(|| "./murmur".into()).join("server")
 }
 
 #[cfg(test)]

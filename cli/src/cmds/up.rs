@@ -8,7 +8,7 @@ use crate::{
     network::{
         binaries,
         layout::Layout,
-        plan::{self, Plan, Wish},
+        plan::{Plan, Wish},
         progress::Progress,
         start::{Started, start},
     },
@@ -78,7 +78,7 @@ fn text(layout: &Layout, plan: &Plan, parts: &[Started], add: &str) -> String {
 fn claude_line(layout: &Layout, plan: &Plan) -> Result<String, crate::failure::Failure> {
     let shim = quoted(&binaries::find(binaries::SHIM)?.display().to_string());
     let is_default =
-        Layout::default_root().is_ok_and(|root| root == layout.root()) && plan.socket == plan::socket_default(layout);
+        Layout::default_root().is_ok_and(|root| root == layout.root()) && plan.socket == layout.socket_default();
     let socket =
         if is_default { String::new() } else { format!(" --socket {}", quoted(&plan.socket.display().to_string())) };
     Ok(format!("claude mcp add murmur -- {shim}{socket}"))

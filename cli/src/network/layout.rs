@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use murmur_core::place::BaseDirs;
+
 use crate::failure::{Context as _, Failure};
 
 /// Paths under one data directory. Every directory is made 0700.
@@ -21,14 +23,15 @@ impl Layout {
 
     /// `$XDG_DATA_HOME/murmur`, else `~/.local/share/murmur`.
     pub(crate) fn default_root() -> Result<PathBuf, Failure> {
-        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        absolute("XDG_DATA_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-            .map(|data| data.join("murmur"))
-            .ok_or_else(|| {
-                Failure::usage("neither HOME nor XDG_DATA_HOME is set")
-                    .remedy("Name a folder with --data-dir or MURMUR_DATA_DIR.")
-            })
+        base_dirs().data_dir().ok_or_else(|| {
+            Failure::usage("neither HOME nor XDG_DATA_HOME is set")
+                .remedy("Name a folder with --data-dir or MURMUR_DATA_DIR.")
+        })
+    }
+
+    /// Where the node's socket is unless somebody names another place.
+    pub(crate) fn socket_default(&self) -> PathBuf {
+        base_dirs().socket_of(&self.root)
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -95,6 +98,11 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+/// The user's base directories.
+fn base_dirs() -> BaseDirs {
+    BaseDirs::new(env::var_os)
 }
 
 /// Makes a directory, and those above it, that only this user can read.

@@ -83,7 +83,7 @@ impl Plan {
             Some(account) => named(&account, "--account")?,
             None => account_default()?,
         };
-        let socket = wish.socket.unwrap_or_else(|| socket_default(layout));
+        let socket = wish.socket.unwrap_or_else(|| layout.socket_default());
         check_socket(&socket)?;
         let [broker, server] = free_ports()?;
         Ok(Self {
@@ -150,17 +150,6 @@ fn host_name() -> String {
     let name = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     let short = name.split('.').next().unwrap_or_default();
     if short.is_empty() { "host".into() } else { short.into() }
-}
-
-/// `$XDG_RUNTIME_DIR/murmur/node.sock` for the default data directory, else in the data directory itself, so that two networks
-/// never share one (DESIGN §8.14).
-pub(crate) fn socket_default(layout: &Layout) -> PathBuf {
-    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    let is_default = Layout::default_root().is_ok_and(|root| root == layout.root());
-    match runtime {
-        Some(runtime) if is_default => runtime.join("murmur").join("node.sock"),
-        _ => layout.run().join("node.sock"),
-    }
 }
 
 fn check_socket(path: &std::path::Path) -> Result<(), Failure> {
