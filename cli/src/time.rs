@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use murmur_proto::time::unix_ms;
 
 /// Unix milliseconds now.
 pub(crate) fn now_ms() -> u64 {
@@ -19,13 +20,11 @@ pub(crate) fn rfc3339(time: Option<&prost_types::Timestamp>) -> Option<String> {
 /// How long ago, such as `3 min`; a dash when absent.
 pub(crate) fn ago(time: Option<&prost_types::Timestamp>) -> String {
     let Some(time) = time else { return "-".into() };
-    let now = i64::try_from(now_ms()).unwrap_or(i64::MAX);
-    let past = now.saturating_sub(time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos / 1_000_000)));
-    match u64::try_from(past / 1000) {
-        Ok(0) | Err(_) => "now".into(),
-        Ok(s @ 1..=99) => format!("{s} s ago"),
-        Ok(s @ 100..=5999) => format!("{} min ago", s / 60),
-        Ok(s @ 6000..=172_800) => format!("{} h ago", s / 3600),
-        Ok(s) => format!("{} d ago", s / 86_400),
+    match now_ms().saturating_sub(unix_ms(time)) / 1000 {
+        0 => "now".into(),
+        s @ 1..=99 => format!("{s} s ago"),
+        s @ 100..=5999 => format!("{} min ago", s / 60),
+        s @ 6000..=172_800 => format!("{} h ago", s / 3600),
+        s => format!("{} d ago", s / 86_400),
     }
 }

@@ -1,8 +1,8 @@
 //! Domain values as messages.
 
 use murmur_core::token::TokenKind;
+pub(super) use murmur_proto::time::timestamp;
 use murmur_proto::v1;
-use prost_types::Timestamp;
 
 use crate::db::{
     agent::{Agent, Kind},
@@ -10,12 +10,6 @@ use crate::db::{
     token::Token,
     workspace::{Mode, Workspace},
 };
-
-pub(super) fn timestamp(unix_ms: u64) -> Timestamp {
-    let seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
-    let nanos = i32::try_from(unix_ms % 1000 * 1_000_000).unwrap_or_default();
-    Timestamp { seconds, nanos }
-}
 
 pub(super) fn workspace(workspace: Workspace) -> v1::Workspace {
     let mode = match workspace.mode {

@@ -13,7 +13,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use murmur_proto::{FILE_DESCRIPTOR_SET, access::scope_of, client::PROTOCOL_HEADER, v1::Scope};
+use murmur_proto::{FILE_DESCRIPTOR_SET, access::scope_of, client::PROTOCOL_HEADER, status::code_name, v1::Scope};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tokio::sync::oneshot;
@@ -165,26 +165,7 @@ fn deadline(request: &Request) -> Option<Duration> {
 
 /// A refusal carries its code in the headers; whatever else begins is counted as OK.
 fn code_of(response: &http::Response<Body>) -> &'static str {
-    let code = response.headers().get("grpc-status").map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()));
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
+    code_name(response.headers().get("grpc-status").map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes())))
 }
 
 #[cfg(test)]
