@@ -1,6 +1,6 @@
 //! Wires the rooms and decides nothing.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     db::Db,
     directory::Directory,
+    files::{make_private_dir, remove_if_present, write_private},
     http::{self, Acceptor, Pages},
     hub::Hub,
     lifecycle::Lifecycle,
@@ -87,7 +88,7 @@ impl App {
         lifecycle.spawn(http::serve(listener, acceptor(&config)?, router, lifecycle.clone()));
         let stop = lifecycle.soft_token();
         lifecycle.spawn(async move { broker.connect(&clock, &stop).await });
-        write_atomic(&address_file, &address.to_string()).context("cannot write the address")?;
+        write_private(&address_file, &address.to_string()).context("cannot write the address")?;
         tracing::info!(server.address = %address, "control plane listens on {address}");
         Ok(Self { address, lifecycle, db, drain: config.drain() })
     }
@@ -193,22 +194,4 @@ fn acceptor(config: &Config) -> anyhow::Result<Acceptor> {
         (Some(cert), Some(key)) => Ok(Acceptor::Tls(http::acceptor(cert, key)?)),
         _ => Ok(Acceptor::Plain),
     }
-}
-
-fn make_private_dir(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-fn remove_if_present(file: &Path) -> io::Result<()> {
-    match std::fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-fn write_atomic(file: &Path, text: &str) -> io::Result<()> {
-    let fresh = file.with_extension("new");
-    std::fs::write(&fresh, text)?;
-    std::fs::rename(fresh, file)
 }

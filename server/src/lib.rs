@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod directory;
+mod files;
 pub mod http;
 mod hub;
 mod invalid;

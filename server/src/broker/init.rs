@@ -14,11 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    BrokerError, BrokerKeys, InitOptions,
-    config::ServerConfig,
-    keys::{make_private_dir, read_if_present, write_private},
-};
+use super::{BrokerError, BrokerKeys, InitOptions, config::ServerConfig};
+use crate::files::{make_private_dir, read_if_present, write_private};
 
 /// Where a broker's parts are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +49,7 @@ impl BrokerLayout {
 /// [`BrokerError`] when an option is unsafe, a file cannot be written, or existing keys or tokens cannot be read.
 pub fn init(dir: &Path, options: &InitOptions, now_s: u64) -> Result<BrokerLayout, BrokerError> {
     options.validate()?;
-    make_private_dir(dir)?;
+    make_private_dir(dir).map_err(BrokerError::file(dir))?;
     // The server resolves relative paths against its own working directory.
     let dir = &fs::canonicalize(dir).map_err(BrokerError::file(dir))?;
     let layout = BrokerLayout::new(dir);
@@ -61,18 +58,19 @@ pub fn init(dir: &Path, options: &InitOptions, now_s: u64) -> Result<BrokerLayou
     let system_account = keys.sys.public_key();
     let operator = keys.operator_jwt(now_s)?;
     let config = ServerConfig { options, dir, operator, system_account, accounts: &accounts }.render()?;
-    write_private(&layout.config, &config)?;
+    write_private(&layout.config, &config).map_err(BrokerError::file(&layout.config))?;
     Ok(layout)
 }
 
 /// Brings the account tokens up to date and returns them by account key.
 fn write_accounts(dir: &Path, keys: &BrokerKeys, now_s: u64) -> Result<Vec<(String, String)>, BrokerError> {
-    make_private_dir(dir)?;
+    make_private_dir(dir).map_err(BrokerError::file(dir))?;
     let path = |key: &str| dir.join(format!("{key}.jwt"));
-    let accounts = keys.account_jwts(now_s, |key| read_if_present(&path(key)))?;
+    let read = |key: &str| read_if_present(&path(key)).map_err(BrokerError::file(&path(key)));
+    let accounts = keys.account_jwts(now_s, read)?;
     for (key, token) in &accounts {
-        if read_if_present(&path(key))?.as_ref() != Some(token) {
-            write_private(&path(key), token)?;
+        if read(key)?.as_ref() != Some(token) {
+            write_private(&path(key), token).map_err(BrokerError::file(&path(key)))?;
         }
     }
     Ok(accounts)

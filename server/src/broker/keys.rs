@@ -2,14 +2,15 @@
 
 use std::{
     fs,
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
 use nkeys::{KeyPair, KeyPairType};
 
 use super::BrokerError;
+use crate::files::make_private_dir;
 
 /// Every secret of one broker installation (PROTOCOL §5.3). Has no `Debug` on purpose.
 pub struct BrokerKeys {
@@ -68,7 +69,7 @@ impl BrokerKeys {
     /// # Errors
     /// [`BrokerError`] when the directory or a file cannot be made.
     pub fn save(&self, dir: &Path) -> Result<(), BrokerError> {
-        make_private_dir(dir)?;
+        make_private_dir(dir).map_err(BrokerError::file(dir))?;
         for (name, key) in self.named() {
             let path = dir.join(format!("{name}.seed"));
             let mut file = fs::OpenOptions::new()
@@ -112,33 +113,6 @@ impl BrokerKeys {
             ("cp_user", cp_user),
             ("sys_user", sys_user),
         ]
-    }
-}
-
-/// Makes a directory (and its parents) of mode 0700, or narrows an existing one to it.
-pub(crate) fn make_private_dir(dir: &Path) -> Result<(), BrokerError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(BrokerError::file(dir))?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(BrokerError::file(dir))
-}
-
-/// Replaces a file in one step with one of mode 0600.
-pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), BrokerError> {
-    let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    let write = || {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)
-    };
-    write().map_err(BrokerError::file(path))
-}
-
-/// Reads a file that may not exist yet.
-pub(crate) fn read_if_present(path: &Path) -> Result<Option<String>, BrokerError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(BrokerError::file(path)(error)),
     }
 }
 

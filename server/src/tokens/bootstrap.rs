@@ -1,17 +1,12 @@
 //! The first token: made when a database has no administrator, and left in a file that only the owner can read.
 
-use std::{
-    fs::OpenOptions,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::{io, path::Path};
 
 use murmur_core::token::TokenKind;
 use murmur_proto::v1::Scope;
 
 use super::{TokenError, Tokens, issue::make};
-use crate::db::token;
+use crate::{db::token, files::write_private};
 
 impl Tokens {
     /// Makes the bootstrap administrator and writes its token to `file` (mode 0600), unless there is one already.
@@ -27,7 +22,9 @@ impl Tokens {
             return Ok(Ok(false));
         }
         let (bearer, stored) = make(self.clock.now_ms(), TokenKind::Admin)?;
-        if let Err(error) = write_private(file, &bearer.expose()) {
+        let mut text = bearer.expose();
+        text.push('\n');
+        if let Err(error) = write_private(file, &text) {
             return Ok(Err(error));
         }
         let scopes = [Scope::Admin].into_iter().collect();
@@ -35,14 +32,4 @@ impl Tokens {
         tx.commit().await?;
         Ok(Ok(true))
     }
-}
-
-fn write_private(file: &Path, text: &str) -> io::Result<()> {
-    match std::fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-    writeln!(out, "{text}")?;
-    out.sync_all()
 }
