@@ -2,14 +2,13 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::BASE64;
 use murmur_core::{
     id::{NodeId, WorkspaceId},
     limits::{NODE_CERT_LIFE_MS, ROOT_CERT_LIFE_MS},
 };
 use murmur_crypto::{
     cert::{Origin, RootCertificate},
-    hash,
     issue::{self, Issuer, NodeSpec, RootSpec, Validity},
     keys::{IdentityKey, PublicKey},
 };
@@ -127,11 +126,6 @@ impl Owner {
 fn public_key(node: &Node) -> Result<PublicKey, Failure> {
     let bytes = node.public_key.as_ref().try_into().context("reading the node's key")?;
     PublicKey::from_bytes(bytes).context("reading the node's key")
-}
-
-/// What a person compares before approving: SHA-256 of the node's identity key, 64 hex digits.
-pub(crate) fn fingerprint(public_key: &[u8]) -> String {
-    HEXLOWER.encode(&hash::sha256(public_key))
 }
 
 /// Random bytes of the operating system.

@@ -40,6 +40,12 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
+/// What a person compares before approving a node: SHA-256 of its identity key, 64 hex digits.
+#[must_use]
+pub fn key_fingerprint(public_key: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&sha256(public_key))
+}
+
 /// SHA-256 of the concatenation of `parts`.
 pub(crate) fn sha256_of(parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = Sha256::new();

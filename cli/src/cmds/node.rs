@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use murmur_core::limits::INVITE_LIFE_MS_MAX;
+use murmur_crypto::hash::key_fingerprint;
 use murmur_proto::v1::{Node, NodeState, Presence};
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use crate::{
     failure::Failure,
     network::enrol::{self, InviteSpec},
     output::{self, Outcome, Output},
-    owner::{Owner, fingerprint},
+    owner::Owner,
     text, time,
 };
 
@@ -108,7 +109,7 @@ fn node_json(node: &Node) -> Value {
         "account": node.account,
         "state": state(node),
         "online": node.presence() == Presence::Online,
-        "fingerprint": fingerprint(&node.public_key),
+        "fingerprint": key_fingerprint(&node.public_key),
         "version": node.version,
         "slug_scope": node.slug_scope,
         "create_time": time::rfc3339(node.create_time.as_ref()),
@@ -124,6 +125,6 @@ fn node_row(node: &Node) -> Vec<String> {
         if node.presence() == Presence::Online { "online".into() } else { "offline".into() },
         node.version.clone(),
         time::ago(node.last_seen_time.as_ref()),
-        fingerprint(&node.public_key),
+        key_fingerprint(&node.public_key),
     ]
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use murmur_crypto::invite::{Invite, Purpose};
+use murmur_crypto::{
+    hash::key_fingerprint,
+    invite::{Invite, Purpose},
+};
 use murmur_proto::{
     client::ControlClient,
     v1::{
@@ -14,7 +17,7 @@ use murmur_proto::{
 use crate::{
     exit::Exit,
     failure::{Context as _, Failure},
-    owner::{Owner, fingerprint},
+    owner::Owner,
     time::now_ms,
 };
 
@@ -97,7 +100,7 @@ pub(crate) async fn list(control: &mut ControlClient) -> Result<Vec<Node>, Failu
 /// The node with this fingerprint, computed from its key and not told by the control plane.
 pub(crate) async fn by_fingerprint(control: &mut ControlClient, wanted: &str) -> Result<Option<Node>, Failure> {
     let nodes = list(control).await?;
-    Ok(nodes.into_iter().find(|node| fingerprint(&node.public_key) == wanted))
+    Ok(nodes.into_iter().find(|node| key_fingerprint(&node.public_key) == wanted))
 }
 
 /// Signs the certificate of the node with this fingerprint. A node that is approved already stays as it is.
