@@ -13,6 +13,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::plain::Plain;
+
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Keeps the exporter alive; [`Guard::shutdown`] sends what is left.
@@ -83,7 +85,7 @@ fn log_layer(default_level: &str) -> anyhow::Result<BoxedLayer> {
     Ok(if env::var("MURMUR_LOG_FORMAT").is_ok_and(|format| format == "json") {
         layer.json().with_filter(filter).boxed()
     } else {
-        layer.with_ansi(false).with_filter(filter).boxed()
+        layer.with_ansi(false).with_writer(|| Plain(std::io::stderr())).with_filter(filter).boxed()
     })
 }
 

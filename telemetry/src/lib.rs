@@ -8,6 +8,7 @@
 pub mod context;
 pub mod grpc;
 mod init;
+mod plain;
 
 pub use context::{current_traceparent, set_parent};
 pub use init::{Guard, init};
