@@ -37,3 +37,12 @@ pub(crate) fn at_most(field: &'static str, text: &str, bytes_max: usize) -> Resu
     }
     Ok(())
 }
+
+/// Refuses a text for people that is longer than its limit, or would not stay on its line wherever it is shown.
+pub(crate) fn words(field: &'static str, text: &str, bytes_max: usize) -> Result<(), Invalid> {
+    at_most(field, text, bytes_max)?;
+    if text.chars().any(char::is_control) {
+        return Err(Invalid::new(field, "must not hold control characters"));
+    }
+    Ok(())
+}

@@ -29,8 +29,8 @@ pub enum DirectoryError {
     /// The calling node is not approved yet.
     #[error("the node waits for the owner's approval")]
     NodePending,
-    /// Somebody else holds the slug.
-    #[error("slug {0} is taken by an agent of another node")]
+    /// Somebody else holds the slug, or an agent of another kind.
+    #[error("slug {0} is taken by an agent of another node, or of another kind")]
     SlugTaken(Slug),
     /// The slug lies outside what the node may name.
     #[error("slug {slug} is outside the node's scope {scope}")]

@@ -17,7 +17,7 @@ use crate::{
         node::Node,
         token,
     },
-    invalid::{Invalid, at_most},
+    invalid::{Invalid, words},
     random,
 };
 
@@ -31,9 +31,9 @@ const SUFFIX_MAX: u32 = 100;
 pub struct Registration {
     /// Below the node's account.
     pub path: AgentPath,
-    /// For people and models; at most 1 KiB.
+    /// For people and models; at most 1 KiB on one line.
     pub description: String,
-    /// A label to find it by; at most 128 bytes.
+    /// A label to find it by; at most 128 bytes on one line.
     pub group: String,
     /// What keeps it alive.
     pub kind: Kind,
@@ -52,8 +52,8 @@ impl Directory {
         workspace: &WorkspaceName,
         wanted: Registration,
     ) -> Result<(Agent, bool), DirectoryError> {
-        at_most("description", &wanted.description, DESCRIPTION_BYTES_MAX)?;
-        at_most("group", &wanted.group, GROUP_BYTES_MAX)?;
+        words("description", &wanted.description, DESCRIPTION_BYTES_MAX)?;
+        words("group", &wanted.group, GROUP_BYTES_MAX)?;
         let mut tx = self.db.write().await?;
         let node = approved_node(&mut tx, caller).await?;
         let (id, created, changed) = match claim(&mut tx, &node, workspace, &wanted).await? {
@@ -61,8 +61,8 @@ impl Directory {
                 let changed = agent.description != wanted.description || agent.group != wanted.group;
                 if changed {
                     let revision = meta::next_revision(&mut tx).await?;
-                    let words = (wanted.description.as_str(), wanted.group.as_str());
-                    agent::describe(&mut tx, caller.0, agent.id, words, revision).await?;
+                    let said = (wanted.description.as_str(), wanted.group.as_str());
+                    agent::describe(&mut tx, caller.0, agent.id, said, revision).await?;
                 }
                 (agent.id, false, changed)
             }
@@ -128,7 +128,7 @@ impl Directory {
 }
 
 enum Claim {
-    /// The node holds the slug already.
+    /// The node holds the slug already, for an agent of this kind.
     Own(Box<Agent>),
     /// Nobody does.
     Free(Slug),
@@ -150,7 +150,10 @@ async fn claim(
         };
         match agent::live_by_slug(conn, node.workspace_id, &slug).await? {
             None => return Ok(Claim::Free(slug)),
-            Some(agent) if agent.node_id == node.id => return Ok(Claim::Own(Box::new(agent))),
+            // One that its node started is not taken for one that a person attends to: other callers may speak for it.
+            Some(agent) if agent.node_id == node.id && agent.kind == wanted.kind => {
+                return Ok(Claim::Own(Box::new(agent)));
+            }
             Some(_) => {}
         }
     }

@@ -17,7 +17,7 @@ use crate::{
         node::{self, Node, State},
         token, workspace,
     },
-    invalid::{Invalid, at_most},
+    invalid::{Invalid, words},
     random,
     tokens::issue_for_node,
 };
@@ -148,9 +148,9 @@ fn check_fields(request: &Enrolment) -> Result<(), Invalid> {
     if !is_user_key(&request.broker_public_key) {
         return Err(Invalid::new("broker_public_key", "must be a user nkey, starting with U"));
     }
-    at_most("name", &request.name, NAME_BYTES_MAX)?;
-    at_most("version", &request.version, VERSION_BYTES_MAX)?;
-    if request.name.is_empty() || request.name.chars().any(char::is_control) {
+    words("name", &request.name, NAME_BYTES_MAX)?;
+    words("version", &request.version, VERSION_BYTES_MAX)?;
+    if request.name.is_empty() {
         return Err(Invalid::new("name", "must be printable text"));
     }
     if !enroll::holds(&key, &request.secret_hash, &request.broker_public_key, &request.proof) {

@@ -96,6 +96,11 @@ fn scope_of(caller: &Principal, workspace: &WorkspaceName, request: &InviteReque
         request.slug_scope.clone()
     };
     let whole = Scope::workspace(workspace);
+    let account = Scope::account(workspace, &request.account);
+    // A narrow scope does not make a node of somebody else's account one of the caller's.
+    if caller.account.as_ref() != Some(&request.account) && !caller.reaches(&account) {
+        return Err(NodeError::Beyond(account.to_string()));
+    }
     match scope.iter().find(|scope| !whole.contains_scope(scope) || !caller.reaches(scope)) {
         Some(beyond) => Err(NodeError::Beyond(beyond.to_string())),
         None => Ok(scope),

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use super::{convert::timestamp, status};
 use crate::{
     clock::Clock,
-    invalid::{Invalid, at_most, parse},
+    invalid::{Invalid, parse, words},
     lifecycle::Lifecycle,
     nodes::{Hello, Nodes, Session},
     tokens::Principal,
@@ -141,7 +141,7 @@ impl Serving {
 }
 
 fn read_hello(hello: v1::Hello) -> Result<Hello, Status> {
-    at_most("version", &hello.version, VERSION_BYTES_MAX)?;
+    words("version", &hello.version, VERSION_BYTES_MAX)?;
     let wire = murmur_crypto::WIRE_VERSION;
     if hello.wire_version_min > wire || (hello.wire_version_max != 0 && hello.wire_version_max < wire) {
         return Err(status::wire_skew(hello.wire_version_min, hello.wire_version_max));

@@ -10,7 +10,7 @@ use murmur_proto::v1::Scope;
 use super::{Principal, ScopeSet, TokenError, Tokens};
 use crate::{
     db::{Conn, account, agent, token, workspace},
-    invalid::{Invalid, at_most},
+    invalid::{Invalid, words},
     random,
 };
 
@@ -162,7 +162,7 @@ fn check_fields(caller: &Principal, request: &IssueRequest, ttl_max: u64) -> Res
     if (request.kind == TokenKind::Agent) != request.agent_id.is_some() {
         return Err(Invalid::new("agent_id", "must be set for kind AGENT and no other").into());
     }
-    Ok(at_most("label", &request.label, LABEL_BYTES_MAX)?)
+    Ok(words("label", &request.label, LABEL_BYTES_MAX)?)
 }
 
 /// The caller's own workspace, or the one that an administrator of all names.

@@ -71,11 +71,7 @@ impl Tokens {
         if !visible {
             return Ok(0);
         }
-        let reaches = match &found.slug_prefix {
-            Some(prefix) => caller.reaches(prefix),
-            None => caller.slug_prefix.is_none(),
-        };
-        if !reaches {
+        if !reaches(caller, &found) {
             return Err(TokenError::Beyond("the token's slug prefix is outside the caller's".into()));
         }
         let ended = token::revoke_tree(&mut tx, id, self.clock.now_ms()).await?;
@@ -84,7 +80,8 @@ impl Tokens {
         Ok(ended.len())
     }
 
-    /// Tokens that the caller may see, and the token of the next page.
+    /// Tokens that the caller may see, which are its own and those that its prefix covers, and the token of the next page. A
+    /// page may hold fewer than were asked for although another follows.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -97,7 +94,9 @@ impl Tokens {
         let page = Page::new(page_size, page_token)?;
         let mut tx = self.db.read().await?;
         let tokens = token::page(&mut tx, caller.workspace_id(), &page.after, page.limit()).await?;
-        Ok(page.cut(tokens, |token| token.id.to_vec()))
+        let (mut tokens, next) = page.cut(tokens, |token| token.id.to_vec());
+        tokens.retain(|token| token.id == caller.token_id || reaches(caller, token));
+        Ok((tokens, next))
     }
 
     /// Whether a caller's token still holds, for streams that outlast its first check. Asks the database every time.
@@ -174,5 +173,13 @@ impl Tokens {
     ) -> Result<murmur_core::slug::WorkspaceName, DbError> {
         let found = workspace::get(conn, id).await?;
         found.map(|workspace| workspace.name).ok_or(DbError::Corrupt { column: "token.workspace_id" })
+    }
+}
+
+/// Whether a token lies where the caller may act.
+fn reaches(caller: &Principal, found: &token::Token) -> bool {
+    match &found.slug_prefix {
+        Some(prefix) => caller.reaches(prefix),
+        None => caller.slug_prefix.is_none(),
     }
 }

@@ -172,3 +172,36 @@ impl World {
         client.auth.create_invite(request).await
     }
 }
+
+#[tokio::test]
+async fn a_narrow_token_sees_and_invites_inside_its_prefix_alone() {
+    let world = World::start().await;
+    let owner = world.workspace("acme").await;
+    let outside = world.token(&owner, &[v1::Scope::DirectoryRead]).await;
+    let narrow = |label: &str| v1::IssueTokenRequest {
+        kind: v1::TokenKind::User.into(),
+        scopes: vec![v1::Scope::TokensIssue.into(), v1::Scope::NodesEnroll.into()],
+        workspace: owner.name.clone(),
+        account: "mallory".into(),
+        slug_prefix: "/w/acme/u/mallory/".into(),
+        label: label.into(),
+        ..v1::IssueTokenRequest::default()
+    };
+    assert_eq!(field(world.admin().auth.issue_token(narrow("two\nlines")).await), "label");
+    let token = world.admin().auth.issue_token(narrow("narrow")).await.unwrap().into_inner();
+    let mut mallory = world.client(&token.token).auth;
+
+    let listed = mallory.list_tokens(v1::ListTokensRequest::default()).await.unwrap().into_inner().tokens;
+    assert_eq!(listed.iter().map(|token| token.label.as_str()).collect::<Vec<_>>(), ["narrow"]);
+    assert!(listed.iter().all(|token| token.token_id != outside.token_id));
+
+    // A scope of her own does not make another account's node hers.
+    let invite = |account: &str| v1::CreateInviteRequest {
+        secret_hash: vec![account.len() as u8; 32].into(),
+        account: account.into(),
+        slug_scope: vec!["/w/acme/u/mallory/".into()],
+        ..v1::CreateInviteRequest::default()
+    };
+    assert_eq!(reason(mallory.create_invite(invite("jdoe")).await), Reason::ScopeMissing);
+    mallory.create_invite(invite("mallory")).await.unwrap();
+}

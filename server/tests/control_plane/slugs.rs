@@ -121,3 +121,32 @@ async fn a_listing_comes_in_pages() {
     let huge = v1::ListAgentsRequest { page_size: 1001, page_token: String::new() };
     assert_eq!(field(reader.list_agents(huge).await), "page_size");
 }
+
+#[tokio::test]
+async fn what_an_agent_says_of_itself_stays_on_one_line() {
+    let world = World::start().await;
+    let owner = world.workspace("acme").await;
+    let node = world.node(&owner, "jdoe", 1).await;
+    let base = v1::RegisterAgentRequest {
+        path: "alice".into(),
+        kind: v1::AgentKind::Interactive.into(),
+        ..Default::default()
+    };
+    let described = v1::RegisterAgentRequest { description: "\u{1b}]0;x\u{7}".into(), ..base.clone() };
+    assert_eq!(field(node.client(&world).directory.register_agent(described).await), "description");
+    let grouped = v1::RegisterAgentRequest { group: "a\nb".into(), ..base };
+    assert_eq!(field(node.client(&world).directory.register_agent(grouped).await), "group");
+}
+
+#[tokio::test]
+async fn an_agent_that_its_node_started_is_not_claimed_as_a_persons() {
+    let world = World::start().await;
+    let owner = world.workspace("acme").await;
+    let node = world.node(&owner, "jdoe", 1).await;
+    let request =
+        v1::RegisterAgentRequest { path: "worker".into(), kind: v1::AgentKind::Spawned.into(), ..Default::default() };
+    let spawned = node.client(&world).directory.register_agent(request).await.unwrap().into_inner().agent.unwrap();
+    assert_eq!(reason(node.register(&world, "worker").await), Reason::SlugTaken);
+    let beside = node.register_as(&world, "worker", true).await.unwrap().agent.unwrap();
+    assert_eq!((spawned.slug.as_str(), beside.slug.as_str()), ("/w/acme/u/jdoe/worker", "/w/acme/u/jdoe/worker-2"));
+}
