@@ -9,7 +9,7 @@ use std::{
     env,
     ffi::OsString,
     fs, io,
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -87,7 +87,7 @@ impl Process {
         let Spec { part, program, args } = spec;
         let log = layout.log(&part);
         let doing = || format!("starting `{}`", program.display());
-        let out = fs::OpenOptions::new().create(true).append(true).open(&log).context(doing())?;
+        let out = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log).context(doing())?;
         let err = out.try_clone().context(doing())?;
         let mut command = Command::new(env::current_exe().context(doing())?);
         command.arg("internal-detach").arg(layout.pid_file(&part)).arg("--").arg(&program).args(args);
