@@ -18,8 +18,11 @@ PROTO = pathlib.Path(__file__).resolve().parents[3] / "proto" / "proto"
 
 
 def default_socket() -> str:
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return os.environ.get("MURMUR_NODE_SOCKET") or f"{runtime}/murmur/node.sock"
+    """As every program of Murmur looks for it."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    by_default = f"{runtime}/murmur/node.sock" if runtime else f"{data}/murmur/run/node.sock"
+    return os.environ.get("MURMUR_NODE_SOCKET") or by_default
 
 
 def main() -> int:
