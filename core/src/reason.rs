@@ -73,7 +73,7 @@ reasons! {
     FieldInvalid = "FIELD_INVALID", InvalidArgument, "Correct the named field and call again.";
 
     /// The call carries no token where one is needed.
-    TokenMissing = "TOKEN_MISSING", Unauthenticated, "Send a token: log in, or set MURMUR_TOKEN.";
+    TokenMissing = "TOKEN_MISSING", Unauthenticated, "Name a file that holds a token with --token-file.";
     /// The token is malformed or unknown.
     TokenInvalid = "TOKEN_INVALID", Unauthenticated, "Check that the whole token was copied, or ask for a new one.";
     /// The token's time is over.
@@ -134,11 +134,11 @@ reasons! {
     /// No open request has this id.
     RequestNotFound = "REQUEST_NOT_FOUND", NotFound, "Check the request id; it may be answered or over.";
     /// The pair of agents has as many open requests as are allowed.
-    RequestsOpenTooMany = "REQUESTS_OPEN_TOO_MANY", ResourceExhausted, "Answer or cancel an open request first.";
+    RequestsOpenTooMany = "REQUESTS_OPEN_TOO_MANY", ResourceExhausted, "Wait until an open request is answered or over.";
     /// No reply came within the request's time.
     RequestTimedOut = "REQUEST_TIMED_OUT", DeadlineExceeded, "Look in the inbox later; a late reply still arrives there.";
     /// The body is longer than a message may carry.
-    BodyTooLarge = "BODY_TOO_LARGE", InvalidArgument, "Shorten the body, or upload it and send the link.";
+    BodyTooLarge = "BODY_TOO_LARGE", InvalidArgument, "Shorten the body, or send where to find it.";
     /// The caller calls too often.
     RateLimited = "RATE_LIMITED", ResourceExhausted, "Slow down and try again after the given delay.";
     /// The recipient's inbox holds as much as it may.
