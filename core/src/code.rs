@@ -191,12 +191,6 @@ impl Code {
             | Self::StreamCancelled => Reaction::Stream,
         }
     }
-
-    /// Whether the recipient's node may tell the sender: only a message whose signature verified earns a reply.
-    #[must_use]
-    pub fn is_told_to_sender(self) -> bool {
-        self.reaction() != Reaction::Ignore
-    }
 }
 
 impl fmt::Display for Code {
@@ -222,7 +216,7 @@ mod tests {
     fn nothing_unauthenticated_is_answered() {
         for code in [Code::Malformed, Code::BadSignature, Code::ChainInvalid, Code::SenderMismatch, Code::NotAddressed]
         {
-            assert!(!code.is_told_to_sender(), "{code}");
+            assert_eq!(code.reaction(), Reaction::Ignore, "{code}");
         }
     }
 }
