@@ -6,6 +6,8 @@
 
 use std::{iter::Peekable, str::Chars};
 
+use murmur_core::text::is_hidden;
+
 /// Text of several lines: line feeds and tabs stay.
 pub(crate) fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -16,7 +18,7 @@ pub(crate) fn clean(text: &str) -> String {
             '\u{1b}' => skip_escape(&mut rest),
             '\u{9b}' => skip_control_sequence(&mut rest),
             '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}' => skip_string(&mut rest),
-            c if c.is_control() || is_invisible(c) => {}
+            c if c.is_control() || is_hidden(c) => {}
             c => out.push(c),
         }
     }
@@ -55,13 +57,6 @@ fn skip_string(rest: &mut Peekable<Chars<'_>>) {
             return;
         }
     }
-}
-
-/// Zero-width and direction-changing characters.
-fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

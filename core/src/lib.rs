@@ -13,5 +13,6 @@ pub mod reason;
 pub mod retry;
 pub mod slug;
 pub mod subject;
+pub mod text;
 pub mod tier;
 pub mod token;

@@ -5,27 +5,18 @@
 
 use std::borrow::Cow;
 
+use murmur_core::text::is_hidden;
+
 /// Most of one message's text that is shown at once, in bytes.
 pub(crate) const TEXT_BYTES_MAX: usize = 16 * 1024;
 
-/// Takes out what is not seen but has an effect: control characters but newline and tab, marks that turn or join text, and
-/// characters without width.
+/// Takes out what is not seen but has an effect: control characters but newline and tab, and hidden ones.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars().filter(|character| !is_hidden(*character)).collect()
-}
-
-fn is_hidden(character: char) -> bool {
-    match character {
-        '\n' | '\t' => false,
-        '\u{00AD}' | '\u{061C}' | '\u{180E}' | '\u{FEFF}' => true,
-        // Zero width and direction marks, embeddings and overrides, invisible operators and isolates.
-        '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' => true,
-        '\u{FFF9}'..='\u{FFFB}' => true,
-        // Tag characters and supplementary variation selectors: ASCII that nobody sees and a model may read.
-        '\u{E0000}'..='\u{E0FFF}' => true,
-        // C0, DEL and C1.
-        other => other.is_control(),
-    }
+    let stays = |character: &char| match character {
+        '\n' | '\t' => true,
+        other => !other.is_control() && !is_hidden(*other),
+    };
+    text.chars().filter(stays).collect()
 }
 
 /// Escapes what has a meaning in markup.
