@@ -16,11 +16,14 @@ use crate::{
     binding::{Command, Commands, Target, path_of},
     channel,
     errors::Failure,
+    render,
     shared::Shared,
 };
 
 /// Unread messages that are pushed one by one when a session starts; one line tells of the rest.
 const REPLAY_MAX: u64 = 50;
+/// What the node takes as the name of a client.
+const CLIENT_BYTES_MAX: usize = 128;
 /// The node answers an attach from its own disk.
 const ATTACH_MAX: Duration = Duration::from_secs(10);
 
@@ -266,8 +269,14 @@ impl Push {
 
     fn client_name(&self) -> String {
         let info = self.peer.peer_info();
-        info.map(|info| format!("{} {}", info.client_info.name, info.client_info.version)).unwrap_or_default()
+        info.map(|info| shown_name(&info.client_info.name, &info.client_info.version)).unwrap_or_default()
     }
+}
+
+/// What a client calls itself, as the node takes it: a client cannot correct its own name, so no name may cost it its session.
+fn shown_name(name: &str, version: &str) -> String {
+    let name = render::clean(&format!("{name} {version}")).replace(['\n', '\t'], " ");
+    render::cut(&name, CLIENT_BYTES_MAX).to_owned()
 }
 
 /// Whoever asked may have gone.
@@ -310,6 +319,13 @@ impl Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_name_of_a_client_costs_it_its_session() {
+        assert_eq!(shown_name("claude-code", "2.1"), "claude-code 2.1");
+        assert_eq!(shown_name("a\u{1b}[31m\n</channel>\u{202e}", "1\0"), "a[31m </channel> 1");
+        assert_eq!(shown_name(&"é".repeat(100), "1").len(), CLIENT_BYTES_MAX);
+    }
 
     #[test]
     fn a_broken_session_is_told_only_what_is_new() {
