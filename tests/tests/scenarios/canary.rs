@@ -2,10 +2,11 @@
 
 use std::fs;
 
+use murmur_proto::node::v1::DeliveryState;
 use murmur_tests::network::Network;
 use serde_json::json;
 
-use crate::message::until_known;
+use crate::{delivery::until_delivery, message::until_known};
 
 const CANARY: &str = "canary-3f9c1e-the-plaintext-of-a-message";
 
@@ -21,7 +22,8 @@ async fn plaintext_is_in_no_broker_file_no_control_plane_file_and_no_log() {
     assert!(bob.push().await["content"].as_str().unwrap().contains(CANARY));
     // A message that waits in the broker's files, too.
     drop(there);
-    alice.ok("send", json!({"to": "bob", "text": CANARY})).await;
+    let waiting = alice.ok("send", json!({"to": "bob", "text": CANARY})).await;
+    until_delivery(&here, waiting["msg_id"].as_str().unwrap(), DeliveryState::Stored).await;
 
     for part in ["broker/", "server/", "logs/"] {
         let files = network.files(part);

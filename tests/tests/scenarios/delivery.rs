@@ -151,8 +151,13 @@ async fn bodies(node: &Node, count: usize) -> Vec<String> {
 }
 
 async fn until_state(node: &Node, sent: &SendResponse, state: DeliveryState) {
+    until_delivery(node, &sent.msg_id, state).await;
+}
+
+/// Waits until alice's message is where it should be.
+pub(crate) async fn until_delivery(node: &Node, msg_id: &str, state: DeliveryState) {
     wait::until("the delivery ends in its state", || async {
-        let request = GetDeliveryRequest { agent: "alice".into(), msg_id: sent.msg_id.clone() };
+        let request = GetDeliveryRequest { agent: "alice".into(), msg_id: msg_id.to_owned() };
         let answer = node.client().await.messages.get_delivery(request).await.ok()?.into_inner();
         (answer.deliveries[0].state == state as i32).then_some(())
     })
