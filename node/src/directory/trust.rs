@@ -65,9 +65,19 @@ impl Floors {
         }
     }
 
-    /// Remembers a chain that holds. Returns the floors that rose.
-    pub fn raise_chain(&self, chain: &Chain) -> Vec<(FloorKey, Floor)> {
-        chain.certificates().map(of_certificate).filter(|(key, floor)| self.raise(*key, *floor)).collect()
+    /// Remembers the issuers of a chain that holds, wherever the chain came from. Returns the floors that rose.
+    ///
+    /// Not its agent: a message may show a newer certificate than the directory's copy, and that copy must go on serving while the
+    /// control plane is away. The agent's floor rises with what the directory itself has offered, by [`Floors::raise_agent`].
+    pub fn raise_issuers(&self, chain: &Chain) -> Vec<(FloorKey, Floor)> {
+        let issuers = chain.certificates().filter(|certificate| certificate.claims().kind != CertKind::Agent);
+        issuers.map(of_certificate).filter(|(key, floor)| self.raise(*key, *floor)).collect()
+    }
+
+    /// Remembers an agent certificate that the directory offered and that holds. Returns the floor if it rose.
+    pub fn raise_agent(&self, certificate: &Certificate) -> Option<(FloorKey, Floor)> {
+        let (key, floor) = of_certificate(certificate);
+        self.raise(key, floor).then_some((key, floor))
     }
 
     /// Remembers a prekey that holds. Returns the floor if it rose.

@@ -100,6 +100,8 @@ pub(super) struct Cache {
     peers: Moka<[u8; 32], Arc<VerifiedPeer>>,
     /// By the digest of the chain's bytes.
     chains: Moka<[u8; 32], Arc<VerifiedChain>>,
+    /// Agents that only their own messages have told of: node and slug as first shown.
+    strangers: Moka<AgentId, (NodeId, String)>,
 }
 
 impl Default for Cache {
@@ -107,6 +109,7 @@ impl Default for Cache {
         Self {
             peers: Moka::builder().max_capacity(ENTRIES_MAX).time_to_live(LIFE).build(),
             chains: Moka::builder().max_capacity(ENTRIES_MAX).time_to_live(LIFE).build(),
+            strangers: Moka::new(ENTRIES_MAX),
         }
     }
 }
@@ -134,11 +137,8 @@ impl Directory {
         {
             return Ok(known);
         }
-        let live = self.snapshot().live;
-        let verified = Arc::new(self.verify_peer(peer, keys, route, now_ms, live)?);
-        if live {
-            self.cache.peers.insert(digest, verified.clone());
-        }
+        let verified = Arc::new(self.verify_peer(peer, keys, route, now_ms)?);
+        self.cache.peers.insert(digest, verified.clone());
         Ok(verified)
     }
 
@@ -157,9 +157,23 @@ impl Directory {
         let chain = Chain::decode(bytes.clone())?;
         let verified = Arc::new(verify_chain(&chain, &self.identity.root, at_ms, &self.floors)?);
         self.floors.check(verified.node())?;
-        self.remember(self.floors.raise_chain(&chain));
+        self.remember(self.floors.raise_issuers(&chain));
         self.cache.chains.insert(digest, verified.clone());
         Ok(verified)
+    }
+
+    /// Whether a chain that came with a message is of the agent that is known by this id.
+    ///
+    /// A node may issue certificates for its own slugs, and nothing in them binds the id: without this, any node could speak under
+    /// another agent's id, in that agent's conversations (PROTOCOL §3.4 point 2). An id that the directory does not know is pinned to
+    /// the node and slug that showed it first.
+    #[must_use]
+    pub fn is_whom_it_was(&self, chain: &VerifiedChain) -> bool {
+        let shown = (chain.node_id(), chain.slug().to_owned());
+        match self.snapshot().peer(chain.agent_id()) {
+            Some(peer) => shown == (peer.node_id, peer.slug.to_string()),
+            None => shown == self.cache.strangers.get_with(chain.agent_id(), || shown.clone()),
+        }
     }
 
     /// The tier of a verified chain under the pinned root.
@@ -174,14 +188,9 @@ impl Directory {
         keys: &PeerKeys,
         route: &Route,
         now_ms: u64,
-        live: bool,
     ) -> Result<VerifiedPeer, PeerTrouble> {
         let chain = self.verify_chain(&keys.chain, now_ms)?;
-        // A message may show a newer certificate than the directory's copy. With the control plane away nothing newer can be had, and
-        // what was believed before serves on (DESIGN §8.8); with it there, an older entry is a rollback.
-        if live {
-            self.floors.check(chain.agent())?;
-        }
+        self.floors.check(chain.agent())?;
         require(chain.agent_id() == peer.agent_id, "agent")?;
         require(chain.node_id() == peer.node_id, "node")?;
         require(route.node == peer.node_id, "route")?;
@@ -189,7 +198,8 @@ impl Directory {
         let cert_fp = chain.agent().fp();
         let statement = Statement::decode(keys.prekey.clone()).map_err(PrekeyError::from)?;
         let prekey = prekey::verify(&statement, chain.agent(), now_ms, self.floors.prekey(cert_fp))?;
-        self.remember(self.floors.raise_prekey(cert_fp, prekey.seq).into_iter().collect());
+        let risen = [self.floors.raise_agent(chain.agent()), self.floors.raise_prekey(cert_fp, prekey.seq)];
+        self.remember(risen.into_iter().flatten().collect());
         Ok(VerifiedPeer {
             agent_id: peer.agent_id,
             slug: peer.slug.clone(),

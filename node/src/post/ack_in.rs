@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     bus::Verdict,
-    store::{StoreError, Tx, copy, delivery},
+    store::{
+        StoreError, Tx, copy,
+        delivery::{self, DeliveryRow},
+    },
 };
 
 /// An item that was believed.
@@ -31,6 +34,14 @@ struct Believed {
     item: AckItem,
     /// With KEY_UNKNOWN: a prekey that holds, as kept with a delivery.
     fresh_prekey: Option<bytes::Bytes>,
+}
+
+/// Whose word it is, and to whom.
+struct Parties {
+    acker: AgentId,
+    /// The slug in the acker's certificate: an id alone is no name.
+    slug: String,
+    sender: AgentId,
 }
 
 impl Post {
@@ -43,9 +54,10 @@ impl Post {
         }
         let body = ack.verify_sender(&chain).map_err(|error| Refusal::Quarantine(error.code()))?;
         let (now_ms, config) = (self.clock.now_ms(), self.config.outbox.clone());
-        let (acker, sender) = (body.acker_agent_id, body.sender_agent_id);
+        let parties =
+            Parties { acker: body.acker_agent_id, slug: chain.slug().to_owned(), sender: body.sender_agent_id };
         let items = believe(body, &chain, now_ms);
-        let committing = self.store.queue(move |tx| commit(tx, acker, sender, items, now_ms, &config));
+        let committing = self.store.queue(move |tx| commit(tx, &parties, items, now_ms, &config));
         let post = Arc::clone(self);
         Ok(Box::pin(async move {
             let committed: Result<(Vec<Stepped>, usize), StoreError> = committing.await;
@@ -62,7 +74,9 @@ impl Post {
         let refused = |error: murmur_crypto::chain::ChainError| Refusal::Quarantine(error.code());
         let carried = ack.chain_bytes();
         if !carried.is_empty() {
-            return self.directory.verify_chain(carried, ack.claimed().at_ms).map_err(refused);
+            let chain = self.directory.verify_chain(carried, ack.claimed().at_ms).map_err(refused)?;
+            let believed = self.directory.is_whom_it_was(&chain);
+            return if believed { Ok(chain) } else { Err(Refusal::Quarantine(Code::ChainInvalid)) };
         }
         let snapshot = self.directory.snapshot();
         let keys = snapshot.peer(ack.claimed().acker_agent_id).and_then(|peer| peer.keys.as_ref());
@@ -86,8 +100,7 @@ fn believe(body: AckBody, chain: &VerifiedChain, now_ms: u64) -> Vec<Believed> {
 /// Steps every delivery that an item rightly speaks of. Returns the steps and how many items did not count.
 fn commit(
     tx: Tx<'_>,
-    acker: AgentId,
-    sender: AgentId,
+    parties: &Parties,
     items: Vec<Believed>,
     now_ms: u64,
     config: &Config,
@@ -96,12 +109,14 @@ fn commit(
     let (mut steps, mut ignored) = (Vec::new(), 0);
     for Believed { item, fresh_prekey } in items {
         let copy = copy::get(tx, item.env_digest.as_bytes())?;
-        let Some(copy) = copy.filter(|copy| copy.msg_id == item.msg_id && copy.recipient == acker) else {
+        let Some(copy) = copy.filter(|copy| copy.msg_id == item.msg_id && copy.recipient == parties.acker) else {
             ignored += 1;
             continue;
         };
         let key = Key { msg_id: copy.msg_id, recipient: copy.recipient };
-        let Some(mut row) = delivery::get(tx, key.msg_id, key.recipient)?.filter(|row| row.sender == sender) else {
+        let row = delivery::get(tx, key.msg_id, key.recipient)?;
+        let rightly = |row: &DeliveryRow| row.sender == parties.sender && row.to_slug.to_string() == parties.slug;
+        let Some(mut row) = row.filter(rightly) else {
             ignored += 1;
             continue;
         };

@@ -125,7 +125,9 @@ impl Post {
         let refused = |error: murmur_crypto::chain::ChainError| Refusal::Quarantine(error.code());
         let carried = envelope.chain_bytes();
         if !carried.is_empty() {
-            return self.directory.verify_chain(carried, header.created_at_ms).map_err(refused);
+            let chain = self.directory.verify_chain(carried, header.created_at_ms).map_err(refused)?;
+            let believed = self.directory.is_whom_it_was(&chain);
+            return if believed { Ok(chain) } else { Err(Refusal::Quarantine(Code::ChainInvalid)) };
         }
         let snapshot = self.directory.snapshot();
         let keys = snapshot.peer(header.sender_agent_id).and_then(|peer| peer.keys.as_ref());

@@ -118,6 +118,41 @@ async fn code_told(node: &TestNode, frame: &Frame) -> Code {
     }
 }
 
+/// A third node that issues itself a certificate with another agent's id under a slug of its own.
+async fn impostor(world: &World, a: &TestNode, b: &TestNode, victim: AgentId) -> (TestNode, Arc<AgentSigner>) {
+    let mallory = world.node(3, &["mallory"]).await;
+    introduce(&[a, b, &mallory]);
+    mallory.post.keys.ensure_agent(victim, &mallory.agent(0).slug, mallory.post.clock.now_ms()).unwrap();
+    let signer = mallory.post.keys.signer(victim).unwrap();
+    (mallory, signer)
+}
+
+#[tokio::test]
+async fn another_node_cannot_speak_under_an_agents_id() {
+    let world = World::new();
+    let (a, b) = world.pair().await;
+    let (mallory, signer) = impostor(&world, &a, &b, a.agent(0).agent_id).await;
+    let forged = Forge { sender: a.agent(0).agent_id, ..Forge::new(&mallory, &b, "as alice") };
+    refused_in_silence(&b, &forged.seal(&signer, &mallory, &b)).await;
+    // And alice is none the worse for it.
+    b.take(&Forge::new(&a, &b, "alice herself").honest(&a, &b)).await;
+    assert_eq!(unread(&b).await, 1);
+}
+
+#[tokio::test]
+async fn another_node_cannot_acknowledge_under_an_agents_id() {
+    let world = World::new();
+    let (a, b) = world.pair().await;
+    let (mallory, signer) = impostor(&world, &a, &b, b.agent(0).agent_id).await;
+    let (msg_id, env_digest, _) = sent(&a).await;
+    assert_eq!(a.post.receive(&ack_as(&a, &mallory, &signer, msg_id, env_digest)).await, Verdict::Term);
+    let state = state(&a, msg_id).await;
+    assert!(
+        matches!(state, StateName::Sealed | StateName::Stored),
+        "only the recipient's own node may say so: {state:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_replay_is_acknowledged_again_and_shown_once() {
     let (a, b) = World::new().pair().await;
@@ -257,7 +292,10 @@ async fn sent(a: &TestNode) -> (MessageId, EnvDigest, Frame) {
 
 /// An acknowledgement signed by `by`, published by its node.
 fn ack(a: &TestNode, by: &TestNode, msg_id: MessageId, env_digest: EnvDigest) -> Frame {
-    let signer = signer(by);
+    ack_as(a, by, &signer(by), msg_id, env_digest)
+}
+
+fn ack_as(a: &TestNode, by: &TestNode, signer: &AgentSigner, msg_id: MessageId, env_digest: EnvDigest) -> Frame {
     let body = AckBody {
         acker_agent_id: signer.agent_id,
         acker_cert_fp: signer.cert_fp,
