@@ -1,7 +1,7 @@
 //! Configuration: a TOML file, over it `MURMUR_NODE_*`, over that the flags. An unknown key is an error.
 
 use std::{
-    env, fmt,
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -10,6 +10,7 @@ use figment::{
     Figment, Profile,
     providers::{Env, Format as _, Serialized, Toml},
 };
+use murmur_core::place::BaseDirs;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -28,7 +29,7 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 pub struct Config {
     /// Where keys, messages and the token live.
     pub data_dir: PathBuf,
-    /// The Unix socket; by default in the runtime directory, else below the data directory.
+    /// The Unix socket; see [`Config::socket`].
     pub socket: Option<PathBuf>,
     /// The host's name, for people; used at enrolment.
     pub name: String,
@@ -101,7 +102,7 @@ impl Default for Config {
         let post = PostConfig::default();
         let then_ms = post.outbox.republish.then_ms;
         Self {
-            data_dir: data_home().join("murmur/node"),
+            data_dir: default_data_dir(&base_dirs()),
             socket: None,
             name: host_name(),
             join: None,
@@ -150,16 +151,11 @@ impl Config {
         Ok(config)
     }
 
-    /// The socket's path.
+    /// The socket's path: the one that was set, else for the default data directory where every client of this user looks
+    /// ([`BaseDirs::socket`]), else `run/node.sock` in the data directory.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        if let Some(socket) = &self.socket {
-            return socket.clone();
-        }
-        match absolute("XDG_RUNTIME_DIR") {
-            Some(runtime) if *self.data_dir == *Self::default().data_dir => runtime.join("murmur/node.sock"),
-            _ => self.data_dir.join("run/node.sock"),
-        }
+        self.socket.clone().unwrap_or_else(|| default_socket(&base_dirs(), &self.data_dir))
     }
 
     /// What the post needs of it.
@@ -201,14 +197,19 @@ impl Config {
     }
 }
 
-fn data_home() -> PathBuf {
-    absolute("XDG_DATA_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-        .unwrap_or_else(|| PathBuf::from("."))
+fn base_dirs() -> BaseDirs {
+    BaseDirs::new(std::env::var_os)
 }
 
-fn absolute(variable: &str) -> Option<PathBuf> {
-    env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+fn default_data_dir(dirs: &BaseDirs) -> PathBuf {
+    dirs.data_dir().unwrap_or_else(|| PathBuf::from("murmur")).join("node")
+}
+
+/// Where the command line and the shim look when nobody names a socket, unless the data directory is another one: two nodes of
+/// one user must not want the same socket.
+fn default_socket(dirs: &BaseDirs, data_dir: &Path) -> PathBuf {
+    let shared = dirs.socket().filter(|_| data_dir == default_data_dir(dirs));
+    shared.unwrap_or_else(|| data_dir.join("run/node.sock"))
 }
 
 /// The host's name without its domain.
@@ -241,7 +242,7 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     ca: Option<PathBuf>,
-    /// Serve /metrics, /healthz and /readyz here; port 0 picks one and writes <data-dir>/metrics.addr
+    /// Serve /metrics, /healthz and /readyz here; port 0 picks one and writes `metrics.addr` into the data directory
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     metrics_listen: Option<SocketAddr>,
@@ -354,6 +355,16 @@ mod tests {
         let error = load(&format!("socket = '/{}'", "s".repeat(107))).unwrap_err();
         assert!(error.contains("107"), "{error}");
         assert!(load(&format!("socket = '/{}'", "s".repeat(106))).is_ok());
+    }
+
+    #[test]
+    fn by_default_the_socket_is_where_the_clients_look() {
+        for set in [&[("HOME", "/h")][..], &[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/7")]] {
+            let dirs =
+                BaseDirs::new(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()));
+            assert_eq!(default_socket(&dirs, Path::new("/h/.local/share/murmur/node")), dirs.socket().unwrap());
+            assert_eq!(default_socket(&dirs, Path::new("/other")), Path::new("/other/run/node.sock"));
+        }
     }
 
     #[test]
