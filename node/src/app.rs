@@ -4,10 +4,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use murmur_core::id::{Incarnation, NodeId};
+use murmur_crypto::hash::key_fingerprint;
 use nkeys::KeyPair;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     agents::Agents,
@@ -16,7 +17,7 @@ use crate::{
     config::Config,
     directory::Directory,
     enroll::{Joining, find_invite},
-    identity::{IdentityDir, NodeIdentity, NodeRecord, key_fingerprint},
+    identity::{IdentityDir, NodeIdentity, NodeRecord},
     keys::Keys,
     lifecycle::DataDir,
     metrics::{self, Metrics},
@@ -127,20 +128,20 @@ pub async fn run(config: Config, drain: CancellationToken) -> anyhow::Result<()>
         tasks.spawn(metrics::serve(scrapes, base.metrics.clone(), base.stage.subscribe(), drain.clone()));
     }
     let served = services.clone();
-    let door = tokio::spawn(async move { served.serve(listener).await });
+    let mut door = tokio::spawn(async move { served.serve(listener).await });
     info!("serving {}", base.config.socket().display());
 
     let stop = CancellationToken::new();
-    tokio::select! {
-        started = start(&base, &services, &tasks, &stop) => {
-            started?;
-            drain.cancelled().await;
-        }
-        () = drain.cancelled() => {}
-    }
+    let lived = tokio::select! {
+        biased;
+        () = drain.cancelled() => Ok(()),
+        lived = live(&base, &services, &tasks, &stop) => lived,
+        // Nobody told it to end.
+        ended = &mut door => Err(door_error(ended)),
+    };
     services.ready(false).await;
-    let drained = tokio::time::timeout(Duration::from_millis(base.config.drain_ms), door).await;
-    if drained.is_err() {
+    drain.cancel();
+    if !door.is_finished() && tokio::time::timeout(Duration::from_millis(base.config.drain_ms), door).await.is_err() {
         warn!("calls that would not end are cut off");
     }
     stop.cancel();
@@ -148,11 +149,37 @@ pub async fn run(config: Config, drain: CancellationToken) -> anyhow::Result<()>
     tasks.wait().await;
     drop(socket);
     info!("ended");
-    Ok(())
+    lived
+}
+
+/// Starts, and goes on until something is lost without which a node is none.
+async fn live(base: &Base, services: &Services, tasks: &TaskTracker, stop: &CancellationToken) -> anyhow::Result<()> {
+    let (lost, mut losses) = mpsc::channel(1);
+    start(base, services, tasks, stop, lost).await?;
+    match losses.recv().await {
+        Some(loss) => Err(loss),
+        // The post has ended without a word, which it does only when it is told to.
+        None => std::future::pending().await,
+    }
+}
+
+fn door_error(ended: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>) -> anyhow::Error {
+    let error = match ended {
+        Ok(Ok(())) => return anyhow::anyhow!("the socket is no longer served"),
+        Ok(Err(error)) => anyhow::Error::new(error),
+        Err(error) => anyhow::Error::new(error),
+    };
+    error.context("the socket is no longer served")
 }
 
 /// Joins, then starts what an approved node does.
-async fn start(base: &Base, services: &Services, tasks: &TaskTracker, stop: &CancellationToken) -> anyhow::Result<()> {
+async fn start(
+    base: &Base,
+    services: &Services,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    lost: mpsc::Sender<anyhow::Error>,
+) -> anyhow::Result<()> {
     let record = base.join().await?;
     let (core, control_tasks) = base.core(&record).await?;
     tasks.spawn(control_tasks.run(stop.clone()));
@@ -160,7 +187,9 @@ async fn start(base: &Base, services: &Services, tasks: &TaskTracker, stop: &Can
     let (post, ended) = (core.post.clone(), stop.clone());
     tasks.spawn(async move {
         if let Err(error) = post.run(ended).await {
-            error!(%error, "nothing is delivered: the store cannot be read");
+            // There is room: this is the only one.
+            let _ =
+                lost.try_send(anyhow::Error::new(error).context("nothing can be delivered: the store cannot be read"));
         }
     });
     base.stage.send_replace(Stage::Ready(core));
@@ -188,7 +217,7 @@ impl Base {
             name: config.name.clone(),
             workspace: None,
             account: None,
-            fingerprint: key_fingerprint(&dir.key()?.public()),
+            fingerprint: key_fingerprint(dir.key()?.public().as_bytes()),
             control_plane_url: String::new(),
             why: "it is starting".to_owned(),
         };

@@ -9,6 +9,7 @@ use murmur_core::{reason::Reason, retry::Backoff, slug::Scope};
 use murmur_crypto::{
     cert::RootCertificate,
     enroll,
+    hash::key_fingerprint,
     invite::{Invite, InviteError, Purpose},
     keys::IdentityKey,
 };
@@ -25,7 +26,7 @@ use crate::{
     app::{Pending, Stage},
     clock::Clock,
     delay::Delay,
-    identity::{IdentityDir, IdentityError, NodeRecord, check_certificate, key_fingerprint},
+    identity::{IdentityDir, IdentityError, NodeRecord, check_certificate},
     rpc::{
         control::{self, Channel},
         forward::Forward,
@@ -137,7 +138,7 @@ impl Joining<'_> {
         if record.node_certificate.is_some() {
             return Ok(record);
         }
-        let fingerprint = key_fingerprint(&self.key.public());
+        let fingerprint = key_fingerprint(self.key.public().as_bytes());
         info!("waiting for the owner's approval: murmurctl node approve {fingerprint}");
         self.wait_for_approval(record).await
     }
@@ -224,7 +225,7 @@ impl Joining<'_> {
         let client = ControlClient::new(channel, Headers::new().with_token(&token)?).nodes;
         let mut waited = Delay::new(BACKOFF);
         loop {
-            let fingerprint = key_fingerprint(&self.key.public());
+            let fingerprint = key_fingerprint(self.key.public().as_bytes());
             let waiting = format!("it waits for its owner's approval: murmurctl node approve {fingerprint}");
             self.tell(Some(&record), &record.control_plane_url, waiting);
             match self.approved(&record, client.clone()).await {
@@ -283,7 +284,7 @@ impl Joining<'_> {
             name: self.name.to_owned(),
             workspace: record.map(|record| record.workspace.to_string()),
             account: record.map(|record| record.account.to_string()),
-            fingerprint: key_fingerprint(&self.key.public()),
+            fingerprint: key_fingerprint(self.key.public().as_bytes()),
             control_plane_url: url.to_owned(),
             why,
         };

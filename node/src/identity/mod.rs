@@ -16,7 +16,6 @@ use murmur_crypto::{
     cert::{Certificate, RootCertificate},
     chain::{Chain, ChainError, NothingSeen, VerifiedNodeChain, verify_node_chain},
     error::WireError,
-    hash::sha256,
     keys::{IdentityKey, PublicKey},
 };
 
@@ -143,12 +142,6 @@ pub fn check_certificate(
         return Err(IdentityError::Foreign("public key"));
     }
     Ok(certificate)
-}
-
-/// What an owner compares before approving a node: the hex SHA-256 of its public key.
-#[must_use]
-pub fn key_fingerprint(key: &PublicKey) -> String {
-    data_encoding::HEXLOWER.encode(&sha256(key.as_bytes()))
 }
 
 #[cfg(test)]

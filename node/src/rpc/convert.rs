@@ -1,17 +1,8 @@
 //! Our types in the contract's words.
 
-use murmur_proto::node::v1;
-use prost_types::Timestamp;
+use murmur_proto::{node::v1, time::timestamp};
 
 use crate::post::{DeliveryView, Direction, InboxMessage, MessageKind, Outcome, StateName, TailItem};
-
-/// A moment, from Unix milliseconds.
-pub(super) fn time(ms: u64) -> Timestamp {
-    Timestamp {
-        seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
-        nanos: i32::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
-    }
-}
 
 pub(super) fn message(message: InboxMessage) -> v1::Message {
     let InboxMessage {
@@ -43,13 +34,13 @@ pub(super) fn message(message: InboxMessage) -> v1::Message {
         content_type,
         body,
         in_reply_to: in_reply_to.map(|id| id.to_string()).unwrap_or_default(),
-        created_time: Some(time(created_ms)),
-        received_time: Some(time(received_ms)),
+        created_time: Some(timestamp(created_ms)),
+        received_time: Some(timestamp(received_ms)),
         sequence,
         cursor,
         redelivered,
         traceparent,
-        deadline_time: deadline_ms.map(time),
+        deadline_time: deadline_ms.map(timestamp),
         to: to.to_string(),
     }
 }
@@ -107,10 +98,10 @@ pub(super) fn delivery(view: DeliveryView) -> v1::Delivery {
         state: state(name),
         code: code.unwrap_or_default(),
         publish_tries,
-        created_time: Some(time(created_ms)),
-        delivered_time: delivered_ms.map(time),
-        read_time: read_ms.map(time),
-        expire_time: Some(time(expires_ms)),
+        created_time: Some(timestamp(created_ms)),
+        delivered_time: delivered_ms.map(timestamp),
+        read_time: read_ms.map(timestamp),
+        expire_time: Some(timestamp(expires_ms)),
         stale_prekey,
     }
 }

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use murmur_core::slug::{Caller as Resolver, resolve};
-use murmur_crypto::{WIRE_VERSION, safety::safety_number};
+use murmur_crypto::{WIRE_VERSION, hash::key_fingerprint, safety::safety_number};
 use murmur_proto::{
     PROTOCOL,
     node::v1::{self, finding::Severity, host_service_server::HostService},
+    time::timestamp,
 };
 use nix::sys::statvfs::statvfs;
 use tonic::{Request, Response, Status};
 
 use super::{
     caller::existing,
-    convert, parse,
+    parse,
     server::{Call, Shared},
     status::Refusal,
 };
@@ -42,19 +43,21 @@ impl HostService for Host {
         let (call, v1::ListPeersRequest { agent, group, online_only, page_size, page_token }) = Call::of(request);
         let core = self.shared.core()?;
         let own = speaking(&core, &call, &agent)?;
+        let after = parse::page_token(&page_token)?;
         let snapshot = core.directory.snapshot();
         let mut peers: Vec<&Arc<Peer>> = snapshot
             .peers()
             .filter(|peer| own.as_ref().is_none_or(|own| own.agent_id != peer.agent_id))
             .filter(|peer| group.is_empty() || peer.group == group)
             .filter(|peer| !online_only || snapshot.online(peer))
-            .filter(|peer| page_token.is_empty() || peer.slug.to_string() > page_token)
+            .filter(|peer| peer.slug.to_string() > after)
             .collect();
         peers.sort_by_cached_key(|peer| peer.slug.to_string());
         let size = parse::page_size(page_size);
         let has_more = peers.len() > size;
         peers.truncate(size);
-        let next_page_token = peers.last().filter(|_| has_more).map(|peer| peer.slug.to_string()).unwrap_or_default();
+        let last = peers.last().filter(|_| has_more);
+        let next_page_token = last.map(|peer| parse::next_page_token(&peer.slug)).unwrap_or_default();
         let unread = match &own {
             Some(own) => core.post.unread(own.agent_id).await.map_err(Refusal::from)?,
             None => 0,
@@ -62,7 +65,7 @@ impl HostService for Host {
         Ok(Response::new(v1::ListPeersResponse {
             peers: peers.into_iter().map(|peer| shown(&core, &snapshot, peer, self.shared.clock.now_ms())).collect(),
             next_page_token,
-            confirmed_time: snapshot.confirmed_ms.map(convert::time),
+            confirmed_time: snapshot.confirmed_ms.map(timestamp),
             live: snapshot.live,
             unread,
         }))
@@ -108,7 +111,7 @@ impl HostService for Host {
             Stage::Pending(pending) => pending_status(&pending),
             Stage::Ready(core) => core_status(&core, self.shared.clock.now_ms()).await.map_err(Refusal::from)?,
         };
-        status.start_time = Some(convert::time(self.shared.started_ms));
+        status.start_time = Some(timestamp(self.shared.started_ms));
         status.data_dir = self.shared.data_dir.display().to_string();
         env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
         "file".clone_into(&mut status.key_source);
@@ -147,7 +150,7 @@ fn shown(core: &Core, snapshot: &Snapshot, peer: &Peer, now_ms: u64) -> v1::Peer
         node_id: peer.node_id.to_string(),
         local: peer.node_id == core.identity.node_id,
         trouble,
-        create_time: Some(convert::time(peer.created_ms)),
+        create_time: Some(timestamp(peer.created_ms)),
     }
 }
 
@@ -176,7 +179,7 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         node_name: core.identity.name.clone(),
         workspace: core.identity.workspace.to_string(),
         account: core.identity.account.to_string(),
-        fingerprint: crate::identity::key_fingerprint(&core.identity.key.public()),
+        fingerprint: key_fingerprint(core.identity.key.public().as_bytes()),
         control_plane_connected: control.connected,
         control_plane_url: core.identity.control_plane_url.clone(),
         broker_connected,
@@ -184,8 +187,8 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         sessions: u32::try_from(core.sessions.count()).unwrap_or(u32::MAX),
         agents: u32::try_from(core.agents.all().len()).unwrap_or(u32::MAX),
         outbox: open.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
-        oldest_pending_time: oldest.map(convert::time),
-        broker_credential_expire_time: core.bus.credentials_expire_ms().map(convert::time),
+        oldest_pending_time: oldest.map(timestamp),
+        broker_credential_expire_time: core.bus.credentials_expire_ms().map(timestamp),
         clock_skew_ms: control.clock_skew_ms,
         findings: findings(&control, broker_connected),
         ..v1::GetStatusResponse::default()

@@ -1,9 +1,10 @@
 //! Fields of calls, each parsed once into its own type.
 
+use data_encoding::BASE64URL_NOPAD;
 use murmur_core::{
     id::MessageId,
     limits,
-    slug::{AgentPath, Segment, normalise_name},
+    slug::{AgentPath, Segment, Slug, normalise_name},
 };
 
 use super::status::{Field, Refusal};
@@ -59,6 +60,18 @@ pub(super) fn page_size(size: u32) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
+/// Where a page begins: behind the agent that the token of the page before names.
+pub(super) fn page_token(token: &str) -> Result<String, Refusal> {
+    let slug = BASE64URL_NOPAD.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let slug = slug.filter(|slug| slug.is_empty() || slug.parse::<Slug>().is_ok());
+    slug.ok_or_else(|| refused("page_token", "must come from the page before"))
+}
+
+/// The token of the page that begins behind an agent.
+pub(super) fn next_page_token(last: &Slug) -> String {
+    BASE64URL_NOPAD.encode(last.to_string().as_bytes())
+}
+
 /// A number of at most `most`.
 pub(super) fn at_most(name: &'static str, value: u32, most: u32) -> Result<u32, Refusal> {
     if value <= most { Ok(value) } else { Err(refused(name, format!("must be 0 to {most}, got {value}"))) }
@@ -81,6 +94,17 @@ mod tests {
 
     fn path(agent: &str) -> Option<String> {
         agent_path(agent).ok().map(|path| path.to_string())
+    }
+
+    #[test]
+    fn a_page_goes_on_where_the_one_before_ended_and_takes_no_other_token() {
+        let slug = "/w/acme/u/jdoe/me";
+        let token = next_page_token(&slug.parse().unwrap());
+        assert_eq!(page_token(&token).ok().as_deref(), Some(slug));
+        assert_eq!(page_token("").ok().as_deref(), Some(""));
+        for foreign in [slug, "?", "AAAA"] {
+            assert!(page_token(foreign).is_err(), "{foreign}");
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
-use murmur_proto::node::v1::{self, attach_response::Item, session_service_server::SessionService};
+use murmur_proto::{
+    node::v1::{self, attach_response::Item, session_service_server::SessionService},
+    time::timestamp,
+};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -137,7 +140,7 @@ fn answer(pushed: Pushed) -> v1::AttachResponse {
     let item = match pushed {
         Pushed::Message(message) => Item::Message(convert::message(*message)),
         Pushed::Replaced(replaced) => {
-            Item::Replaced(v1::Replaced { by_client: replaced.by_client, at: Some(convert::time(replaced.at_ms)) })
+            Item::Replaced(v1::Replaced { by_client: replaced.by_client, at: Some(timestamp(replaced.at_ms)) })
         }
         Pushed::Draining => Item::Draining(v1::Draining {}),
     };

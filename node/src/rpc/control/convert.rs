@@ -3,7 +3,10 @@
 use std::{fmt::Display, str::FromStr};
 
 use murmur_core::{id::AgentId, subject::Route};
-use murmur_proto::v1::{self, watch_directory_response::Item};
+use murmur_proto::{
+    time::unix_ms,
+    v1::{self, watch_directory_response::Item},
+};
 
 use super::ControlError;
 use crate::{
@@ -41,7 +44,7 @@ pub(super) fn peer(agent: v1::Agent) -> Result<Peer, ControlError> {
         route,
         keys: keys.map(|v1::AgentKeys { chain, prekey }| PeerKeys { chain, prekey }),
         revision: agent.revision,
-        created_ms: agent.create_time.map_or(0, |time| time_ms(&time)),
+        created_ms: agent.create_time.map_or(0, |time| unix_ms(&time)),
     })
 }
 
@@ -61,7 +64,7 @@ pub(super) fn change(item: &Item) -> Result<Option<Change>, ControlError> {
 /// Broker credentials.
 pub(super) fn broker(answer: v1::GetBrokerCredentialsResponse, now_ms: u64) -> Result<BrokerRecord, ControlError> {
     let v1::GetBrokerCredentialsResponse { jwt, urls, route, stream, consumer, expire_time, ca_pem } = answer;
-    let expire_ms = time_ms(&expire_time.ok_or_else(|| malformed("expire_time", "must be set"))?);
+    let expire_ms = unix_ms(&expire_time.ok_or_else(|| malformed("expire_time", "must be set"))?);
     Ok(BrokerRecord {
         jwt,
         urls,
@@ -72,12 +75,6 @@ pub(super) fn broker(answer: v1::GetBrokerCredentialsResponse, now_ms: u64) -> R
         issued_ms: now_ms,
         expire_ms,
     })
-}
-
-/// Unix milliseconds of a timestamp; one before 1970 is 0.
-pub(super) fn time_ms(time: &prost_types::Timestamp) -> u64 {
-    let ms = time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos) / 1_000_000);
-    u64::try_from(ms).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -98,11 +95,5 @@ mod tests {
         assert!(read.attached && read.route.is_none() && read.keys.is_none());
         let error = peer(v1::Agent { slug: "me".to_owned(), ..agent }).unwrap_err().to_string();
         assert!(error.contains("slug"), "{error}");
-    }
-
-    #[test]
-    fn times_are_unix_milliseconds() {
-        assert_eq!(time_ms(&prost_types::Timestamp { seconds: 2, nanos: 3_000_000 }), 2003);
-        assert_eq!(time_ms(&prost_types::Timestamp { seconds: -1, nanos: 0 }), 0);
     }
 }

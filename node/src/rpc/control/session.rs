@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use murmur_crypto::WIRE_VERSION;
-use murmur_proto::v1::{self, open_session_request::Item as Say, open_session_response::Item as Hear};
+use murmur_proto::{
+    time::unix_ms,
+    v1::{self, open_session_request::Item as Say, open_session_response::Item as Hear},
+};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -14,7 +17,7 @@ use tonic::Streaming;
 use tracing::info;
 
 use super::{
-    Attachment, CALL_TIMEOUT, ControlError, broker, convert,
+    Attachment, CALL_TIMEOUT, ControlError, broker,
     run::{Ended, Parts},
     watch,
 };
@@ -122,7 +125,7 @@ fn welcomed(parts: &Parts, welcome: &v1::Welcome) {
 }
 
 fn note_time(parts: &Parts, server_time: Option<&prost_types::Timestamp>) {
-    let Some(server_ms) = server_time.map(convert::time_ms) else { return };
+    let Some(server_ms) = server_time.map(unix_ms) else { return };
     let skew = i128::from(server_ms) - i128::from(parts.clock.now_ms());
     let skew = i64::try_from(skew).unwrap_or(i64::MAX);
     parts.control.state.send_if_modified(|state| {
