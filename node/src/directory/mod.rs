@@ -18,6 +18,7 @@ use std::{
 use arc_swap::ArcSwap;
 use murmur_core::id::AgentId;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 pub use change::{Batch, Change};
@@ -42,6 +43,8 @@ pub struct Directory {
     store: Store,
     floors: Floors,
     cache: Cache,
+    /// Writes that nobody waits for.
+    tasks: TaskTracker,
 }
 
 impl Directory {
@@ -61,6 +64,7 @@ impl Directory {
             cache: Cache::default(),
             identity,
             store,
+            tasks: TaskTracker::new(),
         }))
     }
 
@@ -80,11 +84,18 @@ impl Directory {
     pub fn apply(&self, batch: Batch, now_ms: u64) {
         self.update(|snapshot, attached| snapshot.apply(&batch, attached, now_ms));
         let saved = self.store.queue_lazily(move |tx| store::directory::save(tx, &batch, now_ms));
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             if let Err(error) = saved.await {
                 warn!(%error, "the directory's copy on disk is behind");
             }
         });
+    }
+
+    /// Waits until everything taken over so far is on disk.
+    pub async fn saved(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
     }
 
     /// Says whether the control plane is connected.

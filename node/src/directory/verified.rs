@@ -219,7 +219,7 @@ impl Directory {
             return;
         }
         let saved = self.store.queue_lazily(move |tx| store::directory::save_floors(tx, &risen));
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             if let Err(error) = saved.await {
                 warn!(%error, "the highest serials seen are not on disk");
             }

@@ -118,7 +118,7 @@ impl Sender {
         queue.busy = true;
         let items: Vec<AckRow> = queue.rows.drain(..queue.rows.len().min(ACK_ITEMS_MAX)).collect();
         let (post, done) = (Arc::clone(&self.post), self.done.clone());
-        tokio::spawn(async move {
+        self.post.tasks.spawn(async move {
             let flushed = post.flush(pair, items).await;
             let _ = done.send((pair, Some(flushed)));
         });
@@ -132,6 +132,7 @@ impl Sender {
                 rows.into_iter().rev().for_each(|row| queue.rows.push_front(row));
                 queue.backoff_ms = self.post.config.outbox.transport.next(queue.backoff_ms, random::number());
                 let (wait, done) = (Duration::from_millis(queue.backoff_ms), self.done.clone());
+                // Nothing is written here, so nobody need wait for it at the end.
                 tokio::spawn(async move {
                     tokio::time::sleep(wait).await;
                     let _ = done.send((pair, None));

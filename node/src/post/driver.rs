@@ -163,7 +163,7 @@ impl Driver {
             Effect::Publish => self.set_need(key, Need::Publish),
             Effect::ScheduleAt { at_ms } => self.schedule(key, at_ms),
             Effect::Resolve => {
-                tokio::spawn(lane::resolve(Arc::clone(&self.post), key));
+                self.post.tasks.spawn(lane::resolve(Arc::clone(&self.post), key));
             }
             Effect::CountDuplicateSuspect => self.post.counters.duplicate_suspects.add(),
             // Done in the step's own transaction, or by whoever committed it.
@@ -219,7 +219,7 @@ impl Driver {
         state.busy = true;
         let careful = state.careful;
         let (post, permits) = (Arc::clone(&self.post), Arc::clone(&self.permits));
-        tokio::spawn(async move {
+        self.post.tasks.spawn(async move {
             // The semaphore is never closed.
             let _permit = permits.acquire_owned().await;
             let report = lane::work(&post, lane.sender, lane.recipient, jobs, careful).await;
@@ -228,12 +228,12 @@ impl Driver {
     }
 
     fn lane_done(&mut self, lane: Lane, report: LaneReport) {
-        let LaneReport { published, left, keyless, refused } = report;
+        let LaneReport { published, left, keyless, unsealable, refused } = report;
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.busy = false;
             state.careful = !refused.is_empty() || (state.careful && published.is_empty());
-            for key in published {
-                // One that is needed again already was refused by its recipient in the meantime.
+            for key in published.into_iter().chain(unsealable) {
+                // One that is needed again already was refused by its recipient in the meantime, or its next try is due.
                 if let Some(entry) = self.entries.get(&key).filter(|entry| entry.need.is_none()) {
                     state.waiting.remove(&entry.sequence);
                 }
@@ -284,7 +284,7 @@ impl Driver {
 
     fn step_soon(&self, key: Key, event: Event) {
         let post = Arc::clone(&self.post);
-        tokio::spawn(async move { post.step(key, event).await });
+        self.post.tasks.spawn(async move { post.step(key, event).await });
     }
 }
 

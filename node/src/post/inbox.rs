@@ -118,7 +118,7 @@ impl Post {
         self.hub.pushing(&cursors);
         let (now_ms, marked, hub) = (self.clock.now_ms(), cursors.clone(), Arc::clone(&self.hub));
         let marking = self.store.queue_lazily(move |tx| inbox::mark_pushed(tx, &marked, now_ms));
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             // A mark that is lost means one more repeat, which says that it is one.
             let _: Result<(), StoreError> = marking.await;
             hub.pushed_on_disk(&cursors);

@@ -1,6 +1,6 @@
 //! A lane's work: seal what is queued, commit, publish in order.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use murmur_core::{
@@ -11,7 +11,7 @@ use murmur_core::{
 use murmur_crypto::{
     keys::PrekeyPublic,
     prekey::{PrekeyId, VerifiedPrekey},
-    seal::{Recipient, SealRequest, Sealed, seal},
+    seal::{Recipient, SealError, SealRequest, Sealed, seal},
 };
 use tracing::Instrument as _;
 
@@ -59,8 +59,10 @@ pub(super) struct LaneReport {
     pub(super) published: Vec<Key>,
     /// These were not come to.
     pub(super) left: Vec<Job>,
-    /// This one waits for its recipient's keys.
-    pub(super) keyless: Option<Key>,
+    /// These wait for their recipient's keys.
+    pub(super) keyless: Vec<Key>,
+    /// These cannot be sealed by a fault of their own: they have ended, or wait without the others.
+    pub(super) unsealable: Vec<Key>,
     /// The broker did not take these.
     pub(super) refused: Vec<Key>,
 }
@@ -90,13 +92,14 @@ pub(super) async fn work(
     careful: bool,
 ) -> LaneReport {
     let mut report = LaneReport::default();
-    let sealed = match seal_all(post, sender, recipient, &jobs).await {
-        Ok(sealed) => sealed,
-        Err(trouble) => return give_up(post, jobs, trouble.as_ref(), report).await,
-    };
-    let ready = match commit_all(post, &jobs, sealed).await {
+    let sealed = seal_all(post, sender, recipient, jobs, &mut report).await;
+    let begun: Vec<Job> = sealed.iter().map(|(job, _)| *job).collect();
+    let ready = match commit_all(post, sealed).await {
         Ok(ready) => ready,
-        Err(error) => return give_up(post, jobs, &error, report).await,
+        Err(error) => {
+            give_up(post, begun, &error, &mut report).await;
+            return report;
+        }
     };
     failpoint("S3");
     if careful {
@@ -130,7 +133,7 @@ async fn one_by_one(post: &Arc<Post>, ready: Vec<Ready>, report: &mut LaneReport
             break;
         }
     }
-    report.left = ready.map(|next| Job { key: next.key, need: Need::Publish }).collect();
+    report.left.extend(ready.map(|next| Job { key: next.key, need: Need::Publish }));
 }
 
 /// Hands a copy to the broker's client; the future that comes back waits for the broker's answer.
@@ -143,51 +146,124 @@ async fn begin(post: &Post, outgoing: Outgoing) -> impl Future<Output = PublishA
     begun.instrument(span)
 }
 
-/// Nothing could be sealed: the head waits for its next try, the others for the head.
+type Trouble = Box<dyn std::error::Error + Send + Sync>;
+
+/// The first one waits for its next try, the others for the first.
 async fn give_up(
     post: &Post,
     jobs: Vec<Job>,
     trouble: &(dyn std::error::Error + Send + Sync),
-    mut report: LaneReport,
-) -> LaneReport {
+    report: &mut LaneReport,
+) {
     let mut jobs = jobs.into_iter();
     if let Some(Job { key, need }) = jobs.next() {
         tracing::info!(msg_id = %key.msg_id, recipient = %key.recipient, %trouble, "a message waits");
         if let Need::Seal { seal_attempt } = need {
             post.step(key, Event::KeysMissing { seal_attempt }).await;
-            report.keyless = Some(key);
+            report.keyless.push(key);
         }
     }
-    report.left = jobs.collect();
-    report
+    report.left.extend(jobs);
 }
 
-/// Seals what needs it; one entry for each job.
+/// Seals what needs it. What cannot be sealed for lack of keys holds up what is behind it; what cannot be sealed by a fault of its
+/// own holds up nobody.
 async fn seal_all(
     post: &Post,
     sender: AgentId,
     recipient: AgentId,
-    jobs: &[Job],
-) -> Result<Vec<Option<Fresh>>, Box<dyn std::error::Error + Send + Sync>> {
+    jobs: Vec<Job>,
+    report: &mut LaneReport,
+) -> Vec<(Job, Option<Fresh>)> {
     if !jobs.iter().any(|job| matches!(job.need, Need::Seal { .. })) {
-        return Ok(jobs.iter().map(|_| None).collect());
+        return jobs.into_iter().map(|job| (job, None)).collect();
     }
-    let now_ms = post.clock.now_ms();
-    let peer = post.directory.verified(recipient, now_ms)?;
-    let signer = post.keys.signer(sender).ok_or("the sender has no keys on this node")?;
-    let keys: Vec<Key> = jobs.iter().map(|job| job.key).collect();
-    let rows =
-        post.store.read(move |tx| keys.into_iter().map(|key| load(tx, key)).collect::<Result<Vec<_>, _>>()).await?;
+    let means = Means::find(post, sender, recipient, &jobs).await;
     let mut sealed = Vec::with_capacity(jobs.len());
-    for (job, row) in jobs.iter().zip(rows) {
-        sealed.push(match (job.need, row) {
-            (Need::Seal { seal_attempt }, Some((message, delivery))) => {
-                Some(seal_one(post, &signer, &peer, seal_attempt, &message, &delivery, now_ms)?)
+    let mut jobs = jobs.into_iter();
+    while let Some(job) = jobs.next() {
+        let Need::Seal { seal_attempt } = job.need else {
+            sealed.push((job, None));
+            continue;
+        };
+        let outcome = match &means {
+            Ok(means) => means.seal(post, job.key, seal_attempt),
+            Err(trouble) => Err(Unsealed::Waits(trouble.to_string().into())),
+        };
+        match outcome {
+            Ok(fresh) => sealed.push((job, fresh)),
+            Err(Unsealed::Faulty(error)) => {
+                set_aside(post, job.key, seal_attempt, &error).await;
+                report.unsealable.push(job.key);
             }
-            _ => None,
-        });
+            Err(Unsealed::Waits(trouble)) => {
+                give_up(post, std::iter::once(job).chain(jobs).collect(), trouble.as_ref(), report).await;
+                break;
+            }
+        }
     }
-    Ok(sealed)
+    sealed
+}
+
+/// Why a message was not sealed.
+enum Unsealed {
+    /// Something is missing that the messages behind it need as well.
+    Waits(Trouble),
+    /// It is the message's own fault.
+    Faulty(SealError),
+}
+
+/// What sealing for one recipient takes.
+struct Means {
+    peer: Arc<VerifiedPeer>,
+    signer: Arc<AgentSigner>,
+    rows: HashMap<Key, (OutboxRow, DeliveryRow)>,
+    now_ms: u64,
+}
+
+impl Means {
+    async fn find(post: &Post, sender: AgentId, recipient: AgentId, jobs: &[Job]) -> Result<Self, Trouble> {
+        let now_ms = post.clock.now_ms();
+        let peer = post.directory.verified(recipient, now_ms)?;
+        let signer = post.keys.signer(sender).ok_or("the sender has no keys on this node")?;
+        let keys: Vec<Key> = jobs.iter().map(|job| job.key).collect();
+        let load = move |tx: Tx<'_>| {
+            let load = |key| load(tx, key).map(|rows| rows.map(|rows| (key, rows))).transpose();
+            keys.into_iter().filter_map(load).collect::<Result<_, _>>()
+        };
+        Ok(Self { peer, signer, rows: post.store.read(load).await?, now_ms })
+    }
+
+    /// `None` when there is no such message any more.
+    fn seal(&self, post: &Post, key: Key, seal_attempt: u32) -> Result<Option<Fresh>, Unsealed> {
+        let Some((message, delivery)) = self.rows.get(&key) else { return Ok(None) };
+        let sealed = seal_one(post, &self.signer, &self.peer, seal_attempt, message, delivery, self.now_ms);
+        sealed.map(Some).map_err(|error| match error {
+            SealError::Prekey(_) if delivery.fresh_prekey.is_none() => Unsealed::Waits(Box::new(error)),
+            SealError::Randomness | SealError::NoRandomness(_) => Unsealed::Waits(Box::new(error)),
+            SealError::Header(_) | SealError::TooLarge(_) | SealError::Prekey(_) | SealError::Payload => {
+                Unsealed::Faulty(error)
+            }
+        })
+    }
+}
+
+/// Ends a message that is too large for any envelope, as the broker would; anything else is tried again after a while.
+async fn set_aside(post: &Post, key: Key, seal_attempt: u32, error: &SealError) {
+    tracing::warn!(msg_id = %key.msg_id, recipient = %key.recipient, %error, "a message cannot be sealed");
+    if !matches!(error, SealError::TooLarge(_) | SealError::Payload) {
+        return post.step(key, Event::KeysMissing { seal_attempt }).await;
+    }
+    let (now_ms, config) = (post.clock.now_ms(), post.config.outbox.clone());
+    let refused = Event::PublishAnswered { seal_attempt, answer: PublishAnswer::TooLarge };
+    let ended = post.store.write(move |tx| {
+        transition::step(tx, key, Event::Sealed { seal_attempt }, now_ms, &config)?;
+        transition::step(tx, key, refused, now_ms, &config)
+    });
+    match ended.await {
+        Ok(stepped) => stepped.into_iter().for_each(|stepped| post.follow_up(stepped)),
+        Err(error) => tracing::warn!(%error, msg_id = %key.msg_id, "a delivery could not be ended"),
+    }
 }
 
 fn load(tx: Tx<'_>, key: Key) -> Result<Option<(OutboxRow, DeliveryRow)>, StoreError> {
@@ -202,7 +278,7 @@ fn seal_one(
     message: &OutboxRow,
     delivery: &DeliveryRow,
     now_ms: u64,
-) -> Result<Fresh, murmur_crypto::seal::SealError> {
+) -> Result<Fresh, SealError> {
     let prekey = newest_prekey(peer, delivery);
     let reply_route = post.bus.route().map(|route| route.to_string());
     let sealed = seal(
@@ -259,8 +335,10 @@ fn decode_prekey(agent_id: AgentId, bytes: &[u8]) -> Option<VerifiedPrekey> {
 }
 
 /// Commits copies, broker ids and begun publishes of a whole batch at once. A delivery that ended meanwhile is left out.
-async fn commit_all(post: &Post, jobs: &[Job], sealed: Vec<Option<Fresh>>) -> Result<Vec<Ready>, StoreError> {
-    let work: Vec<(Job, Option<Fresh>)> = jobs.iter().copied().zip(sealed).collect();
+async fn commit_all(post: &Post, work: Vec<(Job, Option<Fresh>)>) -> Result<Vec<Ready>, StoreError> {
+    if work.is_empty() {
+        return Ok(Vec::new());
+    }
     let (now_ms, config, source) = (post.clock.now_ms(), post.config.outbox.clone(), post.identity.node_id);
     let commit = move |tx: Tx<'_>| -> Result<Vec<(Ready, Stepped)>, StoreError> {
         let mut ready = Vec::new();
@@ -344,8 +422,8 @@ async fn answered(post: &Arc<Post>, key: Key, seal_attempt: u32, answer: Publish
     post.counters.published.add();
     let (now_ms, config) = (post.clock.now_ms(), post.config.outbox.clone());
     let marking = post.store.queue_lazily(move |tx| transition::step(tx, key, event, now_ms, &config));
-    let post = Arc::clone(post);
-    tokio::spawn(async move {
+    let (post, tasks) = (Arc::clone(post), &post.tasks);
+    tasks.spawn(async move {
         let marked: Result<_, StoreError> = marking.await;
         match marked {
             Ok(stepped) => stepped.into_iter().for_each(|stepped| post.follow_up(stepped)),

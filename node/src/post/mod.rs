@@ -29,9 +29,12 @@ mod tests;
 mod transition;
 mod types;
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::sync::mpsc;
@@ -58,6 +61,9 @@ use crate::{
     store::{Store, StoreError, ack::AckRow, delivery},
 };
 
+/// How long work that is under way may take at the end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// The post of a node.
 pub struct Post {
     store: Store,
@@ -75,6 +81,8 @@ pub struct Post {
     drained_ms: AtomicU64,
     work: mpsc::UnboundedSender<Work>,
     acks: mpsc::UnboundedSender<AckRow>,
+    /// What was begun and ends by itself.
+    tasks: TaskTracker,
     /// The tasks' ends of the channels, until [`Post::run`] takes them.
     ends: std::sync::Mutex<Option<Ends>>,
 }
@@ -114,6 +122,7 @@ impl Post {
             config,
             work,
             acks,
+            tasks: TaskTracker::new(),
         })
     }
 
@@ -133,6 +142,13 @@ impl Post {
         tasks.spawn(housekeeping::run(Arc::clone(self), token));
         tasks.close();
         tasks.wait().await;
+        // Publishes that are under way get their answer noted; one that never comes is not waited for.
+        self.tasks.close();
+        if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+            tracing::warn!("work that would not end is left to the store");
+        }
+        self.tasks.reopen();
+        self.directory.saved().await;
         Ok(())
     }
 
@@ -194,7 +210,7 @@ impl Post {
     fn note_delivered(&self, stepped: &Stepped) {
         self.counters.delivered.add();
         if let (Some(hook), Some(delivered)) = (self.latency.get(), stepped.row.delivered_ms) {
-            hook(std::time::Duration::from_millis(delivered.saturating_sub(stepped.row.created_ms)));
+            hook(Duration::from_millis(delivered.saturating_sub(stepped.row.created_ms)));
         }
     }
 

@@ -48,6 +48,16 @@ pub(super) struct Accepted {
     client_key: Option<String>,
     content_digest: [u8; 32],
     deadline_ms: Option<u64>,
+    /// The place in the sender's inbox of what this answers.
+    answers: Option<u64>,
+}
+
+/// Whom a draft goes to, and as what.
+struct Found {
+    recipient: AgentId,
+    to: Slug,
+    kind: MessageKind,
+    answers: Option<u64>,
 }
 
 /// How the commit went.
@@ -81,7 +91,7 @@ impl Post {
         timeout_ms: Option<u64>,
     ) -> Result<Accepted, SendError> {
         let content_type = check_draft(&draft, self.config.body_bytes_max)?;
-        let (recipient, to, kind) = self.find_recipient(from, &draft, timeout_ms.is_some()).await?;
+        let Found { recipient, to, kind, answers } = self.find_recipient(from, &draft, timeout_ms.is_some()).await?;
         let now_ms = self.clock.now_ms();
         let conversation_id = dm_conversation_id(from.agent_id, recipient);
         let content_digest = digest(recipient, kind, &content_type, &draft);
@@ -110,11 +120,22 @@ impl Post {
             client_key: draft.idempotency_key,
             content_digest,
             deadline_ms,
+            answers,
         })
     }
 
-    /// Commits what was accepted and hands it to the driver.
+    /// Commits what was accepted and hands it to the driver. Who answers a message has seen it: it counts as read.
     pub(super) async fn commit(&self, from: &LocalAgent, accepted: Accepted) -> Result<Sent, SendError> {
+        let answers = accepted.answers;
+        let sent = self.commit_message(from, accepted).await?;
+        if let Err(error) = self.mark_read(from.agent_id, answers.into_iter().collect()).await {
+            // The answer is on its way all the same; the message is mentioned once more.
+            tracing::warn!(%error, "an answered message could not be marked as read");
+        }
+        Ok(sent)
+    }
+
+    async fn commit_message(&self, from: &LocalAgent, accepted: Accepted) -> Result<Sent, SendError> {
         let snapshot = self.directory.snapshot();
         let mut sent = Sent {
             msg_id: accepted.msg_id,
@@ -176,12 +197,7 @@ impl Post {
     }
 
     /// Whom a draft goes to, and as what.
-    async fn find_recipient(
-        &self,
-        from: &LocalAgent,
-        draft: &Draft,
-        is_request: bool,
-    ) -> Result<(AgentId, Slug, MessageKind), SendError> {
+    async fn find_recipient(&self, from: &LocalAgent, draft: &Draft, is_request: bool) -> Result<Found, SendError> {
         let answered = match draft.in_reply_to {
             Some(msg_id) => Some(self.answered(from.agent_id, msg_id).await?),
             None => None,
@@ -193,14 +209,14 @@ impl Post {
         if recipient == from.agent_id {
             return Err(SendError::SelfMessage);
         }
-        let kind = match answered {
+        let kind = match &answered {
             _ if is_request => MessageKind::Request,
             Some(message) if message.kind == MessageKind::Request && message.from_agent_id == recipient => {
                 MessageKind::Reply
             }
             _ => MessageKind::Message,
         };
-        Ok((recipient, to, kind))
+        Ok(Found { recipient, to, kind, answers: answered.map(|message| message.cursor) })
     }
 
     async fn answered(&self, agent: AgentId, msg_id: MessageId) -> Result<InboxMessage, SendError> {

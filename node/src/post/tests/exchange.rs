@@ -101,6 +101,21 @@ async fn a_reply_completes_its_request_and_is_not_pushed() {
 }
 
 #[tokio::test]
+async fn who_answers_a_message_has_read_it() {
+    let (a, b) = World::new().pair().await;
+    let (alice, bob) = (a.agent(0), b.agent(0));
+    let sent = a.post.send(&alice, draft("bob", "seen?")).await.unwrap();
+    let frame = a.published().await;
+    b.take(&frame).await;
+    let refused = Draft { in_reply_to: Some(sent.msg_id), ..draft("nobody", "yes") };
+    b.post.send(&bob, refused).await.unwrap_err();
+    assert_eq!(b.post.unread(bob.agent_id).await.unwrap(), 1, "nothing was answered");
+    b.post.send(&bob, Draft { in_reply_to: Some(sent.msg_id), ..draft("", "yes") }).await.unwrap();
+    assert_eq!(b.post.unread(bob.agent_id).await.unwrap(), 0);
+    carry(&[&a, &b], until(&a.post, &alice, sent.msg_id, StateName::Read)).await;
+}
+
+#[tokio::test]
 async fn a_waiter_that_leaves_gives_the_reply_free() {
     let world = World::new();
     let (a, b) = world.pair().await;

@@ -1,5 +1,7 @@
 //! What goes wrong on the way, and how it still ends well or visibly.
 
+use std::sync::Arc;
+
 use murmur_core::{
     code::Code,
     id::{AgentId, MessageId},
@@ -18,12 +20,22 @@ use super::super::{
 };
 use crate::{
     clock::Clock,
-    directory::{Batch, Change},
+    directory::{Batch, Change, Peer},
+    store::{
+        delivery::{self, DeliveryRow},
+        outbox::{self, OutboxRow},
+    },
 };
 
 async fn send(node: &TestNode) -> Sent {
     let draft = Draft { to: "bob".to_owned(), body: "hello".into(), ..Draft::default() };
     node.post.send(&node.agent(0), draft).await.unwrap()
+}
+
+/// A node's agents as they are before they publish keys.
+fn without_keys(node: &TestNode) -> Vec<Change> {
+    let strip = |peer: Arc<Peer>| Change::Agent(Arc::new(Peer { keys: None, ..(*peer).clone() }));
+    node.peers().into_iter().map(strip).collect()
 }
 
 /// Waits until a delivery ended, and says how and why.
@@ -97,12 +109,8 @@ async fn mail_waits_for_keys_and_leaves_when_the_directory_has_them() {
     let world = World::new();
     let (a, b) = (world.node(1, &["alice"]).await, world.node(2, &["bob"]).await);
     let peers: Vec<_> = a.peers().into_iter().chain(b.peers()).collect();
-    let keyless = peers.iter().map(|peer| {
-        let mut peer = (**peer).clone();
-        peer.keys = None;
-        Change::Agent(peer.into())
-    });
-    let batch = Batch { changes: keyless.collect(), whole: true, resume_token: None };
+    let keyless = [&a, &b].into_iter().flat_map(without_keys).collect();
+    let batch = Batch { changes: keyless, whole: true, resume_token: None };
     a.post.directory.apply(batch, 1);
     b.post.directory.apply(Batch { whole: true, ..Batch::default() }, 1);
     send(&a).await;
@@ -163,4 +171,33 @@ async fn a_message_that_nobody_takes_expires() {
     let sent = a.post.send(&a.agent(0), draft).await.unwrap();
     let ended = end(&a.post, a.agent(0).agent_id, sent.msg_id).await;
     assert_eq!(ended.0, StateName::Expired);
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_sealed_ends_and_holds_up_no_other() {
+    let world = World::new();
+    let (a, b) = (world.node(1, &["alice"]).await, world.node(2, &["bob"]).await);
+    introduce(&[&a, &b]);
+    a.post.directory.apply(Batch { changes: without_keys(&b), ..Batch::default() }, 1);
+    let (post, alice, bob) = (a.post.clone(), a.agent(0).agent_id, b.agent(0).agent_id);
+    let first = send(&a).await;
+    let large = MessageId::from_bytes([9; 16]);
+    post.store
+        .write(move |tx| {
+            let row = outbox::get(tx, first.msg_id)?.unwrap();
+            let sequence = outbox::next_sequence(tx, alice, row.conversation_id)?;
+            let inner = vec![0; 2 * 1024 * 1024].into();
+            outbox::insert(tx, &OutboxRow { msg_id: large, sequence, inner, ..row }, None, &[0; 32])?;
+            let delivery = delivery::get(tx, first.msg_id, bob)?.unwrap();
+            delivery::save(tx, &DeliveryRow { msg_id: large, sequence, ..delivery })
+        })
+        .await
+        .unwrap();
+    post.step(Key { msg_id: large, recipient: bob }, Event::Restarted).await;
+    let last = send(&a).await;
+    introduce(&[&a, &b]);
+    let ended = carry(&[&a, &b], end(&post, alice, last.msg_id)).await;
+    assert_eq!(ended.0, StateName::Delivered);
+    assert_eq!(end(&post, alice, first.msg_id).await.0, StateName::Delivered);
+    assert_eq!(end(&post, alice, large).await, (StateName::Dead, Some("TOO_LARGE".to_owned())));
 }
