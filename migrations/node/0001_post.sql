@@ -153,9 +153,10 @@ CREATE TABLE inbox (
     pushed_ms       INTEGER,
     read_ms         INTEGER
 );
-CREATE UNIQUE INDEX inbox_message ON inbox (sender_agent, msg_id, recipient);
+CREATE UNIQUE INDEX inbox_message ON inbox (recipient, msg_id, sender_agent);
 CREATE INDEX inbox_order ON inbox (recipient, cursor);
 CREATE INDEX inbox_unread ON inbox (recipient, cursor) WHERE read_ms IS NULL;
+CREATE INDEX inbox_unpushed ON inbox (recipient, cursor) WHERE read_ms IS NULL AND pushed_ms IS NULL;
 CREATE INDEX inbox_age ON inbox (received_ms);
 
 CREATE TRIGGER inbox_arrived AFTER INSERT ON inbox WHEN new.read_ms IS NULL BEGIN

@@ -23,6 +23,7 @@ use crate::{
     identity::NodeIdentity,
     keys::{AgentKeys, KeyError, Keys},
     rpc::control::{Control, ControlError},
+    session::Sessions,
     store::{
         Store, StoreError,
         agents::{self as table, AgentRow},
@@ -36,6 +37,7 @@ pub struct Agents {
     directory: Arc<Directory>,
     identity: Arc<NodeIdentity>,
     control: Arc<Control>,
+    sessions: Arc<Sessions>,
     clock: Clock,
     live: RwLock<HashMap<Slug, Entry>>,
     /// One registration at a time, so that two callers of one name end up with one agent.
@@ -100,13 +102,15 @@ impl Agents {
         directory: Arc<Directory>,
         identity: Arc<NodeIdentity>,
         control: Arc<Control>,
+        sessions: Arc<Sessions>,
         clock: Clock,
     ) -> Result<Arc<Self>, StoreError> {
         let since = Instant::now();
         let rows = store.read(table::live).await?;
         let live = rows.into_iter().map(|row| (row.slug.clone(), Entry { row: Arc::new(row), since })).collect();
         let registering = Mutex::new(());
-        Ok(Arc::new(Self { store, keys, directory, identity, control, clock, live: RwLock::new(live), registering }))
+        let live = RwLock::new(live);
+        Ok(Arc::new(Self { store, keys, directory, identity, control, sessions, clock, live, registering }))
     }
 
     /// The slug of a path under this node's account.
@@ -293,6 +297,7 @@ impl Agents {
         let (agent, now_ms) = (row.agent_id, self.clock.now_ms());
         self.store.write(move |tx| table::deregister(tx, agent, now_ms)).await?;
         self.write().retain(|_, entry| entry.row.agent_id != agent);
+        self.sessions.end(agent);
         Ok(())
     }
 

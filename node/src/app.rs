@@ -271,13 +271,20 @@ impl Base {
         let directory = Directory::load(identity.clone(), store.clone()).await?;
         let keys = Arc::new(Keys::open(self.data_dir.path(), identity.clone())?);
         let bus = Bus::new(BusConfig::new(identity.node_id));
-        let agents =
-            Agents::load(store.clone(), keys.clone(), directory.clone(), identity.clone(), control.clone(), clock)
-                .await?;
+        let sessions = Sessions::new(directory.clone(), control.clone(), clock);
+        let agents = Agents::load(
+            store.clone(),
+            keys.clone(),
+            directory.clone(),
+            identity.clone(),
+            control.clone(),
+            sessions.clone(),
+            clock,
+        )
+        .await?;
         let post = Post::new(store, keys, directory.clone(), identity.clone(), bus.clone(), clock, self.config.post());
         let metrics = self.metrics.clone();
         post.on_delivered(Box::new(move |took| metrics.acknowledged(took)));
-        let sessions = Sessions::new(directory.clone(), control.clone(), clock);
         let tasks = ControlTasks::new(Parts {
             control: control.clone(),
             directory: directory.clone(),

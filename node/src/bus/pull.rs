@@ -101,7 +101,15 @@ impl Bus {
                 next = stream.next() => next,
             };
             match next {
-                Some(Ok(message)) => hand_over(message, messages).await,
+                Some(Ok(message)) => {
+                    // A bare message without a byte ends a response across accounts: the broker forgets the pull request with it, and
+                    // until a new one is made nothing more arrives.
+                    let ends_response = message.payload.is_empty() && message.headers.is_none();
+                    hand_over(message, messages).await;
+                    if ends_response {
+                        return;
+                    }
+                }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "the node's consumer fell silent and is set up again");
                     return tokio::time::sleep(REBUILD_DELAY).await;

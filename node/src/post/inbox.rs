@@ -95,11 +95,20 @@ impl Post {
     /// [`StoreError`].
     pub async fn pushable(&self, agent: AgentId, after: u64, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
         let limit = limit.clamp(1, PAGE_SIZE_MAX);
-        let mut messages = self.store.read(move |tx| inbox::pushable(tx, agent, after, limit)).await?;
+        let hub = Arc::clone(&self.hub);
+        let look = move |tx: Tx<'_>| {
+            let passed_over = inbox::unpushed_until(tx, agent, after)?.into_iter().filter(|at| !hub.is_pushing(*at));
+            let mut found = Vec::new();
+            for cursor in passed_over.take(limit as usize) {
+                found.extend(inbox::at(tx, cursor)?);
+            }
+            found.extend(inbox::unread_after(tx, agent, after, limit)?);
+            Ok(found)
+        };
+        let mut messages = self.store.read(look).await?;
         messages.retain(|message| {
             let is_reply = message.kind == MessageKind::Reply;
-            let awaited = is_reply && message.in_reply_to.is_some_and(|request| self.hub.is_awaited(request));
-            !awaited && (message.cursor > after || !self.hub.is_pushing(message.cursor))
+            !(is_reply && message.in_reply_to.is_some_and(|request| self.hub.is_awaited(request)))
         });
         for message in &mut messages {
             message.redelivered |= self.hub.is_pushing(message.cursor);

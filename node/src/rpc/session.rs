@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     app::Core,
-    session::{Push, Pushed, Session},
+    session::{Closed, Push, Pushed, Session},
 };
 
 const DESCRIPTION_BYTES_MAX: usize = 1024;
@@ -139,7 +139,8 @@ fn wish(agent: String, description: String, group: String, suffix_when_taken: bo
 fn answer(pushed: Pushed) -> v1::AttachResponse {
     let item = match pushed {
         Pushed::Message(message) => Item::Message(convert::message(*message)),
-        Pushed::Replaced(replaced) => {
+        Pushed::Closed(Closed::Ended) => Item::Ended(v1::Ended {}),
+        Pushed::Closed(Closed::Replaced(replaced)) => {
             Item::Replaced(v1::Replaced { by_client: replaced.by_client, at: Some(timestamp(replaced.at_ms)) })
         }
         Pushed::Draining => Item::Draining(v1::Draining {}),

@@ -26,7 +26,7 @@ use crate::{
     app::{Core, Pending, Stage},
     bus::{Bus, BusConfig},
     clock::Clock,
-    directory::Directory,
+    directory::{Batch, Change, Directory},
     identity::IdentityDir,
     keys::Keys,
     post::{
@@ -113,12 +113,21 @@ async fn core(home: &tempfile::TempDir) -> Arc<Core> {
     let keys = Arc::new(Keys::open(home.path(), identity.clone()).unwrap());
     let control = Control::new(control::channel("http://127.0.0.1:1", None).unwrap(), "token").unwrap();
     let bus = Bus::new(BusConfig::new(identity.node_id));
-    let agents = Agents::load(store.clone(), keys.clone(), directory.clone(), identity.clone(), control.clone(), clock);
+    let sessions = Sessions::new(directory.clone(), control.clone(), clock);
+    let agents = Agents::load(
+        store.clone(),
+        keys.clone(),
+        directory.clone(),
+        identity.clone(),
+        control.clone(),
+        sessions.clone(),
+        clock,
+    );
     let post =
         Post::new(store.clone(), keys, directory.clone(), identity.clone(), bus.clone(), clock, PostConfig::default());
     Arc::new(Core {
         agents: agents.await.unwrap(),
-        sessions: Sessions::new(directory.clone(), control.clone(), clock),
+        sessions,
         dir: IdentityDir::open(home.path()).unwrap(),
         identity,
         directory,
@@ -243,6 +252,19 @@ async fn a_stream_that_is_dropped_detaches_and_one_that_stays_is_told_of_the_end
     attached(&mut session).await;
     door.drain.cancel();
     assert!(matches!(session.message().await.unwrap().unwrap().item, Some(Item::Draining(_))));
+}
+
+#[tokio::test]
+async fn a_session_is_told_that_its_agent_was_ended() {
+    let door = Door::open().await;
+    let mut user = door.user().await;
+    let mut session = user.sessions.attach(attach("alice")).await.unwrap().into_inner();
+    attached(&mut session).await;
+    let alice = door.core.agents.by_slug(&slug("alice")).unwrap().agent_id;
+    let batch = Batch { changes: vec![Change::Removed(alice)], ..Batch::default() };
+    door.core.agents.reconcile(&batch, std::time::Instant::now()).await;
+    assert!(matches!(session.message().await.unwrap().unwrap().item, Some(Item::Ended(_))));
+    assert!(session.message().await.unwrap().is_none());
 }
 
 #[tokio::test]

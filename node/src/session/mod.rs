@@ -35,7 +35,16 @@ struct Live {
 struct Entry {
     number: u64,
     client: String,
-    replaced: watch::Sender<Option<Replaced>>,
+    closed: watch::Sender<Option<Closed>>,
+}
+
+/// Why a session is over although its program is still there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closed {
+    /// A newer one took over.
+    Replaced(Replaced),
+    /// The agent was ended.
+    Ended,
 }
 
 /// A newer session took over.
@@ -62,7 +71,7 @@ pub struct Session {
     sessions: Arc<Sessions>,
     agent: LocalAgent,
     number: u64,
-    replaced: watch::Receiver<Option<Replaced>>,
+    closed: watch::Receiver<Option<Closed>>,
 }
 
 impl Sessions {
@@ -77,21 +86,31 @@ impl Sessions {
     /// # Errors
     /// [`SessionTaken`] while another one lives, unless `takeover`.
     pub fn attach(self: &Arc<Self>, agent: &LocalAgent, client: &str, takeover: bool) -> Result<Session, SessionTaken> {
-        let (sender, replaced) = watch::channel(None);
+        let (sender, closed) = watch::channel(None);
         let mut live = self.live();
         if let Some(entry) = live.by_agent.get(&agent.agent_id) {
             if !takeover {
                 return Err(SessionTaken { slug: agent.slug.to_string(), client: entry.client.clone() });
             }
-            entry.replaced.send_replace(Some(Replaced { by_client: client.to_owned(), at_ms: self.clock.now_ms() }));
+            let replaced = Replaced { by_client: client.to_owned(), at_ms: self.clock.now_ms() };
+            entry.closed.send_replace(Some(Closed::Replaced(replaced)));
             info!(agent.slug = %agent.slug, "a session of {} was taken over by `{client}`", agent.slug);
         }
         live.last_number += 1;
         let number = live.last_number;
-        live.by_agent.insert(agent.agent_id, Entry { number, client: client.to_owned(), replaced: sender });
+        live.by_agent.insert(agent.agent_id, Entry { number, client: client.to_owned(), closed: sender });
         // Told under the lock, so that the order of attaching and detaching is the order in which it is heard.
         self.tell(agent.agent_id, true);
-        Ok(Session { sessions: Arc::clone(self), agent: agent.clone(), number, replaced })
+        Ok(Session { sessions: Arc::clone(self), agent: agent.clone(), number, closed })
+    }
+
+    /// Ends the session of an agent that was ended, if there is one.
+    pub fn end(&self, agent: AgentId) {
+        let mut live = self.live();
+        if let Some(entry) = live.by_agent.remove(&agent) {
+            entry.closed.send_replace(Some(Closed::Ended));
+            self.tell(agent, false);
+        }
     }
 
     /// Whether an agent has a session.
@@ -108,7 +127,7 @@ impl Sessions {
 
     fn detach(&self, agent: AgentId, number: u64) {
         let mut live = self.live();
-        // A session that was taken over is no longer the agent's.
+        // A session that was taken over is no longer the agent's, nor is that of an agent that was ended.
         if live.by_agent.get(&agent).is_some_and(|entry| entry.number == number) {
             live.by_agent.remove(&agent);
             self.tell(agent, false);
@@ -132,14 +151,14 @@ impl Session {
         &self.agent
     }
 
-    /// Waits until a newer session takes over.
-    pub async fn replaced(&mut self) -> Replaced {
+    /// Waits until a newer session takes over or the agent is ended.
+    pub async fn closed(&mut self) -> Closed {
         loop {
-            if let Some(replaced) = self.replaced.borrow_and_update().clone() {
-                return replaced;
+            if let Some(closed) = self.closed.borrow_and_update().clone() {
+                return closed;
             }
-            if self.replaced.changed().await.is_err() {
-                // The entry left without a word: the agent was ended, and the stream lives until the caller drops it.
+            if self.closed.changed().await.is_err() {
+                // No entry leaves without a word while its session lives.
                 std::future::pending::<()>().await;
             }
         }

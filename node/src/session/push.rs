@@ -6,7 +6,7 @@ use murmur_core::id::AgentId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Replaced, Session};
+use super::{Closed, Session};
 use crate::{
     post::{InboxMessage, Post},
     store::StoreError,
@@ -20,8 +20,8 @@ const PAGE: u32 = 64;
 pub enum Pushed {
     /// A message. It is shown by this, and read when a tool result carries it.
     Message(Box<InboxMessage>),
-    /// A newer session took over; nothing follows.
-    Replaced(Replaced),
+    /// The session is over; nothing follows.
+    Closed(Closed),
     /// The node is going down; nothing follows.
     Draining,
 }
@@ -56,7 +56,7 @@ impl Push {
         let agent = self.session.agent().agent_id;
         let last = tokio::select! {
             biased;
-            replaced = self.session.replaced() => Pushed::Replaced(replaced),
+            closed = self.session.closed() => Pushed::Closed(closed),
             () = self.drain.cancelled() => Pushed::Draining,
             message = next_message(&self.post, agent, &mut self.changed, &mut self.cursor, &mut self.page) => {
                 return Ok(Some(Pushed::Message(Box::new(message?))));

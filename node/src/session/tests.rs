@@ -83,7 +83,7 @@ async fn a_second_session_is_refused_or_takes_over_and_the_first_is_told() {
 
     let second = sessions.attach(&bob, "second", true).unwrap();
     match first.next().await.unwrap() {
-        Some(Pushed::Replaced(replaced)) => assert_eq!(replaced.by_client, "second"),
+        Some(Pushed::Closed(Closed::Replaced(replaced))) => assert_eq!(replaced.by_client, "second"),
         other => panic!("the first session must be told, got {other:?}"),
     }
     assert_eq!(first.next().await.unwrap(), None);
@@ -92,6 +92,22 @@ async fn a_second_session_is_refused_or_takes_over_and_the_first_is_told() {
     drop(second);
     assert!(!sessions.has(bob.agent_id));
     assert!(sessions.attach(&bob, "third", false).is_ok());
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_agent() {
+    let b = World::new().node(2, &["bob"]).await;
+    let (_home, sessions) = sessions().await;
+    let bob = b.agent(0);
+    let (mut push, _drain) = push(sessions.attach(&bob, "first", false).unwrap(), &b.post);
+    sessions.end(bob.agent_id);
+    assert!(!sessions.has(bob.agent_id));
+    assert_eq!(push.next().await.unwrap(), Some(Pushed::Closed(Closed::Ended)));
+    assert_eq!(push.next().await.unwrap(), None);
+    sessions.end(bob.agent_id);
+    let _next = sessions.attach(&bob, "next", false).unwrap();
+    drop(push);
+    assert!(sessions.has(bob.agent_id), "the end of the old stream is not the end of the new session");
 }
 
 #[tokio::test]

@@ -205,15 +205,27 @@ pub fn list(tx: Tx<'_>, agent: AgentId, filter: &Filter, limit: u32) -> Result<V
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Unread rows that a session should be shown: those behind its position, and earlier ones that were never pushed.
+/// Unread rows behind a position, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn pushable(tx: Tx<'_>, agent: AgentId, after: u64, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
-    let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND read_ms IS NULL AND (cursor > ?2 OR pushed_ms IS NULL)
-        ORDER BY cursor LIMIT ?3";
+pub fn unread_after(tx: Tx<'_>, agent: AgentId, after: u64, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
+    let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND read_ms IS NULL AND cursor > ?2 ORDER BY cursor LIMIT ?3";
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map(params![agent.as_bytes(), int(after), limit], message_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Positions up to `until` of unread rows that were never pushed. Few: what is being pushed right now, and replies that somebody waits
+/// for. It has an index of its own, since a session asks at every arrival, however much lies unread.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn unpushed_until(tx: Tx<'_>, agent: AgentId, until: u64) -> Result<Vec<u64>, StoreError> {
+    let sql = "SELECT cursor FROM inbox
+        WHERE recipient = ?1 AND read_ms IS NULL AND pushed_ms IS NULL AND cursor <= ?2 ORDER BY cursor";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map(params![agent.as_bytes(), int(until)], |row| uint(row, "cursor"))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
