@@ -52,6 +52,16 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) server: Option<String>,
+    /// PEM file of the authority that signed the control plane's certificate [default: the system's authorities]
+    #[arg(
+        long,
+        global = true,
+        env = "MURMUR_SERVER_CA",
+        hide_env_values = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    pub(crate) ca: Option<PathBuf>,
     /// File with the token for the control plane [default: the local network's administrator]
     #[arg(
         long,

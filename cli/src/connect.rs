@@ -24,6 +24,7 @@ pub(crate) struct Target {
     pub(crate) plan: Option<Plan>,
     socket: Option<PathBuf>,
     server: Option<String>,
+    ca: Option<PathBuf>,
     token_file: Option<PathBuf>,
 }
 
@@ -31,8 +32,8 @@ impl Target {
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
         let layout = layout(global)?;
         let plan = Plan::load(&layout)?;
-        let Global { socket, server, token_file, .. } = global.clone();
-        Ok(Self { layout, plan, socket, server, token_file })
+        let Global { socket, server, ca, token_file, .. } = global.clone();
+        Ok(Self { layout, plan, socket, server, ca, token_file })
     }
 
     /// The node's socket.
@@ -65,7 +66,8 @@ impl Target {
     pub(crate) async fn control(&self) -> Result<ControlClient, Failure> {
         let url = self.server_url()?;
         let token = read_token(&self.token_path()?)?;
-        Ok(ControlClient::new(connect_server(&url, None).await?, headers(Some(&token))?))
+        let ca = self.ca.as_deref().map(read_ca).transpose()?;
+        Ok(ControlClient::new(connect_server(&url, ca.as_deref()).await?, headers(Some(&token))?))
     }
 
     /// The named token file; else, for the local network only, its administrator's. A local secret never goes to another server.
@@ -86,6 +88,10 @@ pub(crate) fn layout(global: &Global) -> Result<Layout, Failure> {
     // Background processes have another working directory.
     let root = std::path::absolute(&root).context(format!("finding `{}`", root.display()))?;
     Ok(Layout::new(root))
+}
+
+fn read_ca(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).context(format!("reading the certificate authority `{}`", path.display()))
 }
 
 /// Reads and checks a token file, so that a truncated copy is told before anybody is asked.

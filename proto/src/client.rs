@@ -148,7 +148,9 @@ fn server_endpoint(url: &str, ca_pem: Option<&str>) -> Result<Endpoint, ConnectE
         Some(pem) => {
             endpoint.tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))).map_err(refused)
         }
-        None if url.starts_with("https://") => endpoint.tls_config(ClientTlsConfig::new()).map_err(refused),
+        None if url.starts_with("https://") => {
+            endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots()).map_err(refused)
+        }
         None => Ok(endpoint),
     }
 }

@@ -9,4 +9,5 @@ mod metrics;
 mod operator;
 mod python;
 mod session;
+mod soak;
 mod trace;
