@@ -109,6 +109,11 @@ impl Push {
                 self.shared.binding.replaced(&replaced.by_client);
                 return Step::Leave(Phase::Parked);
             }
+            Ok(Some(Some(Item::Ended(_)))) => {
+                // To attach again would make the agent anew that somebody wanted gone.
+                self.shared.binding.parked();
+                return Step::Leave(Phase::Parked);
+            }
             Ok(Some(Some(Item::Attached(_)) | None)) => {}
             Ok(Some(Some(Item::Draining(_))) | None) => {
                 return Step::Leave(self.lost(Failure::node_down(self.shared.node.socket())));
