@@ -133,7 +133,7 @@ impl Joining<'_> {
             Some(record) => record,
             None => self.redeem(&invite.ok_or(EnrollError::NoInvite)?).await?,
         };
-        self.dir.forget_invite()?;
+        self.dir.blocking(IdentityDir::forget_invite).await?;
         self.forward.set_node(record.node_id);
         if record.node_certificate.is_some() {
             return Ok(record);
@@ -149,7 +149,8 @@ impl Joining<'_> {
         if invite.purpose != Purpose::Node {
             return Err(EnrollError::Purpose);
         }
-        self.dir.save_invite(text)?;
+        let kept = text.to_owned();
+        self.dir.blocking(move |dir| dir.save_invite(&kept)).await?;
         let channel = self.channel(&invite.cp_url)?;
         let mut waited = Delay::new(BACKOFF);
         let answer = loop {
@@ -166,8 +167,8 @@ impl Joining<'_> {
         };
         let (record, token) = self.check(&invite, answer)?;
         // The token first: the record's presence means that both are there.
-        self.dir.save_token(&token)?;
-        self.dir.save_record(&record)?;
+        let kept = record.clone();
+        self.dir.blocking(move |dir| dir.save_token(&token).and_then(|()| dir.save_record(&kept))).await?;
         info!(node = %record.node_id, "enrolled in workspace {} as a node of {}", record.workspace, record.account);
         Ok(record)
     }
@@ -221,7 +222,11 @@ impl Joining<'_> {
     /// Follows the node's own entry until it is approved.
     async fn wait_for_approval(&self, record: NodeRecord) -> Result<NodeRecord, EnrollError> {
         let channel = self.channel(&record.control_plane_url)?;
-        let token = self.dir.token()?.ok_or_else(|| EnrollError::Malformed("the node's token is gone".to_owned()))?;
+        let token = self
+            .dir
+            .blocking(IdentityDir::token)
+            .await?
+            .ok_or_else(|| EnrollError::Malformed("the node's token is gone".to_owned()))?;
         let client = ControlClient::new(channel, Headers::new().with_token(&token)?).nodes;
         let mut waited = Delay::new(BACKOFF);
         loop {
@@ -252,13 +257,13 @@ impl Joining<'_> {
                 return Err(Trouble::Fatal(EnrollError::Revoked));
             }
             if node.state == i32::from(v1::NodeState::Approved) && !node.certificate.is_empty() {
-                return self.accept(record, &node.certificate).map(Some).map_err(Trouble::Fatal);
+                return self.accept(record, &node.certificate).await.map(Some).map_err(Trouble::Fatal);
             }
         }
         Ok(None)
     }
 
-    fn accept(&self, record: &NodeRecord, certificate: &[u8]) -> Result<NodeRecord, EnrollError> {
+    async fn accept(&self, record: &NodeRecord, certificate: &[u8]) -> Result<NodeRecord, EnrollError> {
         let root = RootCertificate::decode(record.root_certificate.clone()).map_err(IdentityError::from)?;
         let key = self.key.public();
         let checked = check_certificate(certificate, record.node_id, &key, &root, self.clock.now_ms())?;
@@ -267,7 +272,8 @@ impl Joining<'_> {
             slug_scope: checked.claims().slug_scope.clone(),
             ..record.clone()
         };
-        self.dir.save_record(&approved)?;
+        let kept = approved.clone();
+        self.dir.blocking(move |dir| dir.save_record(&kept)).await?;
         info!(node = %record.node_id, "approved by the owner");
         Ok(approved)
     }

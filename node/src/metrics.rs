@@ -70,14 +70,15 @@ impl Metrics {
     /// Everything in Prometheus' text format.
     async fn text(&self, core: Option<&Core>) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
         let mut registry = Registry::with_prefix("murmur");
-        registry.register("rpc_calls", "Calls by RPC and gRPC code", self.calls.clone());
-        registry.register_with_unit(
+        let own = registry.sub_registry_with_prefix("node");
+        own.register("rpc_calls", "Calls by RPC and gRPC code", self.calls.clone());
+        own.register_with_unit(
             "rpc_latency",
             "From a call's arrival to its answer, or to the begin of its stream",
             Unit::Seconds,
             self.call_seconds.clone(),
         );
-        registry.register_with_unit(
+        own.register_with_unit(
             "ack_latency",
             "From acceptance to the recipient's receipt",
             Unit::Seconds,
@@ -120,6 +121,7 @@ fn counter(value: u64) -> Counter {
 }
 
 fn register_node(registry: &mut Registry, core: &Core) {
+    let registry = registry.sub_registry_with_prefix("node");
     let up = [
         ("control_plane", u64::from(core.control.state().borrow().connected)),
         ("broker", u64::from(*core.bus.connected().borrow())),
@@ -140,8 +142,9 @@ fn register_post(registry: &mut Registry, stats: &PostStats) {
         counter.inc_by(value);
     };
     registry.register("local_messages", "Messages of local agents", labelled("direction", &ways, count));
-    registry.register("deliveries", "Deliveries that their recipients acknowledged", counter(stats.delivered));
     registry.register("outbox_dead_letter_rows", "Deliveries that ended as dead", gauge(stats.dead));
+    let registry = registry.sub_registry_with_prefix("node");
+    registry.register("deliveries", "Deliveries that their recipients acknowledged", counter(stats.delivered));
     registry.register("outbox_expired", "Deliveries that ended as expired", counter(stats.expired));
     registry.register("outbox_retries", "Publishes that the broker did not take", counter(stats.retried));
     registry.register("published", "Publishes that the broker took", counter(stats.published));
@@ -231,7 +234,7 @@ mod tests {
         metrics.called("/murmur.node.v1.MessageService/Send", "OK", Duration::from_millis(1));
         metrics.called("/../../etc/passwd", "OK", Duration::from_millis(1));
         let text = metrics.text(None).await.unwrap();
-        let wanted = r#"murmur_rpc_calls_total{method="murmur.node.v1.MessageService/Send",code="OK"} 1"#;
+        let wanted = r#"murmur_node_rpc_calls_total{method="murmur.node.v1.MessageService/Send",code="OK"} 1"#;
         assert!(text.lines().any(|line| line == wanted), "{text}");
         assert!(!text.contains("passwd"));
     }

@@ -1,6 +1,6 @@
 //! Pulling: a stream of deliveries that survives reconnects and a consumer that fell silent.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
     self, AckKind,
@@ -92,7 +92,7 @@ impl Bus {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "the node's consumer cannot be used");
-                return tokio::time::sleep(REBUILD_DELAY).await;
+                return wait_or(changed).await;
             }
         };
         loop {
@@ -112,7 +112,7 @@ impl Bus {
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "the node's consumer fell silent and is set up again");
-                    return tokio::time::sleep(REBUILD_DELAY).await;
+                    return wait_or(changed).await;
                 }
                 None => return,
             }
@@ -147,6 +147,14 @@ impl Bus {
             session.js.get_consumer_from_stream(&credentials.consumer, &credentials.stream).await.ok()?;
         let info = consumer.info().await.ok()?;
         Some(info.num_pending == 0 && info.num_ack_pending == 0)
+    }
+}
+
+/// Waits before the consumer is asked for again, unless something changes first.
+async fn wait_or(changed: Pin<&mut impl Future<Output = ()>>) {
+    tokio::select! {
+        () = changed => {}
+        () = tokio::time::sleep(REBUILD_DELAY) => {}
     }
 }
 

@@ -28,6 +28,19 @@ impl IdentityDir {
         Ok(dir)
     }
 
+    /// Works on the files on a thread that may wait for the disk.
+    ///
+    /// # Errors
+    /// What `work` failed with.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, IdentityError> + Send + 'static,
+    ) -> Result<T, IdentityError> {
+        let dir = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&dir)).await;
+        done.map_err(|error| self.io("", io::Error::other(error)))?
+    }
+
     /// The node's key, made on first use.
     ///
     /// # Errors

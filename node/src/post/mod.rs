@@ -79,6 +79,8 @@ pub struct Post {
     latency: OnceLock<LatencyHook>,
     /// When the broker last held nothing for this node.
     drained_ms: AtomicU64,
+    /// This and `acks` have no bound of their own: they hold what was committed, which the sends at the door and the broker's
+    /// batches bound, and their takers never wait for anything else.
     work: mpsc::UnboundedSender<Work>,
     acks: mpsc::UnboundedSender<AckRow>,
     /// What was begun and ends by itself.

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     app::{Core, Pending, Stage},
     directory::{Peer, Snapshot},
+    identity::IdentityDir,
     store::agents::AgentRow,
 };
 
@@ -170,7 +171,7 @@ fn pending_status(pending: &Pending) -> v1::GetStatusResponse {
 async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, crate::store::StoreError> {
     let stats = core.post.stats().await?;
     let control = core.control.state().borrow().clone();
-    let broker = core.dir.broker().ok().flatten();
+    let broker = core.dir.blocking(IdentityDir::broker).await.ok().flatten();
     let broker_connected = *core.bus.connected().borrow();
     let open = [("queued", stats.queued), ("sealed", stats.sealed), ("stored", stats.stored)];
     let oldest = (stats.oldest_pending_ms > 0).then(|| now_ms.saturating_sub(stats.oldest_pending_ms));

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures::{Stream, StreamExt as _, stream};
 use murmur_core::limits::PAGE_SIZE_MAX;
 use murmur_proto::node::v1::{self, message_service_server::MessageService, request_response::Item};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, SemaphorePermit, broadcast::error::RecvError};
 use tonic::{Request, Response, Status};
 use tracing::warn;
 
@@ -20,15 +20,30 @@ use crate::{
     post::{Draft, InboxQuery, LocalAgent, PendingReply},
 };
 
+/// Sends that are not on disk yet; more of them wait. Enough for two full commits, and what bounds the store's queue and the
+/// post's: everything else in these follows from what was committed or from what the broker handed over.
+const SENDS_MAX: usize = 512;
+
 /// A stream of answers.
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Messages, for local programs.
 pub(super) struct Messages {
     pub(super) shared: Arc<Shared>,
+    sends: Semaphore,
 }
 
 impl Messages {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, sends: Semaphore::new(SENDS_MAX) }
+    }
+
+    /// Waits for a place among the sends. It is kept until the message is on disk.
+    async fn place(&self) -> Result<SemaphorePermit<'_>, Status> {
+        // The semaphore is never closed.
+        self.sends.acquire().await.map_err(|_| Shared::draining())
+    }
+
     /// Who speaks; an interactive agent that does not exist yet is registered.
     async fn speaker(&self, call: &Call, agent: &str) -> Result<(Arc<Core>, LocalAgent), Refusal> {
         let core = self.shared.core()?;
@@ -69,6 +84,7 @@ impl MessageService for Messages {
             ttl_seconds: Some(ttl_seconds).filter(|seconds| *seconds > 0),
             idempotency_key: parse::text_option(idempotency_key),
         };
+        let _place = self.place().await?;
         let sent = core.post.send(&from, draft).await.map_err(Refusal::from)?;
         Ok(Response::new(v1::SendResponse {
             msg_id: sent.msg_id.to_string(),
@@ -90,7 +106,9 @@ impl MessageService for Messages {
             idempotency_key: parse::text_option(idempotency_key),
             ..Draft::default()
         };
+        let place = self.place().await?;
         let (sent, pending) = core.post.request(&from, draft, timeout_ms).await.map_err(Refusal::from)?;
+        drop(place);
         let accepted = v1::RequestAccepted {
             msg_id: sent.msg_id.to_string(),
             conversation_id: sent.conversation_id.to_string(),

@@ -1,8 +1,8 @@
 //! The door: the services of the local socket, who may call them, and the client of the control plane.
 //!
-//! [`server`] puts the door together: every call passes [`door`], which checks the caller's user and protocol, knows who speaks
-//! ([`caller`]) and forwards the control plane's own services ([`forward`]). The services translate and decide nothing; what they
-//! refuse is told by [`status`] alone.
+//! [`server`] puts the door together: every call passes `door`, which checks the caller's user and protocol, knows who speaks
+//! (`caller`) and forwards the control plane's own services ([`forward`]). The services translate and decide nothing; what they
+//! refuse is told by `status` alone.
 
 mod caller;
 pub mod control;

@@ -101,7 +101,7 @@ impl Services {
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let messages = MessageServiceServer::new(Messages { shared: shared.clone() });
+        let messages = MessageServiceServer::new(Messages::new(shared.clone()));
         let sessions = SessionServiceServer::new(SessionsRpc { shared: shared.clone() });
         let host = HostServiceServer::new(Host { shared: shared.clone() });
         let routes = Routes::new(messages.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))

@@ -24,7 +24,8 @@ pub(super) enum Urgency {
     Soon,
 }
 
-/// The thread and the way to it.
+/// The thread and the way to it. The queue has no bound of its own: sends are bounded at the door, arrivals by the broker's batch,
+/// and what is queued lazily follows from one of these.
 pub(super) struct Writer {
     jobs: Option<mpsc::Sender<(Urgency, Box<dyn Job>)>>,
     thread: Option<JoinHandle<()>>,

@@ -6,14 +6,18 @@ use murmur_proto::v1;
 use tracing::{info, warn};
 
 use super::{ControlError, call, convert, run::Parts, watch::BACKOFF};
-use crate::{bus::BrokerCredentials, delay::Delay, identity::BrokerRecord};
+use crate::{
+    bus::BrokerCredentials,
+    delay::Delay,
+    identity::{BrokerRecord, IdentityDir},
+};
 
 /// How long the bus may be away before new credentials are asked for: the broker may have moved, or its stream be gone.
 const BUS_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Hands the bus what an earlier run left, if it is still good.
 pub(super) async fn use_saved(parts: &Parts) {
-    match parts.dir.broker() {
+    match parts.dir.blocking(IdentityDir::broker).await {
         Ok(Some(record)) if record.expire_ms > parts.clock.now_ms() => hand_over(parts, &record).await,
         Ok(_) => {}
         Err(error) => warn!(%error, "the saved broker credentials cannot be used"),
@@ -51,11 +55,12 @@ async fn fetch(parts: &Parts) -> Result<u64, ControlError> {
     let answer = call(client.get_broker_credentials(request)).await?;
     let record = convert::broker(answer, parts.clock.now_ms())?;
     // A connection that is fine is left alone: signing in again would only disturb it.
-    let current = parts.dir.broker().ok().flatten();
+    let current = parts.dir.blocking(IdentityDir::broker).await.ok().flatten();
     if let Some(current) = current.filter(|current| serves(parts, current, &record)) {
         return Ok(current.renew_at_ms());
     }
-    if let Err(error) = parts.dir.save_broker(&record) {
+    let saved = record.clone();
+    if let Err(error) = parts.dir.blocking(move |dir| dir.save_broker(&saved)).await {
         warn!(%error, "the broker credentials are not on disk: a restart will need the control plane");
     }
     hand_over(parts, &record).await;

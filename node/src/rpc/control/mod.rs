@@ -1,7 +1,7 @@
 //! The client of the control plane: what the node asks of it, and whether it is there.
 //!
-//! [`Control`] is what the rooms call. [`run`] keeps the node's session open for as long as the process lives, and beside it follows the
-//! directory, renews the broker credentials and publishes keys; all of them start again with every session.
+//! [`Control`] is what the rooms call. [`ControlTasks`] keep the node's session open for as long as the process lives, and beside it follow the
+//! directory, renew the broker credentials and publish keys; all of them start again with every session.
 
 mod broker;
 mod convert;
@@ -27,6 +27,9 @@ use crate::{agents::Registration, directory::Peer, keys::AgentKeys};
 
 /// How long one call may take. Silence on the connection is noticed by its keep-alive, an overloaded server only by this.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Attachments that wait to be told.
+const ATTACHMENTS_MAX: usize = 4096;
 
 /// What is known about the control plane.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,8 +57,8 @@ struct Attachment {
 pub struct Control {
     client: ControlClient,
     state: Sender<ControlState>,
-    attachments: mpsc::UnboundedSender<Attachment>,
-    heard: Mutex<mpsc::UnboundedReceiver<Attachment>>,
+    attachments: mpsc::Sender<Attachment>,
+    heard: Mutex<mpsc::Receiver<Attachment>>,
 }
 
 impl Control {
@@ -65,7 +68,7 @@ impl Control {
     /// [`TokenNotAscii`] when the node's token cannot be sent.
     pub fn new(channel: Channel, token: &str) -> Result<Arc<Self>, TokenNotAscii> {
         let headers = Headers::new().with_token(token)?.with_trace(murmur_telemetry::grpc::inject);
-        let (attachments, heard) = mpsc::unbounded_channel();
+        let (attachments, heard) = mpsc::channel(ATTACHMENTS_MAX);
         let client = ControlClient::new(channel, headers);
         Ok(Arc::new(Self {
             client,
@@ -83,8 +86,9 @@ impl Control {
 
     /// Tells that a session of an agent began or ended. Told again as a whole when the connection is new.
     pub fn attachment(&self, agent_id: AgentId, attached: bool) {
-        // The receiver lives as long as this.
-        let _ = self.attachments.send(Attachment { agent_id, attached });
+        // While the connection is away nobody takes them, and the next one begins with the whole. While it is there, they are taken
+        // faster than programs come and go.
+        let _ = self.attachments.try_send(Attachment { agent_id, attached });
     }
 
     /// Claims a slug for an interactive agent, and says whether it is new.
