@@ -145,18 +145,20 @@ impl Rooms {
             SessionDoor { clock: self.clock.clone(), heartbeat_ms: config.heartbeat_ms, lease_ms: config.lease_ms };
         let nodes = NodeRpc { nodes: Arc::clone(&self.nodes), lifecycle: lifecycle.clone(), door };
         let auth = AuthRpc { tokens: Arc::clone(&self.tokens), nodes: Arc::clone(&self.nodes) };
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(murmur_proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .context("cannot build the reflection service")?;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(murmur_proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
         Ok(tonic::service::Routes::new(
             DirectoryServiceServer::new(directory).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
         )
         .add_service(NodeServiceServer::new(nodes).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(AuthServiceServer::new(auth).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(health(lifecycle))
-        .add_service(reflection)
+        .add_service(reflection().build_v1().context("cannot build the reflection service")?)
+        // What Python's client still asks for.
+        .add_service(reflection().build_v1alpha().context("cannot build the reflection service")?)
         .prepare()
         .into_axum_router())
     }

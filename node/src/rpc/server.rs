@@ -97,10 +97,11 @@ impl Services {
     /// When the contract cannot be served by reflection.
     pub async fn new(shared: Arc<Shared>) -> anyhow::Result<Self> {
         let (health, health_service) = tonic_health::server::health_reporter();
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()?;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
         let messages = MessageServiceServer::new(Messages::new(shared.clone()));
         let sessions = SessionServiceServer::new(SessionsRpc { shared: shared.clone() });
         let host = HostServiceServer::new(Host { shared: shared.clone() });
@@ -108,7 +109,9 @@ impl Services {
             .add_service(sessions.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(host)
             .add_service(health_service)
-            .add_service(reflection)
+            .add_service(reflection().build_v1()?)
+            // What Python's client still asks for.
+            .add_service(reflection().build_v1alpha()?)
             .prepare();
         let services = Self { routes, health, shared };
         services.ready(false).await;

@@ -1,6 +1,7 @@
 //! Another language, over the shipped contract: the script of the guide, run as a user would run it.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -28,10 +29,35 @@ async fn a_python_script_lists_peers_and_sends_a_message_through_its_node() {
     assert!(String::from_utf8_lossy(&refused.stderr).starts_with("NOT_FOUND: "));
 }
 
+#[tokio::test]
+async fn both_doors_tell_a_python_client_what_they_serve() {
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    let server = network.server_url.strip_prefix("http://").unwrap().to_owned();
+    for (address, service) in [
+        (format!("unix:{}", node.socket.display()), "murmur.node.v1.MessageService"),
+        (server, "murmur.v1.DirectoryService"),
+    ] {
+        let output = python("reflect.py", &[address.as_ref()]).await;
+        let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(listed.lines().any(|line| line == service), "{listed}{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 async fn run_script(socket: &Path, to: &str) -> Output {
+    let mut arguments = ["--agent", "script", "--to", to, "--socket"].map(OsStr::new).to_vec();
+    arguments.extend([socket.as_os_str(), OsStr::new("hello from Python")]);
+    python("send.py", &arguments).await
+}
+
+/// Runs a script of the guide.
+async fn python(script: &str, arguments: &[&OsStr]) -> Output {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut command = Command::new("sh");
-    command.arg(root.join("deploy/tool.sh")).arg("python").arg(root.join("docs/guide/python/send.py"));
-    command.args(["--agent", "script", "--to", to, "--socket"]).arg(socket).arg("hello from Python");
+    command
+        .arg(root.join("deploy/tool.sh"))
+        .arg("python")
+        .arg(root.join("docs/guide/python").join(script))
+        .args(arguments);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
