@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
-    directory::{AgentKind, Batch, Change, Directory, Peer},
+    directory::{Batch, Change, Directory, Peer},
     identity::NodeIdentity,
     keys::{AgentKeys, KeyError, Keys},
     rpc::control::{Control, ControlError},
@@ -260,7 +260,7 @@ impl Agents {
         let row = AgentRow {
             agent_id: peer.agent_id,
             slug: peer.slug.clone(),
-            kind: AgentKind::Interactive.number(),
+            kind: peer.kind.number(),
             description: peer.description.clone(),
             group: peer.group.clone(),
             created_ms: peer.created_ms,
