@@ -142,7 +142,7 @@ impl Directory {
         Ok(verified)
     }
 
-    /// Checks a chain that came with a message, at the time when the message was made.
+    /// Checks a chain by itself, at the time when what it came with was made.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -162,24 +162,32 @@ impl Directory {
         Ok(verified)
     }
 
-    /// Whether a chain that came with a message is of the agent that is known by this id.
+    /// Checks a chain that a message or an acknowledgement carried, and that it is of the agent that is known by its id.
     ///
-    /// A node may issue certificates for its own slugs, and nothing in them binds the id: without this, any node could speak under
-    /// another agent's id, in that agent's conversations (PROTOCOL §3.4 point 2). An id that the directory does not know is pinned to
-    /// the node and slug that showed it first.
-    #[must_use]
-    pub fn is_whom_it_was(&self, chain: &VerifiedChain) -> bool {
-        let shown = (chain.node_id(), chain.slug().to_owned());
-        match self.snapshot().peer(chain.agent_id()) {
-            Some(peer) => shown == (peer.node_id, peer.slug.to_string()),
-            None => shown == self.cache.strangers.get_with(chain.agent_id(), || shown.clone()),
-        }
+    /// # Errors
+    /// The protocol's code for what does not hold; CHAIN_INVALID for another agent's id.
+    pub fn verify_carried(&self, bytes: &Bytes, at_ms: u64) -> Result<Arc<VerifiedChain>, Code> {
+        let chain = self.verify_chain(bytes, at_ms).map_err(|error| error.code())?;
+        if self.is_whom_it_was(&chain) { Ok(chain) } else { Err(Code::ChainInvalid) }
     }
 
     /// The tier of a verified chain under the pinned root.
     #[must_use]
     pub fn tier(&self, chain: &VerifiedChain) -> Tier {
         chain.tier(PINNED_OUT_OF_BAND)
+    }
+
+    /// Whether a chain that came with a message is of the agent that is known by this id.
+    ///
+    /// A node may issue certificates for its own slugs, and nothing in them binds the id: without this, any node could speak under
+    /// another agent's id, in that agent's conversations (PROTOCOL §3.4 point 2). An id that the directory does not know is pinned to
+    /// the node and slug that showed it first.
+    fn is_whom_it_was(&self, chain: &VerifiedChain) -> bool {
+        let shown = (chain.node_id(), chain.slug().to_owned());
+        match self.snapshot().peer(chain.agent_id()) {
+            Some(peer) => shown == (peer.node_id, peer.slug.to_string()),
+            None => shown == self.cache.strangers.get_with(chain.agent_id(), || shown.clone()),
+        }
     }
 
     fn verify_peer(

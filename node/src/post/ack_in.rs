@@ -71,17 +71,14 @@ impl Post {
 
     /// The chain that came along, or the one that the directory has.
     fn acker_chain(&self, ack: &AckFrame) -> Result<Arc<VerifiedChain>, Refusal> {
-        let refused = |error: murmur_crypto::chain::ChainError| Refusal::Quarantine(error.code());
         let carried = ack.chain_bytes();
         if !carried.is_empty() {
-            let chain = self.directory.verify_chain(carried, ack.claimed().at_ms).map_err(refused)?;
-            let believed = self.directory.is_whom_it_was(&chain);
-            return if believed { Ok(chain) } else { Err(Refusal::Quarantine(Code::ChainInvalid)) };
+            return self.directory.verify_carried(carried, ack.claimed().at_ms).map_err(Refusal::Quarantine);
         }
         let snapshot = self.directory.snapshot();
         let keys = snapshot.peer(ack.claimed().acker_agent_id).and_then(|peer| peer.keys.as_ref());
         let keys = keys.ok_or(Refusal::Quarantine(Code::ChainInvalid))?;
-        self.directory.verify_chain(&keys.chain, ack.claimed().at_ms).map_err(refused)
+        self.directory.verify_chain(&keys.chain, ack.claimed().at_ms).map_err(|error| Refusal::Quarantine(error.code()))
     }
 }
 

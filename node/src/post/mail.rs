@@ -122,12 +122,9 @@ impl Post {
 
     /// Step 7: the chain that came along, or the one that the directory has.
     fn sender_chain(&self, envelope: &Envelope, header: &Header) -> Result<Arc<VerifiedChain>, Refusal> {
-        let refused = |error: murmur_crypto::chain::ChainError| Refusal::Quarantine(error.code());
         let carried = envelope.chain_bytes();
         if !carried.is_empty() {
-            let chain = self.directory.verify_chain(carried, header.created_at_ms).map_err(refused)?;
-            let believed = self.directory.is_whom_it_was(&chain);
-            return if believed { Ok(chain) } else { Err(Refusal::Quarantine(Code::ChainInvalid)) };
+            return self.directory.verify_carried(carried, header.created_at_ms).map_err(Refusal::Quarantine);
         }
         let snapshot = self.directory.snapshot();
         let keys = snapshot.peer(header.sender_agent_id).and_then(|peer| peer.keys.as_ref());
