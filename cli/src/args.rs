@@ -138,6 +138,8 @@ pub(crate) enum Command {
     Completions(cmds::completions::Args),
     #[command(hide = true)]
     InternalDetach(cmds::internal_detach::Args),
+    #[command(hide = true)]
+    Supervise(cmds::supervise::Args),
 }
 
 impl Command {
@@ -164,6 +166,7 @@ impl Command {
             Self::Agent(_) => "agent",
             Self::Completions(_) => "completions",
             Self::InternalDetach(_) => "internal-detach",
+            Self::Supervise(_) => "supervise",
         }
     }
 }

@@ -52,8 +52,10 @@ fn run(cli: Cli, output: Output) -> Outcome {
 
 /// Runs the command in the root span of its trace.
 async fn traced(cli: Cli, output: Output) -> Outcome {
-    // An answer for programs must not be mixed with a log, and nobody needs the log of a command that says what went wrong.
-    let tracing = murmur_telemetry::init("murmurctl", "error")
+    // An answer for programs must not be mixed with a log, and nobody needs the log of a command that says what went wrong. The
+    // supervisor answers nobody: its log is all there is of it.
+    let level = if matches!(cli.command, args::Command::Supervise(_)) { "info" } else { "error" };
+    let tracing = murmur_telemetry::init("murmurctl", level)
         .map_err(|error| Failure::usage(format!("{error:#}")).remedy("Correct or unset MURMUR_LOG and OTEL_*."))?;
     let span = tracing::info_span!("murmurctl", command = cli.command.name());
     let outcome = Box::pin(cmds::run(cli, output)).instrument(span).await;

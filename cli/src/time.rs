@@ -19,8 +19,12 @@ pub(crate) fn rfc3339(time: Option<&prost_types::Timestamp>) -> Option<String> {
 
 /// How long ago, such as `3 min`; a dash when absent.
 pub(crate) fn ago(time: Option<&prost_types::Timestamp>) -> String {
-    let Some(time) = time else { return "-".into() };
-    match now_ms().saturating_sub(unix_ms(time)) / 1000 {
+    time.map_or_else(|| "-".into(), |time| ago_ms(unix_ms(time)))
+}
+
+/// How long ago a Unix time in milliseconds was.
+pub(crate) fn ago_ms(time_ms: u64) -> String {
+    match now_ms().saturating_sub(time_ms) / 1000 {
         0 => "now".into(),
         s @ 1..=99 => format!("{s} s ago"),
         s @ 100..=5999 => format!("{} min ago", s / 60),

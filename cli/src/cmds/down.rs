@@ -11,13 +11,13 @@ use crate::{
         node,
         process::{self, Ended, GRACE},
         progress::Progress,
-        server,
+        server, supervise,
     },
     output::{self, Outcome, Output},
 };
 
-/// Who needs somebody ends before them.
-const ORDER: [&str; 3] = [node::PART, server::PART, broker::PART];
+/// Who would start others again ends first, then who needs somebody before them.
+const ORDER: [&str; 4] = [supervise::PART, node::PART, server::PART, broker::PART];
 
 pub(crate) async fn run(global: &Global, output: Output) -> Outcome {
     let layout = connect::layout(global)?;
@@ -34,6 +34,7 @@ pub(crate) async fn run(global: &Global, output: Output) -> Outcome {
             }
             parts.push((part, ended));
         }
+        supervise::forget_all(&layout)?;
     }
     let value = json!({
         "data_dir": layout.root(),

@@ -17,6 +17,7 @@ pub(crate) mod request;
 mod scope;
 pub(crate) mod send;
 pub(crate) mod status;
+pub(crate) mod supervise;
 pub(crate) mod tail;
 pub(crate) mod token;
 pub(crate) mod up;
@@ -54,5 +55,6 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Outcome {
         Command::Agent(command) => agent::run(&target()?, command, output).await,
         Command::Completions(args) => completions::run(&args),
         Command::InternalDetach(args) => internal_detach::run(&args),
+        Command::Supervise(args) => supervise::run(&global, &args).await,
     }
 }

@@ -5,9 +5,14 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     connect::Target,
+    duration,
     exit::Exit,
     failure::Failure,
-    network::{broker, node, process::Process, server},
+    network::{
+        node,
+        process::Process,
+        supervise::{self, PartReport, Phase, Report, SUPERVISED},
+    },
     output::{self, Outcome, Output},
     text, time,
     view::some,
@@ -19,7 +24,7 @@ pub(crate) async fn run(target: &Target, output: Output) -> Outcome {
     let status = node::status(&socket).await;
     let value = json!({
         "data_dir": target.layout.root(),
-        "parts": parts.iter().map(|(part, pid)| json!({"part": part, "pid": pid, "running": pid.is_some()})).collect::<Vec<Value>>(),
+        "parts": parts.iter().map(Part::json).collect::<Vec<Value>>(),
         "socket": socket,
         "node": status.as_ref().ok().map(node_json),
         "trouble": status.as_ref().err().map(|failure| failure.json()["error"].clone()),
@@ -31,13 +36,60 @@ pub(crate) async fn run(target: &Target, output: Output) -> Outcome {
     }
 }
 
-/// The local network's parts with their pids; none when this data directory has no network.
-fn parts(target: &Target) -> Result<Vec<(&'static str, Option<i32>)>, Failure> {
+/// One process of the local network.
+struct Part {
+    name: &'static str,
+    pid: Option<i32>,
+    /// What the supervisor knows of it; nothing of itself.
+    report: PartReport,
+}
+
+/// The local network's parts; none when this data directory has no network.
+fn parts(target: &Target) -> Result<Vec<Part>, Failure> {
     if target.plan.is_none() {
         return Ok(Vec::new());
     }
-    let pid = |part| Process::find(&target.layout, part).map(|process| (part, process.map(|process| process.pid)));
-    [broker::PART, server::PART, node::PART].into_iter().map(pid).collect()
+    let mut report = Report::load(&target.layout)?.unwrap_or_default();
+    let names = SUPERVISED.into_iter().chain([supervise::PART]);
+    names
+        .map(|name| {
+            let pid = Process::find(&target.layout, name)?.map(|process| process.pid);
+            Ok(Part { name, pid, report: report.parts.remove(name).unwrap_or_default() })
+        })
+        .collect()
+}
+
+impl Part {
+    fn json(&self) -> Value {
+        let Self { name, pid, report: PartReport { phase, restarts, last_exit } } = self;
+        let uptime = pid.and(self.report.uptime()).map(|uptime| uptime.as_secs());
+        json!({
+            "part": name, "pid": pid, "running": pid.is_some(), "uptime_s": uptime, "restarts": restarts,
+            "last_exit": last_exit, "given_up": pid.is_none() && matches!(phase, Phase::GivenUp { .. }),
+        })
+    }
+
+    fn row(&self) -> Vec<String> {
+        let Self { name, pid, report } = self;
+        let state = match (pid, report.phase) {
+            (Some(_), _) => "runs",
+            (None, Phase::Waiting { .. }) => "crashed, is started again",
+            (None, Phase::GivenUp { .. }) => "crashed too often, left down",
+            (None, Phase::Unwanted | Phase::Running { .. }) => "is down",
+        };
+        let uptime = pid.and(report.uptime()).map(duration::show);
+        let restarts = if report.restarts == 0 { String::new() } else { report.restarts.to_string() };
+        let last_exit = report.last_exit.as_ref().map(|exit| format!("{}, {}", exit.how, time::ago_ms(exit.at_ms)));
+        let text = |text: Option<String>| text.unwrap_or_default();
+        vec![
+            (*name).to_owned(),
+            state.into(),
+            text(pid.map(|pid| pid.to_string())),
+            text(uptime),
+            restarts,
+            text(last_exit),
+        ]
+    }
 }
 
 fn node_json(status: &GetStatusResponse) -> Value {
@@ -77,14 +129,10 @@ pub(super) const fn severity(severity: Severity) -> &'static str {
     }
 }
 
-fn text_of(target: &Target, parts: &[(&str, Option<i32>)], status: Result<&GetStatusResponse, &Failure>) -> String {
+fn text_of(target: &Target, parts: &[Part], status: Result<&GetStatusResponse, &Failure>) -> String {
     let mut blocks = Vec::new();
     if !parts.is_empty() {
-        let rows = parts.iter().map(|(part, pid)| match pid {
-            Some(pid) => vec![(*part).to_owned(), "runs".into(), pid.to_string()],
-            None => vec![(*part).to_owned(), "is down".into(), String::new()],
-        });
-        blocks.push(output::table(&["PART", "", "PID"], rows));
+        blocks.push(output::table(&["PART", "", "PID", "UP", "RESTARTS", "LAST EXIT"], parts.iter().map(Part::row)));
     }
     match status {
         Ok(status) => blocks.push(node_text(target, status)),

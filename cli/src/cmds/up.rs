@@ -11,6 +11,7 @@ use crate::{
         plan::{Plan, Wish},
         progress::Progress,
         start::{Started, start},
+        supervise::Policy,
     },
     output::{self, Outcome, Output},
 };
@@ -26,14 +27,17 @@ pub(crate) struct Args {
     /// The node's name, for people [default: the host's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Leave a part down after so many crashes within a minute
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "N")]
+    crashes_max: u32,
 }
 
 pub(crate) async fn run(global: &Global, args: Args, output: Output) -> Outcome {
-    let Args { workspace, account, name } = args;
+    let Args { workspace, account, name, crashes_max } = args;
     let layout = connect::layout(global)?;
     let wish = Wish { workspace, account, name, socket: global.socket.clone() };
     let progress = Progress::new(output.is_json());
-    let (plan, parts) = start(&layout, wish, &progress).await?;
+    let (plan, parts) = start(&layout, wish, Policy::new(crashes_max), &progress).await?;
     let add = claude_line(&layout, &plan)?;
     let value = json!({
         "data_dir": layout.root(),
@@ -58,6 +62,7 @@ fn text(layout: &Layout, plan: &Plan, parts: &[Started], add: &str) -> String {
         let address = match part.part.as_str() {
             "broker" => plan.broker_url(),
             "server" => plan.server_url(),
+            "supervisor" => String::new(),
             _ => plan.socket.display().to_string(),
         };
         let how = if part.is_new { "started" } else { "was running" };

@@ -13,9 +13,17 @@ pub(crate) const SERVER: &str = "murmur-server";
 pub(crate) const NODE: &str = "murmur-node";
 pub(crate) const SHIM: &str = "murmur-mcp";
 
+/// The path of this program. One that was replaced while it ran is found where it was.
+pub(crate) fn own() -> Result<PathBuf, Failure> {
+    let path = env::current_exe().context("finding the own program")?;
+    // So the kernel names a file that is gone.
+    let replaced = path.to_str().and_then(|text| text.strip_suffix(" (deleted)")).map(PathBuf::from);
+    Ok(replaced.unwrap_or(path))
+}
+
 /// The path of one of our programs.
 pub(crate) fn find(name: &str) -> Result<PathBuf, Failure> {
-    let own = env::current_exe().context("finding the own program")?;
+    let own = own()?;
     let beside = own.parent().map(|folder| folder.join(name));
     let path = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(name));

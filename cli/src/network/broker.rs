@@ -16,6 +16,7 @@ use super::{
     process::{Process, Spec},
     progress::Step,
     ready::Wait,
+    supervise::Starter,
 };
 use crate::{
     exit::Exit,
@@ -86,10 +87,15 @@ pub(crate) async fn prepare(layout: &Layout, plan: &Plan) -> Result<(), Failure>
 }
 
 /// Starts the broker and waits until it greets.
-pub(crate) async fn start(layout: &Layout, plan: &Plan, program: PathBuf) -> Result<Process, Failure> {
+pub(crate) async fn start(
+    layout: &Layout,
+    plan: &Plan,
+    program: PathBuf,
+    starter: &Starter,
+) -> Result<Process, Failure> {
     refuse_stranger(plan.broker, "broker").await?;
     let spec = Spec { part: PART.into(), program, args: vec!["-c".into(), layout.broker_config().into()] };
-    let process = Process::spawn(layout, spec)?;
+    let process = starter.spawn(layout, spec).await?;
     let wait = Wait { layout, part: PART, process: &process, until: "it accepts connections", bound: READY_WITHIN };
     wait.ask(|| async { greeting(plan.broker).await.filter(|greeting| greeting.jetstream) }).await?;
     Ok(process)

@@ -64,6 +64,16 @@ impl Layout {
         self.run().join(format!("{part}.pid"))
     }
 
+    /// What a part is to be started with, for the supervisor.
+    pub(crate) fn wanted_file(&self, part: &str) -> PathBuf {
+        self.run().join(format!("{part}.wanted"))
+    }
+
+    /// What the supervisor knows.
+    pub(crate) fn supervisor_report(&self) -> PathBuf {
+        self.run().join("supervisor.json")
+    }
+
     pub(crate) fn broker(&self) -> PathBuf {
         self.root.join("broker")
     }

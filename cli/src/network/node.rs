@@ -18,6 +18,7 @@ use super::{
     plan::Plan,
     process::{Process, Spec},
     ready::{self, Wait},
+    supervise::{self, Starter},
 };
 use crate::{
     failure::{Context as _, Failure},
@@ -62,15 +63,19 @@ impl LocalNode {
         plan: &Plan,
         control: &mut ControlClient,
         owner: &Owner,
+        starter: &Starter,
     ) -> Result<Process, Failure> {
         if let Some(parent) = self.socket.parent() {
             layout::private_dir(parent)?;
         }
         let join = if self.is_enrolled(layout) { None } else { Some(self.invite(layout, plan, control, owner).await?) };
-        let process = self.spawn(layout, join.as_deref())?;
+        let process = starter.spawn(layout, self.spec(layout, join.as_deref())?).await?;
         self.approve(layout, &process, control, owner).await?;
         self.wait_until_connected(layout, &process).await?;
         if let Some(join) = join {
+            if let Starter::Supervisor(_) = starter {
+                supervise::want(layout, &self.spec(layout, None)?)?;
+            }
             fs::remove_file(&join).context("removing the used invite")?;
         }
         Ok(process)
@@ -93,7 +98,7 @@ impl LocalNode {
         Ok(file)
     }
 
-    fn spawn(&self, layout: &Layout, join: Option<&Path>) -> Result<Process, Failure> {
+    fn spec(&self, layout: &Layout, join: Option<&Path>) -> Result<Spec, Failure> {
         let mut args = vec![
             "run".into(),
             "--data-dir".into(),
@@ -106,7 +111,7 @@ impl LocalNode {
         if let Some(join) = join {
             args.extend(["--join".into(), join.into()]);
         }
-        Process::spawn(layout, Spec { part: self.part.clone(), program: binaries::find(binaries::NODE)?, args })
+        Ok(Spec { part: self.part.clone(), program: binaries::find(binaries::NODE)?, args })
     }
 
     /// Waits until the node, asked on its own socket, has a key that the control plane shows too, and signs for it.

@@ -6,9 +6,9 @@
 
 use std::{
     convert::Infallible,
-    env,
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Read as _, Seek as _},
     os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -25,7 +25,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::layout::{self, Layout};
+use super::{
+    binaries,
+    layout::{self, Layout},
+};
 use crate::failure::{Context as _, Failure};
 
 /// How long a process may take to end by itself.
@@ -35,6 +38,8 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How much of a log an error shows.
 const LOG_TAIL_LINES: usize = 5;
+/// How much of a log is read for that.
+const LOG_TAIL_BYTES: u64 = 16 * 1024;
 
 /// This program's own variables. They begin like those of the parts, which refuse what they do not know, and mean other things.
 const OURS: [&str; 6] = [
@@ -84,22 +89,29 @@ impl Process {
 
     /// Starts a part in a session of its own, its output appended to its log.
     pub(crate) fn spawn(layout: &Layout, spec: Spec) -> Result<Self, Failure> {
-        let Spec { part, program, args } = spec;
+        let child = Self::command(layout, &spec)?.spawn().context(format!("starting `{}`", spec.program.display()))?;
+        let Spec { part, program, args: _ } = spec;
         let log = layout.log(&part);
-        let doing = || format!("starting `{}`", program.display());
-        let out = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log).context(doing())?;
-        let err = out.try_clone().context(doing())?;
-        let mut command = Command::new(env::current_exe().context(doing())?);
-        command.arg("internal-detach").arg(layout.pid_file(&part)).arg("--").arg(&program).args(args);
-        for name in OURS {
-            command.env_remove(name);
-        }
-        command.current_dir(layout.root()).stdin(Stdio::null()).stdout(out).stderr(err);
-        let child = command.spawn().context(doing())?;
         let pid = i32::try_from(child.id()).map_err(|_| Failure::failed("the pid is out of range"))?;
         let birth = birth(pid)
             .ok_or_else(|| Failure::failed(format!("{} ended at once", program.display())).remedy(log_hint(&log)))?;
         Ok(Self { pid, birth })
+    }
+
+    /// The command that becomes a part: it leaves the session and signs the pid file first.
+    pub(crate) fn command(layout: &Layout, spec: &Spec) -> Result<Command, Failure> {
+        let Spec { part, program, args } = spec;
+        let doing = || format!("starting `{}`", program.display());
+        let log = layout.log(part);
+        let out = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(log).context(doing())?;
+        let err = out.try_clone().context(doing())?;
+        let mut command = Command::new(binaries::own()?);
+        command.arg("internal-detach").arg(layout.pid_file(part)).arg("--").arg(program).args(args);
+        for name in OURS {
+            command.env_remove(name);
+        }
+        command.current_dir(layout.root()).stdin(Stdio::null()).stdout(out).stderr(err);
+        Ok(command)
     }
 
     /// Whether it still runs. A zombie does not.
@@ -194,12 +206,29 @@ fn birth(pid: i32) -> Option<String> {
     (!state.starts_with('Z')).then(|| start.trim().to_owned())
 }
 
+/// The last lines of a log, the youngest first. Indented ones continue another, such as the frames of a backtrace.
+fn last_lines(log: &Path, count: usize) -> Vec<String> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = fs::File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(io::SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+    let is_line = |line: &&str| !line.trim().is_empty() && !line.starts_with(' ');
+    text.lines().rev().filter(is_line).take(count).map(ToOwned::to_owned).collect()
+}
+
+/// The last line of a part's log; empty when there is none.
+pub(crate) fn last_line(log: &Path) -> String {
+    last_lines(log, 1).pop().unwrap_or_default()
+}
+
 /// The end of a part's log as a hint, for an error about it.
 pub(crate) fn log_hint(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    // Indented lines continue another, such as the frames of a backtrace.
-    let lines: Vec<_> = text.lines().rev().filter(|line| !line.starts_with(' ')).take(LOG_TAIL_LINES).collect();
-    let tail: Vec<_> = lines.into_iter().rev().map(|line| format!("\n      {line}")).collect();
+    let tail: Vec<_> = last_lines(log, LOG_TAIL_LINES).iter().rev().map(|line| format!("\n      {line}")).collect();
     format!(
         "Look into `{}`, which ends:{}",
         log.display(),

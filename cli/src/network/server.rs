@@ -9,6 +9,7 @@ use super::{
     plan::Plan,
     process::{Process, Spec},
     ready::{self, Wait},
+    supervise::Starter,
 };
 use crate::failure::Failure;
 
@@ -17,7 +18,7 @@ pub(crate) const PART: &str = "server";
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// Starts the control plane and waits until its health service says so.
-pub(crate) async fn start(layout: &Layout, plan: &Plan) -> Result<Process, Failure> {
+pub(crate) async fn start(layout: &Layout, plan: &Plan, starter: &Starter) -> Result<Process, Failure> {
     refuse_stranger(plan.server, "control plane").await?;
     let program = binaries::find(binaries::SERVER)?;
     let path = |path: &Path| path.as_os_str().to_owned();
@@ -32,9 +33,14 @@ pub(crate) async fn start(layout: &Layout, plan: &Plan) -> Result<Process, Failu
         "--broker-url".into(),
         plan.broker_url().into(),
     ];
-    let process = Process::spawn(layout, Spec { part: PART.into(), program, args })?;
-    let url = plan.server_url();
-    let wait = Wait { layout, part: PART, process: &process, until: "it is healthy", bound: READY_WITHIN };
-    wait.ask(|| async { ready::server_serves(&url).await.then_some(()) }).await?;
+    let process = starter.spawn(layout, Spec { part: PART.into(), program, args }).await?;
+    wait_until_healthy(layout, plan, &process).await?;
     Ok(process)
+}
+
+/// Waits until the control plane's health service says that it serves.
+pub(crate) async fn wait_until_healthy(layout: &Layout, plan: &Plan, process: &Process) -> Result<(), Failure> {
+    let url = plan.server_url();
+    let wait = Wait { layout, part: PART, process, until: "it is healthy", bound: READY_WITHIN };
+    wait.ask(|| async { ready::server_serves(&url).await.then_some(()) }).await
 }

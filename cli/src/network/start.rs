@@ -9,6 +9,7 @@ use super::{
     process::Process,
     progress::Progress,
     server,
+    supervise::{self, Policy, Starter},
 };
 use crate::{connect, failure::Failure, owner::Owner};
 use murmur_proto::client::{ControlClient, connect_server};
@@ -22,20 +23,34 @@ pub(crate) struct Started {
     pub(crate) is_new: bool,
 }
 
-/// Starts a network with one node under the lock of its data directory.
-pub(crate) async fn start(layout: &Layout, wish: Wish, progress: &Progress) -> Result<(Plan, Vec<Started>), Failure> {
+/// Starts a supervised network with one node under the lock of its data directory.
+pub(crate) async fn start(
+    layout: &Layout,
+    wish: Wish,
+    policy: Policy,
+    progress: &Progress,
+) -> Result<(Plan, Vec<Started>), Failure> {
     layout.create()?;
     let _lock = NetworkLock::take(layout, progress).await?;
     let plan = Plan::load_or_create(layout, wish)?;
-    let mut parts = core(layout, &plan, progress).await?;
+    let (starter, is_new) = Starter::supervisor(layout, policy).await?;
+    let mut parts = core(layout, &plan, &starter, progress).await?;
     workspace(layout, &plan).await?;
     let local = LocalNode::planned(&plan);
-    parts.push(node(layout, &plan, &local, progress).await?);
+    parts.push(node(layout, &plan, &local, &starter, progress).await?);
+    if let Starter::Supervisor(process) = starter {
+        parts.push(Started { part: supervise::PART.to_owned(), process, is_new });
+    }
     Ok((plan, parts))
 }
 
 /// Starts broker and control plane.
-pub(crate) async fn core(layout: &Layout, plan: &Plan, progress: &Progress) -> Result<Vec<Started>, Failure> {
+pub(crate) async fn core(
+    layout: &Layout,
+    plan: &Plan,
+    starter: &Starter,
+    progress: &Progress,
+) -> Result<Vec<Started>, Failure> {
     let broker = match Process::find(layout, broker::PART)? {
         Some(process) => running(broker::PART, process),
         None => {
@@ -44,16 +59,20 @@ pub(crate) async fn core(layout: &Layout, plan: &Plan, progress: &Progress) -> R
             step.done();
             let step = progress.step("starting the broker");
             broker::prepare(layout, plan).await?;
-            let process = broker::start(layout, plan, program).await?;
+            let process = broker::start(layout, plan, program, starter).await?;
             step.done();
             fresh(broker::PART, process)
         }
     };
     let server = match Process::find(layout, server::PART)? {
-        Some(process) => running(server::PART, process),
+        // It may have been restarted a moment ago, and is asked next.
+        Some(process) => {
+            server::wait_until_healthy(layout, plan, &process).await?;
+            running(server::PART, process)
+        }
         None => {
             let step = progress.step("starting the control plane");
-            let process = server::start(layout, plan).await?;
+            let process = server::start(layout, plan, starter).await?;
             step.done();
             fresh(server::PART, process)
         }
@@ -72,6 +91,7 @@ pub(crate) async fn node(
     layout: &Layout,
     plan: &Plan,
     local: &LocalNode,
+    starter: &Starter,
     progress: &Progress,
 ) -> Result<Started, Failure> {
     if let Some(process) = Process::find(layout, &local.part)? {
@@ -80,7 +100,7 @@ pub(crate) async fn node(
     let step = progress.step(&format!("starting the node {}", local.name));
     let owner = Owner::require(layout, &plan.workspace)?;
     let mut control = administrator(layout, plan).await?;
-    let process = local.start(layout, plan, &mut control, &owner).await?;
+    let process = local.start(layout, plan, &mut control, &owner, starter).await?;
     step.done();
     Ok(fresh(&local.part, process))
 }

@@ -10,4 +10,5 @@ mod operator;
 mod python;
 mod session;
 mod soak;
+mod supervise;
 mod trace;

@@ -1,50 +1,8 @@
 //! A private network in one command, and the tools around it.
 
-use std::process::{Command, Output};
+use std::process::Command;
 
-use murmur_tests::process::binary;
-use tempfile::TempDir;
-
-/// A data directory whose network, if it runs, ends with the test.
-struct Home {
-    dir: TempDir,
-}
-
-impl Home {
-    fn new() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("murmur-home-").tempdir().unwrap() }
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(binary("murmurctl"));
-        command.args(args).arg("--data-dir").arg(self.dir.path());
-        for name in ["MURMUR_NODE_SOCKET", "MURMUR_SERVER_URL", "MURMUR_TOKEN_FILE", "MURMUR_AGENT", "XDG_RUNTIME_DIR"]
-        {
-            command.env_remove(name);
-        }
-        command.output().unwrap()
-    }
-
-    fn ok(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        text
-    }
-
-    fn json(&self, args: &[&str]) -> serde_json::Value {
-        let mut all = args.to_vec();
-        all.push("--json");
-        let text = self.ok(&all);
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {text}"))
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        self.run(&["down"]);
-    }
-}
+use murmur_tests::{home::Home, process::binary};
 
 #[test]
 fn up_twice_send_read_and_down_twice() {

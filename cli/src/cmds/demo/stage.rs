@@ -19,6 +19,7 @@ use crate::{
         progress::Progress,
         ready::Wait,
         server, start,
+        supervise::Starter,
     },
 };
 use std::time::Duration;
@@ -70,9 +71,11 @@ impl Stage {
     pub(super) async fn start(&self, progress: &Progress) -> Result<(), Failure> {
         let Self { layout, plan, alice, bob, .. } = self;
         layout.create()?;
-        start::core(layout, plan, progress).await?;
+        // A demonstration ends before anything could want a restart.
+        let starter = Starter::Alone;
+        start::core(layout, plan, &starter, progress).await?;
         start::workspace(layout, plan).await?;
-        let node = async |host: &Host| start::node(layout, plan, &host.local, progress).await;
+        let node = async |host: &Host| start::node(layout, plan, &host.local, &starter, progress).await;
         tokio::try_join!(node(alice), node(bob))?;
         Ok(())
     }

@@ -8,8 +8,14 @@ use super::{Check, Level};
 use crate::{
     connect::Target,
     failure::Failure,
-    network::{binaries, broker, node, process::Process, server},
+    network::{
+        binaries, broker, node,
+        process::Process,
+        server,
+        supervise::{self, PartReport, Phase, Report},
+    },
     owner::Owner,
+    time,
 };
 
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -50,18 +56,56 @@ pub(super) fn processes(target: &Target) -> Result<Vec<Check>, Failure> {
             "Start one with `murmurctl up`, if this machine should have one.",
         )]);
     }
+    let report = Report::load(&target.layout)?.unwrap_or_default();
     let parts = [(broker::PART, Level::Error), (server::PART, Level::Warning), (node::PART, Level::Error)];
-    parts.into_iter().map(|(part, level)| process(target, part, level)).collect()
+    let checks = parts.into_iter().map(|(part, level)| process(target, part, level, report.parts.get(part)));
+    checks.chain([supervisor(target)]).collect()
 }
 
-fn process(target: &Target, part: &'static str, level: Level) -> Result<Check, Failure> {
-    Ok(match Process::find(&target.layout, part)? {
-        Some(process) => Check::ok(part, format!("runs as process {}", process.pid)),
-        None => Check::new(
-            level,
+fn process(target: &Target, part: &'static str, level: Level, report: Option<&PartReport>) -> Result<Check, Failure> {
+    let process = Process::find(&target.layout, part)?;
+    let exit = report.and_then(|report| report.last_exit.as_ref());
+    let log = target.layout.log(part);
+    let look = format!("Run `murmurctl up`; its log is `{}`.", log.display());
+    Ok(match (process, report.map(|report| (report.phase, report.restarts)), exit) {
+        (Some(process), Some((_, restarts @ 1..)), Some(exit)) => Check::new(
+            Level::Info,
             part,
-            "is not running",
-            format!("Run `murmurctl up`; its log is `{}`.", target.layout.log(part).display()),
+            format!(
+                "runs as process {}, restarted {restarts} time(s), the last one {} {}",
+                process.pid,
+                exit.how,
+                time::ago_ms(exit.at_ms)
+            ),
+            format!("If you did not end it, look into `{}`.", log.display()),
+        ),
+        (Some(process), ..) => Check::ok(part, format!("runs as process {}", process.pid)),
+        (None, Some((Phase::GivenUp { crashes, within_s }, _)), Some(exit)) => Check::new(
+            Level::Error,
+            part,
+            format!(
+                "crashed {crashes} times within {within_s} s and is left down; it {}, and its log ends: {}",
+                exit.how,
+                if exit.last_line.is_empty() { "(empty)" } else { &exit.last_line }
+            ),
+            format!("Mend what the log says, `{}`, then run `murmurctl up`.", log.display()),
+        ),
+        (None, Some((Phase::Waiting { .. }, _)), Some(exit)) => {
+            let what = format!("{} and is about to be started again; its log ends: {}", exit.how, exit.last_line);
+            Check::new(level, part, what, format!("Wait a moment; its log is `{}`.", log.display()))
+        }
+        (None, ..) => Check::new(level, part, "is not running", look),
+    })
+}
+
+fn supervisor(target: &Target) -> Result<Check, Failure> {
+    Ok(match Process::find(&target.layout, supervise::PART)? {
+        Some(process) => Check::ok(supervise::PART, format!("runs as process {}", process.pid)),
+        None => Check::new(
+            Level::Warning,
+            supervise::PART,
+            "is not running: a part that crashes stays down",
+            "Run `murmurctl up`; what runs stays.",
         ),
     })
 }

@@ -1,0 +1,196 @@
+//! Supervision: a process of its own that starts what `up` wants, and starts it again when it crashes.
+//!
+//! `up` writes what it wants into `run/<part>.wanted` and rings with SIGHUP; the supervisor, alone, starts it. So no part is ever
+//! started by two. Parts are no less alive without a supervisor: when that is killed they go on, and the next one adopts them by
+//! their pid files. What it knows stands in `run/supervisor.json`, which `status` and `doctor` read. `down` ends the supervisor
+//! first, so that no end by `down` is taken for a crash.
+
+mod keep;
+mod policy;
+mod report;
+mod run;
+mod watch;
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    binaries,
+    layout::{self, Layout},
+    process::{Process, Spec, log_hint},
+};
+use crate::{
+    exit::Exit,
+    failure::{Context as _, Failure},
+    time::now_ms,
+};
+
+pub(crate) use policy::Policy;
+pub(crate) use report::{LastExit, PartReport, Phase, Report};
+pub(crate) use run::run;
+
+/// The supervisor's name among the parts.
+pub(crate) const PART: &str = "supervisor";
+/// What is supervised, in the order of who needs whom.
+pub(crate) const SUPERVISED: [&str; 3] = [super::broker::PART, super::server::PART, super::node::PART];
+
+/// A supervisor, or a process that it was asked to start, is there within this time.
+const STARTED_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Who starts a part.
+#[derive(Debug, Clone)]
+pub(crate) enum Starter {
+    /// This command; nobody watches over the part afterwards.
+    Alone,
+    /// The supervisor.
+    Supervisor(Process),
+}
+
+/// What a part is started with, as kept on disk.
+#[derive(Debug, Serialize, Deserialize)]
+struct Wanted {
+    program: OsString,
+    args: Vec<OsString>,
+}
+
+impl Starter {
+    /// The supervisor of a data directory, started unless it runs. The caller holds the network's lock.
+    ///
+    /// # Errors
+    /// [`Failure`] when it cannot be started.
+    pub(crate) async fn supervisor(layout: &Layout, policy: Policy) -> Result<(Self, bool), Failure> {
+        if let Some(process) = Process::find(layout, PART)? {
+            return Ok((Self::Supervisor(process), false));
+        }
+        // What ran before and does not now is started by `up`, in order, and not by the supervisor all at once.
+        for part in SUPERVISED {
+            if Process::find(layout, part)?.is_none() {
+                forget(layout, part)?;
+            }
+        }
+        let args = vec![
+            "supervise".into(),
+            "--data-dir".into(),
+            layout.root().into(),
+            "--crashes-max".into(),
+            policy.crashes_max.to_string().into(),
+        ];
+        let process = Process::spawn(layout, Spec { part: PART.into(), program: binaries::own()?, args })?;
+        wait(layout, PART, &process, "it watches", || {
+            Ok(Report::load(layout)?.is_some_and(|report| report.supervisor == process.pid).then_some(()))
+        })
+        .await?;
+        Ok((Self::Supervisor(process), true))
+    }
+
+    /// Starts a part that does not run.
+    ///
+    /// # Errors
+    /// [`Failure`] when it cannot be started, or ends at once.
+    pub(crate) async fn spawn(&self, layout: &Layout, spec: Spec) -> Result<Process, Failure> {
+        let Self::Supervisor(supervisor) = self else { return Process::spawn(layout, spec) };
+        let (part, asked_ms) = (spec.part.clone(), now_ms());
+        want(layout, &spec)?;
+        supervisor.signal(Signal::SIGHUP)?;
+        wait(layout, &part, supervisor, "the supervisor has started it", || {
+            if let Some(process) = Process::find(layout, &part)? {
+                return Ok(Some(process));
+            }
+            let ended = Report::load(layout)?.and_then(|mut report| report.parts.remove(&part)?.last_exit);
+            match ended.filter(|exit| exit.at_ms >= asked_ms) {
+                Some(LastExit { how, .. }) => {
+                    Err(Failure::failed(format!("the {part} ended at once: {how}"))
+                        .remedy(log_hint(&layout.log(&part))))
+                }
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+}
+
+/// Asks until there is an answer, as long as a process lives.
+async fn wait<T>(
+    layout: &Layout,
+    part: &str,
+    process: &Process,
+    until: &str,
+    mut ask: impl FnMut() -> Result<Option<T>, Failure>,
+) -> Result<T, Failure> {
+    let deadline = Instant::now() + STARTED_WITHIN;
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if !process.is_alive() {
+            let what = format!("the supervisor ended before {until}");
+            return Err(Failure::failed(what).remedy(log_hint(&layout.log(PART))));
+        }
+        if Instant::now() >= deadline {
+            let what = format!("{part}: waited {} s in vain until {until}", STARTED_WITHIN.as_secs());
+            return Err(Failure::new(Exit::Timeout, what).remedy(log_hint(&layout.log(PART))));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Notes what a part is to be started with from now on.
+pub(crate) fn want(layout: &Layout, spec: &Spec) -> Result<(), Failure> {
+    let wanted = Wanted { program: spec.program.clone().into(), args: spec.args.clone() };
+    let text = serde_json::to_string(&wanted).context("encoding what is wanted")?;
+    layout::write_private(&layout.wanted_file(&spec.part), text.as_bytes())
+}
+
+/// What a part is to be started with; `None` when it is not wanted.
+fn wanted(layout: &Layout, part: &str) -> Result<Option<Spec>, Failure> {
+    let path = layout.wanted_file(part);
+    let Some(text) = layout::read_optional(&path)? else { return Ok(None) };
+    let Wanted { program, args } = serde_json::from_str(&text).context(format!("reading `{}`", path.display()))?;
+    Ok(Some(Spec { part: part.to_owned(), program: program.into(), args }))
+}
+
+/// A part is not wanted any more.
+pub(crate) fn forget(layout: &Layout, part: &str) -> Result<(), Failure> {
+    remove(&layout.wanted_file(part))
+}
+
+/// Nothing is supervised any more.
+pub(crate) fn forget_all(layout: &Layout) -> Result<(), Failure> {
+    SUPERVISED.into_iter().try_for_each(|part| forget(layout, part))?;
+    remove(&layout.supervisor_report())
+}
+
+fn remove(path: &std::path::Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).context(format!("removing `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        layout.create().unwrap();
+        assert!(wanted(&layout, "node").unwrap().is_none());
+        let spec = Spec { part: "node".into(), program: "/bin/x y".into(), args: vec!["--a".into(), "ü".into()] };
+        want(&layout, &spec).unwrap();
+        let read = wanted(&layout, "node").unwrap().unwrap();
+        assert_eq!((read.program, read.args), (spec.program, spec.args));
+        forget(&layout, "node").unwrap();
+        assert!(wanted(&layout, "node").unwrap().is_none());
+    }
+}
