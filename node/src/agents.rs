@@ -22,6 +22,7 @@ use crate::{
     directory::{Batch, Change, Directory, Peer},
     identity::NodeIdentity,
     keys::{AgentKeys, KeyError, Keys},
+    post::failpoint::failpoint,
     rpc::control::{Control, ControlError},
     session::Sessions,
     store::{
@@ -281,7 +282,9 @@ impl Agents {
 
     async fn publish(&self, row: &AgentRow) -> Result<(), AgentError> {
         let keys = self.make_keys(row).await?;
+        failpoint("P2");
         let peer = self.control.publish_keys(row.agent_id, keys).await?;
+        failpoint("P1");
         self.directory.apply(changes([Change::Agent(Arc::new(peer))]), self.clock.now_ms());
         Ok(())
     }

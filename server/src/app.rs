@@ -72,14 +72,15 @@ impl App {
         }
         let nodes =
             Nodes::open(db.clone(), clock.clone(), Arc::clone(&hub), Arc::clone(&tokens), Arc::clone(&broker)).await?;
+        let nodes = Arc::new(nodes);
         let rooms = Rooms {
             directory: Arc::new(Directory::new(db.clone(), clock.clone(), hub, Arc::clone(&tokens))),
-            nodes: Arc::new(nodes),
+            nodes: Arc::clone(&nodes),
             tokens,
-            broker: Arc::clone(&broker),
+            broker,
             metrics: Arc::new(Metrics::default()),
             db: db.clone(),
-            clock: clock.clone(),
+            clock,
         };
         let router = rooms.router(&config, &lifecycle)?;
         let listener =
@@ -87,7 +88,7 @@ impl App {
         let address = listener.local_addr()?;
         lifecycle.spawn(http::serve(listener, acceptor(&config)?, router, lifecycle.clone()));
         let stop = lifecycle.soft_token();
-        lifecycle.spawn(async move { broker.connect(&clock, &stop).await });
+        lifecycle.spawn(async move { nodes.keep_broker(&stop).await });
         write_private(&address_file, &address.to_string()).context("cannot write the address")?;
         tracing::info!(server.address = %address, "control plane listens on {address}");
         Ok(Self { address, lifecycle, db, drain: config.drain() })

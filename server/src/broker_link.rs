@@ -7,6 +7,7 @@ use murmur_core::{
     limits::BROKER_JWT_LIFE_MS,
     subject::{Route, Site},
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -101,15 +102,29 @@ impl BrokerLink {
         }
     }
 
+    /// Changes whenever the connection was made anew; `None` before the first one.
+    #[must_use]
+    pub fn connections(&self) -> Option<watch::Receiver<u64>> {
+        self.admin.load().as_ref().map(|admin| admin.connections())
+    }
+
+    /// Makes sure that a node's stream and consumer exist.
+    ///
+    /// # Errors
+    /// As [`BrokerLink::admit`].
+    pub async fn prepare(&self, route: &Route) -> Result<(), NodeError> {
+        let admin = self.admin.load_full().filter(|admin| admin.is_connected()).ok_or(NodeError::BrokerDown)?;
+        admin.ensure_stream(&route.site, route.shard).await?;
+        Ok(admin.ensure_consumer(route).await?)
+    }
+
     /// Makes sure that a node's stream and consumer exist and signs a credential for its key.
     ///
     /// # Errors
     /// [`NodeError::BrokerDown`] while there is no connection, [`NodeError::Broker`] when the broker refuses.
     pub async fn admit(&self, route: &Route, broker_public_key: &str, now_ms: u64) -> Result<Access, NodeError> {
-        let admin = self.admin.load_full().filter(|admin| admin.is_connected());
-        let (Some(admin), Some(configured)) = (admin, &self.configured) else { return Err(NodeError::BrokerDown) };
-        admin.ensure_stream(&route.site, route.shard).await?;
-        admin.ensure_consumer(route).await?;
+        let configured = self.configured.as_ref().ok_or(NodeError::BrokerDown)?;
+        self.prepare(route).await?;
         let life_s = BROKER_JWT_LIFE_MS / 1000;
         let now_s = now_ms / 1000;
         let jwt = configured.keys.node_user_jwt(route.node, &[route.workspace], broker_public_key, now_s, life_s)?;

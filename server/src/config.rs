@@ -66,6 +66,14 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_max_bytes: Option<i64>,
+    /// How long the broker waits for a node's acknowledgement before it delivers a message again.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_ack_wait_ms: Option<u64>,
+    /// How long the broker knows a message's id, to drop a repeat.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_duplicate_window_ms: Option<u64>,
     /// How often a node is asked to send a heartbeat.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,6 +137,10 @@ pub struct Config {
     /// Bytes.
     pub stream_max_bytes: i64,
     /// Milliseconds.
+    pub stream_ack_wait_ms: u64,
+    /// Milliseconds.
+    pub stream_duplicate_window_ms: u64,
+    /// Milliseconds.
     pub heartbeat_ms: u32,
     /// Milliseconds.
     pub lease_ms: u32,
@@ -178,6 +190,8 @@ impl Config {
             tls_key: None,
             stream_replicas: StreamSettings::default().replicas,
             stream_max_bytes: StreamSettings::default().max_bytes,
+            stream_ack_wait_ms: 10_000,
+            stream_duplicate_window_ms: 300_000,
             heartbeat_ms: u32::try_from(HEARTBEAT_MS).unwrap_or(u32::MAX),
             lease_ms: u32::try_from(LEASE_MS).unwrap_or(u32::MAX),
             calls_per_second: count(50),
@@ -228,6 +242,12 @@ impl Config {
         if !(1..=5).contains(&self.stream_replicas) {
             return rule("stream_replicas", "must be 1 to 5");
         }
+        if self.stream_ack_wait_ms < 500 {
+            return rule("stream_ack_wait_ms", "must be at least 500");
+        }
+        if self.stream_duplicate_window_ms < 100 {
+            return rule("stream_duplicate_window_ms", "must be at least 100");
+        }
         self.site().map(|_| ())
     }
 
@@ -249,6 +269,8 @@ impl Config {
         let streams = StreamSettings {
             replicas: self.stream_replicas,
             max_bytes: self.stream_max_bytes,
+            ack_wait: Duration::from_millis(self.stream_ack_wait_ms),
+            duplicate_window: Duration::from_millis(self.stream_duplicate_window_ms),
             ..StreamSettings::default()
         };
         self.broker_dir.clone().map(|dir| LinkConfig { dir, address, streams })

@@ -16,4 +16,5 @@ pub mod otlp;
 pub mod ports;
 pub mod process;
 pub mod shim;
+pub mod store;
 pub mod wait;

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -14,6 +15,9 @@ use nix::{
 
 use crate::wait;
 
+/// What a node's debug build reads the name of its crash point from.
+const FAILPOINT: &str = "MURMUR_FAILPOINT";
+
 /// A program with everything that is needed to start it again after it was killed.
 pub struct Process {
     program: PathBuf,
@@ -21,13 +25,15 @@ pub struct Process {
     env: Vec<(String, String)>,
     log: PathBuf,
     child: Option<Child>,
+    /// Where in the log its latest start began.
+    begun: usize,
 }
 
 impl Process {
     /// Describes a program; [`Process::start`] runs it.
     #[must_use]
     pub fn new(program: &Path, args: Vec<OsString>, log: PathBuf) -> Self {
-        Self { program: program.to_owned(), args, env: Vec::new(), log, child: None }
+        Self { program: program.to_owned(), args, env: Vec::new(), log, child: None, begun: 0 }
     }
 
     /// Adds a variable to its environment.
@@ -37,12 +43,19 @@ impl Process {
         self
     }
 
+    /// Sets a variable of its environment from the next start on; `None` takes it away.
+    pub fn set_env(&mut self, key: &str, value: Option<&str>) {
+        self.env.retain(|(known, _)| known != key);
+        self.env.extend(value.map(|value| (key.to_owned(), value.to_owned())));
+    }
+
     /// Runs it; its output is appended to the log.
     ///
     /// # Panics
     /// When it runs already or cannot be started.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.program.display());
+        self.begun = self.output().len();
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let child = Command::new(&self.program)
             .args(&self.args)
@@ -105,9 +118,36 @@ impl Process {
         .await
     }
 
+    /// Starts it so that it dies at a crash point (`MURMUR_FAILPOINT`, debug builds only).
+    ///
+    /// # Panics
+    /// When it runs already or cannot be started.
+    pub fn start_to_die_at(&mut self, point: &str) {
+        self.set_env(FAILPOINT, Some(point));
+        self.start();
+        self.set_env(FAILPOINT, None);
+    }
+
+    /// Waits until it has died at the crash point that it was started with, and nowhere else.
+    ///
+    /// # Panics
+    /// When it does not run, never ends, or ends otherwise.
+    pub async fn died_at(&mut self, point: &str) {
+        let status = self.exited().await;
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "it was to die at {point}, and ended with {status}");
+        let last_words = format!("failpoint {}", point.split(':').next().unwrap());
+        assert!(self.output_of_latest().lines().any(|line| line == last_words), "it was to die at {point}, not before");
+    }
+
     /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// What it has printed since it was started last.
+    #[must_use]
+    pub fn output_of_latest(&self) -> String {
+        self.output().get(self.begun..).unwrap_or_default().to_owned()
     }
 
     /// Everything it has printed so far.

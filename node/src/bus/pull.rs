@@ -43,15 +43,14 @@ pub enum Verdict {
 }
 
 impl Delivered {
-    /// Answers the broker; an acknowledgement waits until the broker has it. One that gets lost means a redelivery, which the
-    /// receiver recognises.
+    /// Answers the broker. Nobody waits for its word: an answer that gets lost means a redelivery, which the receiver recognises.
     pub async fn answer(&self, verdict: Verdict) {
-        let answered = match verdict {
-            Verdict::Ack => self.acker.double_ack().await,
-            Verdict::Nak(delay) => self.acker.ack_with(AckKind::Nak(Some(delay))).await,
-            Verdict::Term => self.acker.ack_with(AckKind::Term).await,
+        let kind = match verdict {
+            Verdict::Ack => AckKind::Ack,
+            Verdict::Nak(delay) => AckKind::Nak(Some(delay)),
+            Verdict::Term => AckKind::Term,
         };
-        if let Err(error) = answered {
+        if let Err(error) = self.acker.ack_with(kind).await {
             tracing::debug!(%error, "the broker did not hear an answer");
         }
     }

@@ -73,6 +73,13 @@ impl Files {
         Ok(Keyring::restore(AgentSigner::new(self.agent_id, slug, key, certificate, chain), prekeys))
     }
 
+    /// The seed of the identity key, if it is there: what was lost beside it is made anew under the same identity.
+    pub(super) fn seed(&self) -> Result<Option<Zeroizing<[u8; 32]>>, KeyError> {
+        let Some(seed) = self.read(KEY)?.map(Zeroizing::new) else { return Ok(None) };
+        let seed = seed.as_slice().try_into().map_err(|_| self.damaged(KEY, "it must have 32 bytes"))?;
+        Ok(Some(Zeroizing::new(seed)))
+    }
+
     /// Writes what a renewal made. The prekey comes first: the certificate is what makes it known.
     pub(super) fn save(&self, key: &IdentityKey, certificate: &Certificate, prekey: &Prekey) -> Result<(), KeyError> {
         create_private_dir(&self.folder).map_err(|source| self.io("", source))?;

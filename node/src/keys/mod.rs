@@ -165,7 +165,10 @@ impl Keys {
         let files = Files::of(&self.folder, agent_id);
         let seed = match known {
             Some(keyring) => keyring.signer().key.seed(),
-            None => IdentityKey::generate()?.seed(),
+            None => match files.seed()? {
+                Some(seed) => seed,
+                None => IdentityKey::generate()?.seed(),
+            },
         };
         let key = IdentityKey::from_seed(&seed);
         let serial = known.map_or(0, |keyring| keyring.signer().certificate.claims().serial);

@@ -21,6 +21,7 @@ mod random;
 mod receive;
 mod request;
 mod send;
+mod showing;
 mod stats;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -58,7 +59,7 @@ use crate::{
     directory::Directory,
     identity::NodeIdentity,
     keys::Keys,
-    store::{Store, StoreError, ack::AckRow, delivery},
+    store::{Store, StoreError, Tx, ack::AckRow, delivery, quarantine},
 };
 
 /// How long work that is under way may take at the end.
@@ -135,6 +136,7 @@ impl Post {
     pub async fn run(self: &Arc<Self>, token: CancellationToken) -> Result<(), StoreError> {
         let ends = self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let Some(Ends { work, acks }) = ends else { return Ok(()) };
+        self.load_shown().await?;
         driver::load(self).await?;
         ack_out::load(self).await?;
         let tasks = TaskTracker::new();
@@ -170,7 +172,8 @@ impl Post {
     /// # Errors
     /// [`StoreError`].
     pub async fn stats(&self) -> Result<PostStats, StoreError> {
-        let open = self.store.read(delivery::open_counts).await?;
+        let look = |tx: Tx<'_>| Ok((delivery::open_counts(tx)?, quarantine::count(tx)?));
+        let (open, in_quarantine) = self.store.read(look).await?;
         let counters = &self.counters;
         Ok(PostStats {
             queued: open.queued,
@@ -186,6 +189,7 @@ impl Post {
             dead: counters.dead.get(),
             expired: counters.expired.get(),
             quarantined: counters.quarantined.get(),
+            in_quarantine,
             refused: counters.refused.get(),
             acks_ignored: counters.acks_ignored.get(),
             duplicate_suspects: counters.duplicate_suspects.get(),

@@ -64,6 +64,8 @@ pub struct PostStats {
     pub expired: u64,
     /// Arrivals put into quarantine.
     pub quarantined: u64,
+    /// Arrivals that lie in the quarantine now.
+    pub in_quarantine: u64,
     /// Arrivals refused with a code that the sender was told.
     pub refused: u64,
     /// Acknowledgements that did not count.

@@ -2,11 +2,14 @@
 
 use murmur_core::{
     id::{AgentId, MessageId},
-    outbox::{Config, DeadCause, Effect, Event, Receipt, State, StateName},
+    outbox::{Config, DeadCause, Effect, Event, PublishAnswer, Receipt, State, StateName},
 };
 
 use super::random;
 use crate::store::{StoreError, Tx, copy, delivery, delivery::DeliveryRow, quarantine};
+
+/// Why a message waits that the broker has no room for: its recipient's lane, or the whole stream, is full.
+const BROKER_FULL: &str = "BROKER_FULL";
 
 /// Names a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +87,7 @@ fn note(row: &mut DeliveryRow, event: Event, now_ms: u64) {
             row.read_ms = Some(now_ms);
         }
         Event::Receipt { receipt: Receipt::Failed { code, .. }, .. } => row.code = Some(code.name().to_owned()),
+        Event::PublishAnswered { answer: PublishAnswer::LaneFull, .. } => row.code = Some(BROKER_FULL.to_owned()),
         _ => {}
     }
     if let State::Dead { cause } = row.delivery.state {

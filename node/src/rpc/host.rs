@@ -191,7 +191,10 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         oldest_pending_time: oldest.map(timestamp),
         broker_credential_expire_time: core.bus.credentials_expire_ms().map(timestamp),
         clock_skew_ms: control.clock_skew_ms,
-        findings: findings(&control, broker_connected),
+        findings: findings(&control, broker_connected)
+            .into_iter()
+            .chain(quarantine_finding(stats.in_quarantine))
+            .collect(),
         ..v1::GetStatusResponse::default()
     })
 }
@@ -223,6 +226,16 @@ fn findings(control: &super::control::ControlState, broker_connected: bool) -> V
         ));
     }
     findings
+}
+
+/// What could not be believed or read is kept for a person to look at (PROTOCOL §5.5), who has to hear of it.
+fn quarantine_finding(messages: u64) -> Option<v1::Finding> {
+    (messages > 0).then(|| {
+        let what = format!(
+            "{messages} arrivals are in quarantine: they could not be read or believed, or they stopped the node"
+        );
+        finding(Severity::Warning, &what, "Look at the node's log for who sent them; their senders were not told.")
+    })
 }
 
 fn disk_finding(data_dir: &std::path::Path) -> Option<v1::Finding> {

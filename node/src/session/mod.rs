@@ -151,6 +151,11 @@ impl Session {
         &self.agent
     }
 
+    /// Which of the process's sessions it is.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Waits until a newer session takes over or the agent is ended.
     pub async fn closed(&mut self) -> Closed {
         loop {

@@ -34,6 +34,7 @@ pub struct Push {
     changed: watch::Receiver<u64>,
     cursor: u64,
     page: VecDeque<InboxMessage>,
+    has_begun: bool,
     has_ended: bool,
 }
 
@@ -42,7 +43,7 @@ impl Push {
     #[must_use]
     pub fn new(session: Session, post: Arc<Post>, drain: CancellationToken) -> Self {
         let changed = post.hub().watch(session.agent().agent_id);
-        Self { session, post, drain, changed, cursor: 0, page: VecDeque::new(), has_ended: false }
+        Self { session, post, drain, changed, cursor: 0, page: VecDeque::new(), has_begun: false, has_ended: false }
     }
 
     /// The next thing to show; `None` after the last.
@@ -54,6 +55,10 @@ impl Push {
             return Ok(None);
         }
         let agent = self.session.agent().agent_id;
+        if !self.has_begun {
+            self.post.begin_showing(agent, self.session.number()).await?;
+            self.has_begun = true;
+        }
         let last = tokio::select! {
             biased;
             closed = self.session.closed() => Pushed::Closed(closed),
@@ -64,6 +69,12 @@ impl Push {
         };
         self.has_ended = true;
         Ok(Some(last))
+    }
+}
+
+impl Drop for Push {
+    fn drop(&mut self) {
+        self.post.end_showing(self.session.agent().agent_id, self.session.number());
     }
 }
 

@@ -28,6 +28,14 @@ pub enum OpenError {
         /// The newest version known here.
         known: i64,
     },
+    /// The file's pages do not fit together.
+    #[error("the store at {path} is damaged ({what}): put back a copy of it, or enrol anew in another data directory")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        what: String,
+    },
     /// SQLite refused.
     #[error("could not open the store")]
     Sqlite(#[from] rusqlite::Error),
@@ -50,10 +58,19 @@ pub enum StoreError {
     Sqlite(std::sync::Arc<rusqlite::Error>),
 }
 
+impl StoreError {
+    /// Whether SQLite says that the file itself is damaged.
+    pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+    }
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ if Self::is_damage(&error) => Self::Corrupt("page: the file is damaged"),
             _ => Self::Sqlite(std::sync::Arc::new(error)),
         }
     }

@@ -20,6 +20,7 @@ pub mod quarantine;
 mod reader;
 pub mod request;
 mod row;
+pub mod showing;
 mod writer;
 
 use std::{path::Path, sync::Arc};

@@ -10,7 +10,7 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use super::{OpenError, row::int};
+use super::{OpenError, StoreError, row::int};
 
 /// Every migration, in order; the database's `user_version` says how many it has had.
 const MIGRATIONS: [&str; 2] = [
@@ -50,7 +50,17 @@ impl Lock {
 pub(super) fn writer(path: &Path, options: &StoreOptions) -> Result<Connection, OpenError> {
     // SQLite gives its journal the mode of the database, so this covers all three files.
     private_file(path)?;
+    prepare(path, options).map_err(|error| match error {
+        OpenError::Sqlite(error) if StoreError::is_damage(&error) => {
+            OpenError::Damaged { path: path.to_owned(), what: error.to_string() }
+        }
+        error => error,
+    })
+}
+
+fn prepare(path: &Path, options: &StoreOptions) -> Result<Connection, OpenError> {
     let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    check(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "secure_delete", "ON")?;
@@ -61,6 +71,14 @@ pub(super) fn writer(path: &Path, options: &StoreOptions) -> Result<Connection, 
     connection.set_prepared_statement_cache_capacity(128);
     migrate(&mut connection)?;
     Ok(connection)
+}
+
+/// Reads every page, so that a file that was cut off or written over is told at the start and not by a message that is lost in it.
+///
+/// A connection of its own, since what it read is of no more use.
+fn check(path: &Path) -> Result<(), OpenError> {
+    let what: String = reader(path)?.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if what == "ok" { Ok(()) } else { Err(OpenError::Damaged { path: path.to_owned(), what }) }
 }
 
 /// Opens a connection that only reads.

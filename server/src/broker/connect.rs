@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use async_nats::{AuthError, Client, ConnectOptions, Event};
 use nkeys::KeyPair;
+use tokio::sync::watch;
 
 use super::BrokerError;
 
@@ -22,12 +23,14 @@ pub struct BrokerAddress {
 }
 
 impl BrokerAddress {
-    /// Connects as the holder of `key`. Fails only when the very first attempt does; a later loss heals itself.
+    /// Connects as the holder of `key`. Fails only when the very first attempt does; a later loss heals itself, and `connections`
+    /// counts how often it was made.
     pub(crate) async fn connect(
         &self,
         token: String,
         key: &KeyPair,
         role: &'static str,
+        connections: watch::Sender<u64>,
     ) -> Result<Client, BrokerError> {
         let key = key.clone();
         let mut options = ConnectOptions::with_jwt(token, move |nonce| {
@@ -38,7 +41,13 @@ impl BrokerAddress {
         .max_reconnects(None)
         .ping_interval(PING_INTERVAL)
         .request_timeout(Some(REQUEST_TIMEOUT))
-        .event_callback(move |event| async move { report(role, &event) });
+        .event_callback(move |event| {
+            report(role, &event);
+            if matches!(event, Event::Connected) {
+                connections.send_modify(|count| *count += 1);
+            }
+            std::future::ready(())
+        });
         if let Some(ca) = &self.ca {
             options = options.add_root_certificates(ca.clone());
         }

@@ -16,14 +16,9 @@ use murmur_core::{
     limits::{BROKER_MESSAGE_BYTES_MAX, MESSAGE_AGE_MS_MAX},
     subject::{Route, Shard, Site, consumer_name, stream_name, stream_subjects},
 };
+use tokio::sync::watch;
 
 use super::{BrokerAddress, BrokerError, BrokerKeys};
-
-/// The broker forgets a message id after this long. Only a hint: receivers deduplicate themselves.
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(300);
-/// An unacknowledged message is delivered again after this long. Short of the protocol's 30 s: after a cut connection the broker may
-/// still answer the old pull request, and what it sends there waits this long; a node deals with a message in milliseconds.
-const ACK_WAIT: Duration = Duration::from_secs(10);
 
 /// What an installation decides about its streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,12 +31,26 @@ pub struct StreamSettings {
     pub lane_messages_max: i64,
     /// Messages a node may hold unacknowledged.
     pub ack_pending_max: i64,
+    /// An unacknowledged message is delivered again after this long.
+    pub ack_wait: Duration,
+    /// The broker forgets a message id after this long. Only a hint: receivers deduplicate themselves.
+    pub duplicate_window: Duration,
 }
 
 impl Default for StreamSettings {
     /// One machine: one copy, 1 GiB, lanes of 1,000, 1,024 unacknowledged.
+    ///
+    /// An acknowledgement is waited for shorter than the protocol's 30 s: after a cut connection the broker may still answer the
+    /// old pull request, and what it sends there waits this long; a node deals with a message in milliseconds.
     fn default() -> Self {
-        Self { replicas: 1, max_bytes: 1 << 30, lane_messages_max: 1000, ack_pending_max: 1024 }
+        Self {
+            replicas: 1,
+            max_bytes: 1 << 30,
+            lane_messages_max: 1000,
+            ack_pending_max: 1024,
+            ack_wait: Duration::from_secs(10),
+            duplicate_window: Duration::from_secs(300),
+        }
     }
 }
 
@@ -51,6 +60,7 @@ pub struct BrokerAdmin {
     client: Client,
     js: jetstream::Context,
     settings: StreamSettings,
+    connections: watch::Receiver<u64>,
 }
 
 impl BrokerAdmin {
@@ -65,14 +75,21 @@ impl BrokerAdmin {
         settings: StreamSettings,
         now_s: u64,
     ) -> Result<Self, BrokerError> {
-        let client = address.connect(keys.cp_user_jwt(now_s)?, &keys.cp_user, "murmur-server").await?;
-        Ok(Self { js: jetstream::new(client.clone()), client, settings })
+        let (connections, counted) = watch::channel(0);
+        let client = address.connect(keys.cp_user_jwt(now_s)?, &keys.cp_user, "murmur-server", connections).await?;
+        Ok(Self { js: jetstream::new(client.clone()), client, settings, connections: counted })
     }
 
     /// The connection itself, with the control plane's rights in the account of the streams.
     #[must_use]
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// How often the connection was made. After each time the broker may be another one, or have lost its disk.
+    #[must_use]
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.clone()
     }
 
     /// Whether the connection stands right now.
@@ -138,7 +155,7 @@ fn stream_config(site: &Site, shard: Shard, settings: &StreamSettings) -> Config
         discard: DiscardPolicy::New,
         discard_new_per_subject: true,
         max_messages_per_subject: settings.lane_messages_max,
-        duplicate_window: DUPLICATE_WINDOW,
+        duplicate_window: settings.duplicate_window,
         deny_delete: true,
         deny_purge: true,
         // A sender writes the headers: none of them may erase, keep, schedule or count anything.
@@ -159,7 +176,7 @@ fn consumer_config(route: &Route, settings: &StreamSettings) -> pull::Config {
         durable_name: Some(consumer_name(route.node)),
         filter_subject: route.filter(),
         ack_policy: AckPolicy::Explicit,
-        ack_wait: ACK_WAIT,
+        ack_wait: settings.ack_wait,
         max_ack_pending: settings.ack_pending_max,
         max_deliver: -1,
         ..pull::Config::default()

@@ -5,7 +5,7 @@
 use async_nats::Client;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::{
     BrokerAddress, BrokerError, BrokerKeys,
@@ -28,7 +28,8 @@ impl Revoker {
     /// # Errors
     /// [`BrokerError::Connect`] when the broker is not there or refuses the keys.
     pub async fn connect(address: &BrokerAddress, keys: &BrokerKeys, now_s: u64) -> Result<Self, BrokerError> {
-        let client = address.connect(keys.sys_user_jwt(now_s)?, &keys.sys_user, "murmur-server-sys").await?;
+        let token = keys.sys_user_jwt(now_s)?;
+        let client = address.connect(token, &keys.sys_user, "murmur-server-sys", watch::Sender::new(0)).await?;
         let (operator, nodes) = (keys.operator.clone(), keys.nodes.public_key());
         Ok(Self { client, operator, nodes, changing: Mutex::new(()) })
     }

@@ -11,6 +11,7 @@ mod error;
 mod invite;
 mod list;
 mod registry;
+mod restore;
 mod room;
 mod session;
 

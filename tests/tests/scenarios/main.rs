@@ -2,13 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "test code")]
 
 mod canary;
+mod crash;
 mod delivery;
+mod disk;
 mod errors;
+mod keys;
 mod message;
 mod metrics;
 mod operator;
+mod pair;
+mod power;
 mod python;
 mod session;
+mod sizes;
 mod soak;
 mod supervise;
 mod trace;

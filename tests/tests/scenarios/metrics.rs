@@ -33,13 +33,13 @@ async fn both_parts_count_what_they_do() {
     assert_eq!(health.as_deref().map(str::trim), Some("ok"));
 }
 
-fn node_metrics(node: &Node) -> String {
+pub(crate) fn node_metrics(node: &Node) -> String {
     let address = fs::read_to_string(node.dir.join("metrics.addr")).unwrap();
     format!("http://{}/metrics", address.trim())
 }
 
 /// A plain HTTP/1.1 GET; `None` unless it answers 200.
-async fn get(url: &str) -> Option<String> {
+pub(crate) async fn get(url: &str) -> Option<String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let rest = url.strip_prefix("http://")?;
     let (address, path) = rest.split_once('/')?;
