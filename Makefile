@@ -1,7 +1,7 @@
 # The ways in. `make` alone lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check lint fmt bench build release audit breaking tools clean-cache
+.PHONY: help demo test soak check lint fmt bench bench-full bench-report build release audit breaking tools clean-cache
 
 CARGO ?= cargo
 # One broker for demo, tests and benchmarks: found or fetched once, checked, cached.
@@ -44,8 +44,18 @@ build: ## debug binaries of the whole workspace
 release: ## optimised binaries
 	$(CARGO) build --release --workspace
 
-bench: release ## latency, throughput and memory beside the raw broker, in one run
-	@export $(BROKER) && target/release/murmur-bench
+# Where the figures of the runs are collected for the report.
+FIGURES ?= target/bench.json
+
+bench: release ## latency, throughput and memory beside the raw limits, in both modes of the broker (six minutes)
+	@export $(BROKER) && target/release/murmur-bench core --json $(FIGURES)
+	@export $(BROKER) && target/release/murmur-bench core --json $(FIGURES) --sync-always
+
+bench-full: bench ## the same, then a million messages, a million waiting, a thousand agents, restarts
+	@export $(BROKER) && target/release/murmur-bench long --json $(FIGURES)
+
+bench-report: ## docs/BENCHMARKS.md and its charts from the figures of the last runs
+	@target/release/murmur-bench report $(FIGURES)
 
 audit: ## known vulnerabilities of the dependencies (needs the network)
 	$(CARGO) deny --workspace check advisories

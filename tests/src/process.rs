@@ -6,6 +6,7 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::OnceLock,
 };
 
 use nix::{
@@ -17,6 +18,26 @@ use crate::wait;
 
 /// What a node's debug build reads the name of its crash point from.
 const FAILPOINT: &str = "MURMUR_FAILPOINT";
+
+/// A command line that every [`Process`] is started through: it gets the program and its arguments appended, and becomes that program.
+static LAUNCHER: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Starts every [`Process`] from now on through a command line, for example one that ties its life to ours before it becomes the
+/// program. Only the first call counts.
+pub fn launch_through(command: Vec<OsString>) {
+    let _ = LAUNCHER.set(command);
+}
+
+fn command(program: &Path) -> Command {
+    match LAUNCHER.get().map(Vec::as_slice) {
+        Some([launcher, args @ ..]) => {
+            let mut command = Command::new(launcher);
+            command.args(args).arg(program);
+            command
+        }
+        _ => Command::new(program),
+    }
+}
 
 /// A program with everything that is needed to start it again after it was killed.
 pub struct Process {
@@ -57,7 +78,7 @@ impl Process {
         assert!(self.child.is_none(), "{} runs already", self.program.display());
         self.begun = self.output().len();
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let child = Command::new(&self.program)
+        let child = command(&self.program)
             .args(&self.args)
             .envs(self.env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
