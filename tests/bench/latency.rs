@@ -37,7 +37,10 @@ pub(crate) async fn measure(settings: Settings) -> Section {
     table.row("send returns (fsync'd)", vec![(&sent50).into(), (&sent99).into(), ratio(&sent50)]);
     table.row("other agent's program has it", vec![(&way50).into(), (&way99).into(), ratio(&way50)]);
     let own = way50.median() - raw50.median() - 2.0 * sync50.median();
-    table.row("of that neither broker nor fsync (raw and two fdatasync taken off)", vec![own.into()]);
+    table.row(
+        "of that neither broker nor fsync (raw and two fdatasync taken off)",
+        vec![own.into(), Cell::Empty, Cell::Empty],
+    );
     let headline = |what: &str, rounds: &Rounds, goal: f64| Headline {
         what: what.to_owned(),
         figure: rounds.into(),
