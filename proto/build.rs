@@ -4,11 +4,12 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, Value};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "murmur/v1/directory.proto",
     "murmur/v1/node.proto",
     "murmur/v1/auth.proto",
     "murmur/node/v1/message.proto",
+    "murmur/node/v1/outbox.proto",
     "murmur/node/v1/session.proto",
     "murmur/node/v1/host.proto",
 ];

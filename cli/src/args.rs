@@ -116,6 +116,14 @@ pub(crate) enum Command {
     Tail(cmds::tail::Args),
     /// How the delivery of a sent message stands
     Message(cmds::message::Args),
+    /// What is still on its way, and taking a message back
+    Outbox(cmds::outbox::Args),
+    /// Messages that could not be delivered: why, and trying again
+    #[command(subcommand)]
+    Dlq(cmds::dlq::Command),
+    /// Arrivals that could not be authenticated or read
+    #[command(subcommand)]
+    Quarantine(cmds::quarantine::Command),
     /// Make sure that an agent exists
     Register(cmds::register::Args),
     /// End an agent; its name is free again
@@ -157,6 +165,9 @@ impl Command {
             Self::Peers(_) => "peers",
             Self::Tail(_) => "tail",
             Self::Message(_) => "message",
+            Self::Outbox(_) => "outbox",
+            Self::Dlq(_) => "dlq",
+            Self::Quarantine(_) => "quarantine",
             Self::Register(_) => "register",
             Self::Deregister(_) => "deregister",
             Self::Verify(_) => "verify",

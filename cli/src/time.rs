@@ -17,6 +17,18 @@ pub(crate) fn rfc3339(time: Option<&prost_types::Timestamp>) -> Option<String> {
     Timestamp::new(time.seconds, time.nanos).ok().map(|time| format!("{time:.3}"))
 }
 
+/// How long from now, such as `in 3 min`; a dash when absent.
+pub(crate) fn ahead(time: Option<&prost_types::Timestamp>) -> String {
+    let Some(time) = time else { return "-".into() };
+    match unix_ms(time).saturating_sub(now_ms()) / 1000 {
+        0 => "now".into(),
+        s @ 1..=99 => format!("in {s} s"),
+        s @ 100..=5999 => format!("in {} min", s / 60),
+        s @ 6000..=172_800 => format!("in {} h", s / 3600),
+        s => format!("in {} d", s / 86_400),
+    }
+}
+
 /// How long ago, such as `3 min`; a dash when absent.
 pub(crate) fn ago(time: Option<&prost_types::Timestamp>) -> String {
     time.map_or_else(|| "-".into(), |time| ago_ms(unix_ms(time)))

@@ -1,7 +1,7 @@
 //! Messages and deliveries as this program shows them: one JSON form and one for people, used by every command.
 
 use data_encoding::BASE64;
-use murmur_proto::node::v1::{Delivery, DeliveryState, Message, MessageKind};
+use murmur_proto::node::v1::{Delivery, DeliveryState, Message, MessageKind, SentMessage};
 use serde_json::{Map, Value, json};
 
 use crate::{output, text, time};
@@ -58,7 +58,11 @@ pub(crate) fn body_text(message: &Message) -> String {
 
 /// `message`, `request` or `reply`.
 pub(crate) fn kind(message: &Message) -> &'static str {
-    match message.kind() {
+    kind_word(message.kind())
+}
+
+const fn kind_word(kind: MessageKind) -> &'static str {
+    match kind {
         MessageKind::Request => "request",
         MessageKind::Reply => "reply",
         MessageKind::Message | MessageKind::Unspecified => "message",
@@ -93,6 +97,53 @@ pub(crate) fn delivery_json(delivery: &Delivery) -> Value {
         "expire_time": time::rfc3339(delivery.expire_time.as_ref()),
         "stale_prekey": delivery.stale_prekey,
     })
+}
+
+/// Whether nothing more is to come.
+pub(crate) const fn is_final(state: DeliveryState) -> bool {
+    matches!(state, DeliveryState::Read | DeliveryState::Expired | DeliveryState::Dead | DeliveryState::Cancelled)
+}
+
+/// A sent message for programs: its delivery, and what is known beside it.
+pub(crate) fn sent_json(message: &SentMessage) -> Value {
+    let mut value = delivery_json(&message.delivery.clone().unwrap_or_default());
+    let letter = message.dead_letter.as_ref();
+    value["msg_id"] = json!(message.msg_id);
+    value["kind"] = json!(kind_word(message.kind()));
+    value["from"] = json!(message.from);
+    value["to"] = json!(message.to);
+    value["seal_attempt"] = json!(message.seal_attempt);
+    value["next_time"] = json!(time::rfc3339(message.next_time.as_ref()));
+    value["waits_for"] = json!(some(&message.waits_for));
+    value["size"] = json!(message.size);
+    value["reason"] = json!(letter.map(|letter| &letter.reason));
+    value["dead_time"] = json!(letter.and_then(|letter| time::rfc3339(letter.dead_time.as_ref())));
+    value
+}
+
+/// A sent message for people, one fact a line.
+pub(crate) fn sent_text(message: &SentMessage) -> String {
+    let delivery = message.delivery.clone().unwrap_or_default();
+    let letter = message.dead_letter.as_ref();
+    let when = |at: Option<&prost_types::Timestamp>| at.map(|at| time::ago(Some(at))).unwrap_or_default();
+    let is_open = message.next_time.is_some();
+    output::pairs([
+        ("message", message.msg_id.clone()),
+        ("kind", kind_word(message.kind()).into()),
+        ("from", message.from.clone()),
+        ("to", message.to.clone()),
+        ("state", state(delivery.state()).into()),
+        ("reason", letter.map_or_else(|| delivery.code.clone(), |letter| letter.reason.clone())),
+        ("waits for", message.waits_for.clone()),
+        ("sent", when(delivery.created_time.as_ref())),
+        ("published", format!("{} time(s), {} new seal(s)", delivery.publish_tries, message.seal_attempt)),
+        ("next try", if is_open { time::ahead(message.next_time.as_ref()) } else { String::new() }),
+        ("expires", if is_open { time::ahead(delivery.expire_time.as_ref()) } else { String::new() }),
+        ("delivered", when(delivery.delivered_time.as_ref())),
+        ("read", when(delivery.read_time.as_ref())),
+        ("given up", when(letter.and_then(|letter| letter.dead_time.as_ref()))),
+        ("size", format!("{} bytes", message.size)),
+    ])
 }
 
 /// Two spaces before every line.

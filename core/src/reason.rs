@@ -131,6 +131,10 @@ reasons! {
 
     /// No message that the caller may see has this id.
     MessageNotFound = "MESSAGE_NOT_FOUND", NotFound, "Check the message id, or list the messages.";
+    /// The message is delivered or has ended: it cannot be taken back.
+    MessageEnded = "MESSAGE_ENDED", FailedPrecondition, "Look how it ended; what was delivered cannot be taken back.";
+    /// The message was not given up: there is nothing to begin again or to drop.
+    MessageNotDead = "MESSAGE_NOT_DEAD", FailedPrecondition, "Look how it stands; only dead and expired messages are dead letters.";
     /// No open request has this id.
     RequestNotFound = "REQUEST_NOT_FOUND", NotFound, "Check the request id; it may be answered or over.";
     /// The pair of agents has as many open requests as are allowed.

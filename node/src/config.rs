@@ -51,6 +51,8 @@ pub struct Config {
     pub source_burst: std::num::NonZeroU32,
     /// Unread messages an inbox holds before it refuses more.
     pub inbox_unread_max: u64,
+    /// Largest body that agents of this node may send or get.
+    pub body_bytes_max: usize,
     /// Publishes that may wait for the broker at one time.
     pub publishes_in_flight: usize,
     /// Read messages are deleted after so many days.
@@ -114,6 +116,7 @@ impl Default for Config {
             source_rate_per_second: post.source_per_second,
             source_burst: post.source_burst,
             inbox_unread_max: post.inbox_unread_max,
+            body_bytes_max: post.body_bytes_max,
             publishes_in_flight: post.publishes_in_flight,
             history_days: post.history_ms / DAY_MS,
             store_pages_max: None,
@@ -167,6 +170,7 @@ impl Config {
             source_per_second: self.source_rate_per_second,
             source_burst: self.source_burst,
             inbox_unread_max: self.inbox_unread_max,
+            body_bytes_max: self.body_bytes_max,
             publishes_in_flight: self.publishes_in_flight,
             history_ms: self.history_days.saturating_mul(DAY_MS),
             ..PostConfig::default()
@@ -190,6 +194,8 @@ impl Config {
         rule(!self.republish_ms.is_empty(), "republish_ms", "a list of at least one wait")?;
         rule(self.republish_ms.iter().all(|wait| *wait >= 1), "republish_ms", "waits of at least 1 ms")?;
         rule(self.publishes_in_flight >= 1, "publishes_in_flight", "at least 1")?;
+        let body_bytes_max = murmur_core::limits::BODY_BYTES_MAX;
+        rule((1..=body_bytes_max).contains(&self.body_bytes_max), "body_bytes_max", "from 1 to 196608")?;
         rule(self.inbox_unread_max >= 1, "inbox_unread_max", "at least 1")?;
         rule(self.history_days >= 9, "history_days", "at least 9, since duplicates are known by it")?;
         socket::check_length(&self.socket())?;
@@ -270,6 +276,10 @@ pub struct Flags {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     inbox_unread_max: Option<u64>,
+    /// Largest body that agents of this node may send or get
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_bytes_max: Option<usize>,
     /// Publishes that may wait for the broker at one time
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -347,6 +357,8 @@ mod tests {
     fn a_value_out_of_range_names_its_key() {
         assert!(load("pair_burst = 0").unwrap_err().contains("pair_burst"));
         assert!(load("retry_ms = [10, 5]").unwrap_err().contains("retry_ms"));
+        assert!(load("body_bytes_max = 0").unwrap_err().contains("body_bytes_max"));
+        assert!(load("body_bytes_max = 196609").unwrap_err().contains("196608"));
         assert!(load("history_days = 1").unwrap_err().contains("history_days"));
     }
 

@@ -142,9 +142,13 @@ fn register_post(registry: &mut Registry, stats: &PostStats) {
         counter.inc_by(value);
     };
     registry.register("local_messages", "Messages of local agents", labelled("direction", &ways, count));
-    registry.register("outbox_dead_letter_rows", "Deliveries that ended as dead", gauge(stats.dead));
+    let dead = "Messages that died or expired and that nobody has seen to";
+    registry.register("outbox_dead_letter_rows", dead, gauge(stats.dead_letters));
+    let refused = "Arrivals that could not be authenticated or read";
+    registry.register("quarantine_rows", refused, gauge(stats.in_quarantine));
     let registry = registry.sub_registry_with_prefix("node");
     registry.register("deliveries", "Deliveries that their recipients acknowledged", counter(stats.delivered));
+    registry.register("outbox_dead", "Deliveries that ended as dead", counter(stats.dead));
     registry.register("outbox_expired", "Deliveries that ended as expired", counter(stats.expired));
     registry.register("outbox_retries", "Publishes that the broker did not take", counter(stats.retried));
     registry.register("published", "Publishes that the broker took", counter(stats.published));

@@ -27,7 +27,7 @@ use crate::{
     PROTOCOL,
     node::v1::{
         host_service_client::HostServiceClient, message_service_client::MessageServiceClient,
-        session_service_client::SessionServiceClient,
+        outbox_service_client::OutboxServiceClient, session_service_client::SessionServiceClient,
     },
     v1::{
         auth_service_client::AuthServiceClient, directory_service_client::DirectoryServiceClient,
@@ -216,6 +216,8 @@ impl Interceptor for Headers {
 pub struct NodeClient {
     /// Send, request, inbox, tail.
     pub messages: MessageServiceClient<Intercepted>,
+    /// What waits, dead letters and the quarantine.
+    pub outbox: OutboxServiceClient<Intercepted>,
     /// Register and attach.
     pub sessions: SessionServiceClient<Intercepted>,
     /// Peers, versions, status.
@@ -229,6 +231,7 @@ impl NodeClient {
         let service = InterceptedService::new(channel, headers);
         Self {
             messages: MessageServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            outbox: OutboxServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             sessions: SessionServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             host: HostServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
         }

@@ -1,11 +1,15 @@
-//! `message MSG_ID`: how the delivery of a sent message stands.
+//! `message MSG_ID`: how the delivery of a sent message stands, now or when it got somewhere.
+
+use std::time::Duration;
 
 use murmur_proto::node::v1::{Delivery, GetDeliveryRequest};
 use serde_json::{Value, json};
 
+use super::wait::{self, WaitFor};
 use crate::{
     args::Speaker,
     connect::Target,
+    duration,
     output::{self, Outcome, Output},
     time, view,
 };
@@ -16,21 +20,30 @@ pub(crate) struct Args {
     msg_id: String,
     #[command(flatten)]
     speaker: Speaker,
+    /// Return only when the message got this far
+    #[arg(long, value_name = "STATE")]
+    wait: Option<WaitFor>,
+    /// How long to wait with --wait
+    #[arg(long, value_parser = duration::parse, default_value = "30s", value_name = "TIME", requires = "wait")]
+    timeout: Duration,
 }
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
-    let Args { msg_id, speaker } = args;
-    let request = GetDeliveryRequest { agent: speaker.agent.clone(), msg_id };
-    let answer = target.node_as(&speaker).await?.messages.get_delivery(request).await?.into_inner();
+    let Args { msg_id, speaker, wait, timeout } = args;
+    let mut node = target.node_as(&speaker).await?;
+    let deliveries = match wait {
+        Some(wait) => wait::until(&mut node, &speaker.agent, &msg_id, wait, timeout).await?,
+        None => {
+            let request = GetDeliveryRequest { agent: speaker.agent.clone(), msg_id: msg_id.clone() };
+            node.messages.get_delivery(request).await?.into_inner().deliveries
+        }
+    };
     let value = json!({
-        "msg_id": answer.msg_id,
-        "deliveries": answer.deliveries.iter().map(view::delivery_json).collect::<Vec<Value>>(),
+        "msg_id": msg_id,
+        "deliveries": deliveries.iter().map(view::delivery_json).collect::<Vec<Value>>(),
     });
     output.show(&value, || {
-        output::table(
-            &["TO", "STATE", "CODE", "TRIES", "CREATED", "DELIVERED", "READ"],
-            answer.deliveries.iter().map(row),
-        )
+        output::table(&["TO", "STATE", "CODE", "TRIES", "CREATED", "DELIVERED", "READ"], deliveries.iter().map(row))
     })
 }
 

@@ -5,13 +5,16 @@ mod body;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod deregister;
+pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod inbox;
 pub(crate) mod internal_detach;
 pub(crate) mod message;
 pub(crate) mod node;
+pub(crate) mod outbox;
 pub(crate) mod peers;
+pub(crate) mod quarantine;
 pub(crate) mod register;
 pub(crate) mod request;
 mod scope;
@@ -22,6 +25,7 @@ pub(crate) mod tail;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod verify;
+mod wait;
 pub(crate) mod workspace;
 
 use crate::{
@@ -46,6 +50,9 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Outcome {
         Command::Peers(args) => peers::run(&target()?, args, output).await,
         Command::Tail(args) => tail::run(&target()?, args, output).await,
         Command::Message(args) => message::run(&target()?, args, output).await,
+        Command::Outbox(args) => outbox::run(&target()?, args, output).await,
+        Command::Dlq(command) => dlq::run(&target()?, command, output).await,
+        Command::Quarantine(command) => quarantine::run(&target()?, command, output).await,
         Command::Register(args) => register::run(&target()?, args, output).await,
         Command::Deregister(args) => deregister::run(&target()?, args, output).await,
         Command::Verify(args) => verify::run(&target()?, args, output).await,

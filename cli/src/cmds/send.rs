@@ -1,29 +1,23 @@
 //! `send TO [TEXT|-]`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use clap::ValueEnum;
 use murmur_core::limits::TTL_SECONDS_MAX;
-use murmur_proto::{
-    client::NodeClient,
-    node::v1::{Delivery, DeliveryState, GetDeliveryRequest, SendRequest, SendResponse},
-};
+use murmur_proto::node::v1::{Delivery, SendRequest, SendResponse};
 use serde_json::json;
 
-use super::body;
+use super::{
+    body,
+    wait::{self, WaitFor},
+};
 use crate::{
     args::Speaker,
     connect::Target,
     duration,
-    exit::Exit,
     failure::Failure,
     output::{Outcome, Output},
     text, view,
 };
-
-/// Deliveries are looked at this often at first, and ever less often later.
-const LOOK_EVERY_MIN: Duration = Duration::from_millis(20);
-const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -50,15 +44,6 @@ pub(crate) struct Args {
     timeout: Duration,
 }
 
-/// What `--wait` waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WaitFor {
-    /// The recipient's node has verified and stored it
-    Delivered,
-    /// It was handed to the agent
-    Read,
-}
-
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
     let Args { to, text, speaker, in_reply_to, ttl, idempotency_key, wait, timeout } = args;
     let request = SendRequest {
@@ -73,7 +58,7 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
     let mut node = target.node_as(&speaker).await?;
     let sent = node.messages.send(request).await?.into_inner();
     let delivery = match wait {
-        Some(wait) => Some(wait_for(&mut node, &speaker.agent, &sent.msg_id, wait, timeout).await?),
+        Some(wait) => wait::until(&mut node, &speaker.agent, &sent.msg_id, wait, timeout).await?.into_iter().next(),
         None => None,
     };
     show(&sent, delivery.as_ref(), output)
@@ -102,46 +87,4 @@ fn show(sent: &SendResponse, delivery: Option<&Delivery>, output: Output) -> Out
         };
         format!("{state} {msg_id} to {}{note}", text::clean_line(to))
     })
-}
-
-/// Looks at the delivery until it is where it should be, or can never get there.
-async fn wait_for(
-    node: &mut NodeClient,
-    agent: &str,
-    msg_id: &str,
-    wait: WaitFor,
-    timeout: Duration,
-) -> Result<Delivery, Failure> {
-    let deadline = Instant::now() + timeout;
-    let mut pause = LOOK_EVERY_MIN;
-    loop {
-        let request = GetDeliveryRequest { agent: agent.to_owned(), msg_id: msg_id.to_owned() };
-        let answer = node.messages.get_delivery(request).await?.into_inner();
-        let delivery = answer
-            .deliveries
-            .into_iter()
-            .next()
-            .ok_or_else(|| Failure::failed("the node knows no delivery of this message"))?;
-        match (delivery.state(), wait) {
-            (DeliveryState::Read, _) | (DeliveryState::Delivered, WaitFor::Delivered) => return Ok(delivery),
-            (DeliveryState::Dead | DeliveryState::Expired | DeliveryState::Cancelled, _) => {
-                return Err(ended(&delivery, msg_id));
-            }
-            (state, _) if Instant::now() >= deadline => {
-                let what = format!("message {msg_id} is {} after {}", view::state(state), duration::show(timeout));
-                return Err(Failure::new(Exit::Timeout, what)
-                    .remedy(format!("It is still being delivered. Look again with `murmurctl message {msg_id}`.")));
-            }
-            _ => {}
-        }
-        tokio::time::sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
-        pause = (pause * 2).min(LOOK_EVERY_MAX);
-    }
-}
-
-fn ended(delivery: &Delivery, msg_id: &str) -> Failure {
-    let code = view::some(&delivery.code).map(|code| format!(": {code}")).unwrap_or_default();
-    let exit = if delivery.state() == DeliveryState::Expired { Exit::Timeout } else { Exit::Failed };
-    Failure::new(exit, format!("message {msg_id} is {}{code}", view::state(delivery.state())))
-        .remedy(format!("`murmurctl message {msg_id}` tells more; send it again if it still matters."))
 }

@@ -108,6 +108,8 @@ fn node_json(status: &GetStatusResponse) -> Value {
         "agents": status.agents,
         "outbox": outbox,
         "oldest_pending_time": time::rfc3339(status.oldest_pending_time.as_ref()),
+        "dead_letters": status.dead_letters,
+        "quarantined": status.quarantined,
         "key_source": status.key_source,
         "broker_credential_expire_time": time::rfc3339(status.broker_credential_expire_time.as_ref()),
         "clock_skew_ms": status.clock_skew_ms,

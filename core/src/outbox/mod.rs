@@ -12,14 +12,17 @@
 //! [`Event::Tick`] at that time tries again. So an open delivery always has a next time, and it is never later than its expiry.
 //!
 //! Receipts name the sealed copy they speak of by its seal attempt. A refusal of an older copy is stale and changes nothing; a
-//! DELIVERED of any copy is the truth and is accepted.
+//! DELIVERED of any copy is the truth and is accepted, even of a message that was given up. What died or expired can be begun
+//! again by a person: [`redrive`].
 
 mod event;
+mod redrive;
 mod row;
 mod state;
 mod step;
 
 pub use event::{Effect, Event, PublishAnswer, Receipt};
+pub use redrive::{Redrive, redrive};
 pub use row::{InvalidRow, Row};
 pub use state::{DeadCause, InvalidStateName, State, StateName};
 pub use step::{Config, Delivery, Step};

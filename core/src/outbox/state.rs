@@ -179,6 +179,8 @@ pub enum DeadCause {
     TooLarge,
     /// The node may not publish to the recipient.
     PublishDenied,
+    /// The recipient ended before the message could be sealed for it.
+    AgentGone,
 }
 
 impl DeadCause {
@@ -190,6 +192,8 @@ impl DeadCause {
             Self::SealsExhausted(_) => "SEALS_EXHAUSTED",
             Self::TooLarge => "TOO_LARGE",
             Self::PublishDenied => "PUBLISH_DENIED",
+            // The name of the code that the recipient's own node answers with.
+            Self::AgentGone => "AGENT_GONE",
         }
     }
 
@@ -198,7 +202,7 @@ impl DeadCause {
     pub const fn code(self) -> Option<Code> {
         match self {
             Self::Refused(code) | Self::SealsExhausted(code) => Some(code),
-            Self::TooLarge | Self::PublishDenied => None,
+            Self::TooLarge | Self::PublishDenied | Self::AgentGone => None,
         }
     }
 
@@ -210,6 +214,7 @@ impl DeadCause {
             ("SEALS_EXHAUSTED", Some(code)) => Some(Self::SealsExhausted(code)),
             ("TOO_LARGE", None) => Some(Self::TooLarge),
             ("PUBLISH_DENIED", None) => Some(Self::PublishDenied),
+            ("AGENT_GONE", None) => Some(Self::AgentGone),
             _ => None,
         }
     }

@@ -102,14 +102,20 @@ impl Clock<'_> {
             }
             Event::Resolved { unchanged } => self.resolved(state, unchanged, effects),
             Event::Receipt { seal_attempt, receipt } => self.receipt(state, seal_attempt, receipt, effects),
+            Event::RecipientGone => State::Dead { cause: DeadCause::AgentGone },
             Event::Cancel => State::Cancelled,
         }
     }
 
-    /// Closed is closed, but for a delivered message that is read later.
+    /// Closed is closed, but for the recipient's word that it has the message: that is the truth, whatever was given up here.
+    /// A message that was published may have been on its way when it was cancelled or expired.
     fn closed(&self, state: State, event: Event) -> State {
-        match (state, event) {
-            (State::Delivered { .. }, Event::Receipt { receipt: Receipt::Read, .. }) => {
+        let Event::Receipt { receipt, .. } = event else { return state };
+        match (state, receipt) {
+            (State::Expired | State::Dead { .. } | State::Cancelled, Receipt::Delivered) => {
+                State::Delivered { at_ms: self.now_ms }
+            }
+            (State::Delivered { .. } | State::Expired | State::Dead { .. } | State::Cancelled, Receipt::Read) => {
                 State::Read { at_ms: self.now_ms }
             }
             _ => state,

@@ -141,6 +141,24 @@ fn after_a_crash_a_begun_publish_is_repeated_at_once() {
 }
 
 #[test]
+fn a_message_may_be_taken_back_until_it_is_delivered() {
+    let stored = [sealed(0), Event::PublishStarted, stored(), Event::Cancel];
+    for way in [&[Event::Cancel][..], &[sealed(0), Event::Cancel], &stored] {
+        check(way, StateName::Cancelled, &[Effect::Report(StateName::Cancelled)]);
+    }
+    check(&[sealed(0), receipt(Receipt::Delivered), Event::Cancel], StateName::Delivered, &[]);
+}
+
+#[test]
+fn what_was_given_up_and_arrived_all_the_same_is_delivered() {
+    let (gone, _) = run(&[Event::RecipientGone]);
+    assert_eq!(gone.state, State::Dead { cause: DeadCause::AgentGone });
+    check(&[Event::Cancel, receipt(Receipt::Delivered)], StateName::Delivered, &[Effect::Report(StateName::Delivered)]);
+    check(&[Event::RecipientGone, receipt(Receipt::Read)], StateName::Read, &[Effect::Report(StateName::Read)]);
+    check(&[Event::Cancel, failed(0, Code::KeyUnknown, true)], StateName::Cancelled, &[]);
+}
+
+#[test]
 fn names_read_back() {
     for name in StateName::ALL {
         assert_eq!(name.as_str().parse(), Ok(name));
@@ -171,6 +189,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(seal_attempt, answer)| Event::PublishAnswered { seal_attempt, answer }),
         3 => any::<bool>().prop_map(|unchanged| Event::Resolved { unchanged }),
         4 => (attempt, receipt).prop_map(|(seal_attempt, receipt)| Event::Receipt { seal_attempt, receipt }),
+        1 => Just(Event::RecipientGone),
         1 => Just(Event::Cancel),
     ]
 }
@@ -191,16 +210,19 @@ fn check_step(before: Delivery, event: Event, now_ms: u64, step: &Step) -> Resul
         prop_assert_eq!(reported.len(), usize::from(old != new), "each end is reported once");
     }
     if !old.is_open() {
-        let read_late = old == StateName::Delivered
-            && matches!(event, Event::Receipt { receipt: Receipt::Read, .. })
-            && new == StateName::Read;
-        prop_assert!(read_late || (step.delivery == before && step.effects.is_empty()), "a closed delivery moved");
+        let gave_up = matches!(old, StateName::Expired | StateName::Dead | StateName::Cancelled);
+        let told_late = match (event, new) {
+            (Event::Receipt { receipt: Receipt::Read, .. }, StateName::Read) => old != StateName::Read,
+            (Event::Receipt { receipt: Receipt::Delivered, .. }, StateName::Delivered) => gave_up,
+            _ => false,
+        };
+        prop_assert!(told_late || (step.delivery == before && step.effects.is_empty()), "a closed delivery moved");
     }
     let says_delivered = matches!(event, Event::Receipt { receipt: Receipt::Delivered | Receipt::Read, .. });
     if matches!(new, StateName::Delivered | StateName::Read) && old != new {
         prop_assert!(says_delivered, "delivered without a receipt");
     }
-    if old.is_open() && says_delivered {
+    if says_delivered {
         prop_assert!(matches!(new, StateName::Delivered | StateName::Read), "a receipt was lost");
     }
     if let State::Queued { seal_attempt, .. } | State::Sealed { seal_attempt, .. } = step.delivery.state {

@@ -124,6 +124,14 @@ impl Directory {
         self.verified_peer(snapshot.peer(agent).ok_or(PeerTrouble::Gone)?, now_ms)
     }
 
+    /// Whether an agent has ended, as far as the control plane confirms right now: an entry that is missing from a copy that may
+    /// be old says nothing.
+    #[must_use]
+    pub fn is_gone(&self, agent: AgentId) -> bool {
+        let snapshot = self.snapshot();
+        snapshot.live && snapshot.peer(agent).is_none()
+    }
+
     /// The keys of an entry of some snapshot, if they hold now.
     ///
     /// # Errors

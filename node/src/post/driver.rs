@@ -23,7 +23,10 @@ use super::{
     lane::{Job, LaneReport, Need},
     transition::{self, Key, Stepped},
 };
-use crate::store::{StoreError, Tx, delivery};
+use crate::{
+    directory::Directory,
+    store::{StoreError, Tx, delivery},
+};
 
 /// Deliveries that one task takes from a lane: they are sealed in one commit.
 const LANE_BATCH: usize = 32;
@@ -249,12 +252,12 @@ impl Driver {
         self.start(lane);
     }
 
-    /// Recipients that have keys now need not wait for their timer.
+    /// Recipients that have keys now, or are known to be gone, need not wait for their timer.
     fn directory_changed(&mut self) {
         let now_ms = self.post.clock.now_ms();
         let (directory, keyless) = (&self.post.directory, &mut self.keyless);
         let ready: Vec<Key> =
-            keyless.iter().copied().filter(|key| directory.verified(key.recipient, now_ms).is_ok()).collect();
+            keyless.iter().copied().filter(|key| is_ready(directory, key.recipient, now_ms)).collect();
         for key in ready {
             self.keyless.remove(&key);
             self.step_soon(key, Event::Restarted);
@@ -286,6 +289,11 @@ impl Driver {
         let post = Arc::clone(&self.post);
         self.post.tasks.spawn(async move { post.step(key, event).await });
     }
+}
+
+/// Whether there is something to do now for a recipient that had no keys.
+fn is_ready(directory: &Directory, recipient: AgentId, now_ms: u64) -> bool {
+    directory.verified(recipient, now_ms).is_ok() || directory.is_gone(recipient)
 }
 
 impl Post {

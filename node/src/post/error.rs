@@ -1,6 +1,6 @@
 //! What can go wrong when an agent sends, reads or waits.
 
-use murmur_core::{id::MessageId, slug::ResolveError};
+use murmur_core::{id::MessageId, outbox::StateName, slug::ResolveError};
 
 use crate::store::StoreError;
 
@@ -72,7 +72,7 @@ pub enum SendError {
     Random,
 }
 
-/// An inbox or a delivery could not be read, or a request not be waited for.
+/// Messages could not be shown, waited for, taken back or begun again.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// `MESSAGE_NOT_FOUND`: the agent sent no such message.
@@ -87,6 +87,49 @@ pub enum QueryError {
         /// What was named.
         msg_id: MessageId,
     },
+    /// `MESSAGE_ENDED`: there is nothing to take back any more.
+    #[error("message {msg_id} is {state} already")]
+    Ended {
+        /// What was named.
+        msg_id: MessageId,
+        /// How it ended.
+        state: StateName,
+    },
+    /// `MESSAGE_NOT_DEAD`: only dead letters can be begun again or dropped.
+    #[error("message {msg_id} is {state} and no dead letter")]
+    NotDead {
+        /// What was named.
+        msg_id: MessageId,
+        /// How it stands.
+        state: StateName,
+    },
+    /// `AGENT_NOT_FOUND`: the recipient of a dead letter has ended, and no agent has its name now.
+    #[error("the agent {slug} has ended, and none has that name now")]
+    AgentEnded {
+        /// The slug it had.
+        slug: String,
+    },
+    /// `AGENT_NOT_FOUND`: the agent whose messages are asked for never was on this node.
+    #[error("there is no agent {slug} on this node")]
+    NoAgent {
+        /// What was named.
+        slug: String,
+    },
+    /// `MESSAGE_NOT_FOUND`: the quarantine has no such number.
+    #[error("there is nothing with number {number} in the quarantine")]
+    NotQuarantined {
+        /// What was named.
+        number: u64,
+    },
+    /// `INTERNAL`: a stored message cannot be read.
+    #[error("the stored message {msg_id} cannot be read")]
+    Unreadable {
+        /// Which one.
+        msg_id: MessageId,
+    },
+    /// `INTERNAL`: the operating system gave no randomness.
+    #[error("the operating system gave no randomness")]
+    Random,
     /// The slug to filter by means no agent; reasons as in [`SendError::Resolve`].
     #[error(transparent)]
     Resolve(#[from] ResolveError),

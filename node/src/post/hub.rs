@@ -5,7 +5,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use murmur_core::id::{AgentId, MessageId};
@@ -20,12 +23,16 @@ const TAIL_CAPACITY: usize = 256;
 #[derive(Default)]
 pub struct Hub {
     state: Mutex<State>,
+    /// Who follows deliveries: almost always nobody, so that the many steps of many messages need no lock.
+    followers: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
     inboxes: HashMap<AgentId, watch::Sender<u64>>,
     requests: HashMap<MessageId, Waiters>,
+    /// Messages whose delivery somebody follows.
+    followed: HashMap<MessageId, Waiters>,
     tails: HashMap<AgentId, broadcast::Sender<TailItem>>,
     /// Rows pushed by a session whose mark is not yet on disk.
     pushed: HashSet<u64>,
@@ -77,6 +84,36 @@ impl Hub {
 
     pub(super) fn request_changed(&self, request: MessageId) {
         if let Some(waiters) = self.lock().requests.get(&request) {
+            waiters.changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Registers who follows the delivery of a message. Look at the store only after this.
+    pub(super) fn follow(&self, msg_id: MessageId) -> watch::Receiver<u64> {
+        self.followers.fetch_add(1, Ordering::SeqCst);
+        let mut state = self.lock();
+        let waiters =
+            state.followed.entry(msg_id).or_insert_with(|| Waiters { count: 0, changed: watch::Sender::new(0) });
+        waiters.count += 1;
+        waiters.changed.subscribe()
+    }
+
+    pub(super) fn stop_following(&self, msg_id: MessageId) {
+        self.followers.fetch_sub(1, Ordering::SeqCst);
+        let mut state = self.lock();
+        let Some(waiters) = state.followed.get_mut(&msg_id) else { return };
+        waiters.count -= 1;
+        if waiters.count == 0 {
+            state.followed.remove(&msg_id);
+        }
+    }
+
+    /// Wakes who follows a message's delivery. To be called after the commit.
+    pub(super) fn delivery_changed(&self, msg_id: MessageId) {
+        if self.followers.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        if let Some(waiters) = self.lock().followed.get(&msg_id) {
             waiters.changed.send_modify(|version| *version += 1);
         }
     }

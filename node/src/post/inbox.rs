@@ -171,7 +171,8 @@ fn receipt(tx: Tx<'_>, agent: AgentId, read: ReadRow, now_ms: u64) -> Result<Ack
     Ok(row)
 }
 
-fn view(row: DeliveryRow) -> DeliveryView {
+/// A delivery as its sender sees it.
+pub fn view(row: DeliveryRow) -> DeliveryView {
     DeliveryView {
         to: row.to_slug,
         to_agent_id: row.recipient,

@@ -166,6 +166,15 @@ async fn give_up(
     report.left.extend(jobs);
 }
 
+/// The recipient has ended: what waits to be sealed for it ends, too.
+async fn end_all(post: &Post, jobs: impl IntoIterator<Item = Job>, report: &mut LaneReport) {
+    for Job { key, .. } in jobs {
+        tracing::info!(msg_id = %key.msg_id, recipient = %key.recipient, "the recipient of a message has ended");
+        post.step(key, Event::RecipientGone).await;
+        report.unsealable.push(key);
+    }
+}
+
 /// Seals what needs it. What cannot be sealed for lack of keys holds up what is behind it; what cannot be sealed by a fault of its
 /// own holds up nobody.
 async fn seal_all(
@@ -195,6 +204,10 @@ async fn seal_all(
             Err(Unsealed::Faulty(error)) => {
                 set_aside(post, job.key, seal_attempt, &error).await;
                 report.unsealable.push(job.key);
+            }
+            Err(Unsealed::Waits(_)) if post.directory.is_gone(recipient) => {
+                end_all(post, std::iter::once(job).chain(jobs), report).await;
+                break;
             }
             Err(Unsealed::Waits(trouble)) => {
                 give_up(post, std::iter::once(job).chain(jobs).collect(), trouble.as_ref(), report).await;
@@ -434,7 +447,12 @@ async fn answered(post: &Arc<Post>, key: Key, seal_attempt: u32, answer: Publish
 
 /// Looks a silent recipient up again: whether the copy still fits its keys and its node.
 pub(super) async fn resolve(post: Arc<Post>, key: Key) {
-    let Ok(peer) = post.directory.verified(key.recipient, post.clock.now_ms()) else { return };
+    let Ok(peer) = post.directory.verified(key.recipient, post.clock.now_ms()) else {
+        if post.directory.is_gone(key.recipient) {
+            post.step(key, Event::RecipientGone).await;
+        }
+        return;
+    };
     let sealed_for = post.store.read(move |tx| {
         let Some(row) = delivery::get(tx, key.msg_id, key.recipient)? else { return Ok(None) };
         let Some(env_digest) = row.env_digest else { return Ok(None) };

@@ -7,16 +7,20 @@
 
 mod ack_in;
 mod ack_out;
+mod dead_letter;
 mod driver;
 mod error;
 pub(crate) mod failpoint;
+mod follow;
 mod housekeeping;
 mod hub;
 mod inbox;
 mod lane;
 mod mail;
+mod outbox;
 mod pending;
 mod policy;
+mod quarantine;
 mod random;
 mod receive;
 mod request;
@@ -29,6 +33,7 @@ pub(crate) mod testing;
 mod tests;
 mod transition;
 mod types;
+mod waits_for;
 
 use std::{
     sync::{
@@ -41,10 +46,13 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{driver::Work, policy::Policy, stats::Counters, transition::Stepped};
 pub use self::{
+    dead_letter::Redriven,
     error::{QueryError, SendError},
+    follow::Followed,
     hub::Hub,
+    inbox::view,
+    outbox::{Cancelled, Waiting},
     pending::PendingReply,
     receive::Frame,
     stats::{LatencyHook, PostStats},
@@ -53,13 +61,17 @@ pub use self::{
         PostConfig, Sent, StateName, TailItem,
     },
 };
+use self::{driver::Work, policy::Policy, stats::Counters, transition::Stepped};
+pub use crate::store::listing::{Listed, Place, Whose};
 use crate::{
     bus::Bus,
     clock::Clock,
     directory::Directory,
     identity::NodeIdentity,
     keys::Keys,
-    store::{Store, StoreError, Tx, ack::AckRow, delivery, quarantine},
+    store::{
+        Store, StoreError, Tx, ack::AckRow, dead_letter as dead_letter_rows, delivery, quarantine as quarantine_rows,
+    },
 };
 
 /// How long work that is under way may take at the end.
@@ -172,8 +184,9 @@ impl Post {
     /// # Errors
     /// [`StoreError`].
     pub async fn stats(&self) -> Result<PostStats, StoreError> {
-        let look = |tx: Tx<'_>| Ok((delivery::open_counts(tx)?, quarantine::count(tx)?));
-        let (open, in_quarantine) = self.store.read(look).await?;
+        let look =
+            |tx: Tx<'_>| Ok((delivery::open_counts(tx)?, dead_letter_rows::count(tx)?, quarantine_rows::count(tx)?));
+        let (open, dead_letters, in_quarantine) = self.store.read(look).await?;
         let counters = &self.counters;
         Ok(PostStats {
             queued: open.queued,
@@ -193,11 +206,13 @@ impl Post {
             refused: counters.refused.get(),
             acks_ignored: counters.acks_ignored.get(),
             duplicate_suspects: counters.duplicate_suspects.get(),
+            dead_letters,
         })
     }
 
     /// Acts on a committed step: tells who waits, and hands what is to be done to the driver.
     fn follow_up(&self, stepped: Stepped) {
+        let msg_id = stepped.row.msg_id;
         if let Some(state) = stepped.ended() {
             match state {
                 StateName::Delivered => self.note_delivered(&stepped),
@@ -211,6 +226,7 @@ impl Post {
         }
         // The driver is gone only when the node ends; the rows stay.
         let _ = self.work.send(Work::Stepped(stepped));
+        self.hub.delivery_changed(msg_id);
     }
 
     fn note_delivered(&self, stepped: &Stepped) {

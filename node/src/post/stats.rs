@@ -72,6 +72,8 @@ pub struct PostStats {
     pub acks_ignored: u64,
     /// Random broker ids that somebody had used before us.
     pub duplicate_suspects: u64,
+    /// Dead letters that nobody has seen to.
+    pub dead_letters: u64,
 }
 
 /// Hears how long each delivery took from acceptance to the recipient's receipt.

@@ -6,7 +6,7 @@ use murmur_core::{
 };
 
 use super::random;
-use crate::store::{StoreError, Tx, copy, delivery, delivery::DeliveryRow, quarantine};
+use crate::store::{StoreError, Tx, copy, dead_letter, delivery, delivery::DeliveryRow};
 
 /// Why a message waits that the broker has no room for: its recipient's lane, or the whole stream, is full.
 const BROKER_FULL: &str = "BROKER_FULL";
@@ -64,12 +64,13 @@ pub(super) fn step_row(
     if step.delivery == row.delivery && step.effects.is_empty() {
         return Ok(step.effects);
     }
+    let before = row.delivery.state.name();
     row.delivery = step.delivery;
     note(row, event, now_ms);
     for effect in &step.effects {
         match effect {
             Effect::RenewNatsMsgId => renew_nats_msg_id(tx, row)?,
-            Effect::Report(state) => close(tx, row, *state, now_ms)?,
+            Effect::Report(state) => close(tx, row, before, *state, now_ms)?,
             _ => {}
         }
     }
@@ -107,11 +108,17 @@ fn renew_nats_msg_id(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
     copy::save_publication(tx, &publication)
 }
 
-fn close(tx: Tx<'_>, row: &DeliveryRow, state: StateName, now_ms: u64) -> Result<(), StoreError> {
-    if let State::Dead { cause } = row.delivery.state {
-        quarantine::dead_letter(tx, row.msg_id, row.recipient, dead_reason(cause), now_ms)?;
+fn close(tx: Tx<'_>, row: &DeliveryRow, before: StateName, state: StateName, now_ms: u64) -> Result<(), StoreError> {
+    match row.delivery.state {
+        State::Dead { cause } => dead_letter::insert(tx, row.msg_id, row.recipient, dead_reason(cause), now_ms)?,
+        State::Expired => dead_letter::insert(tx, row.msg_id, row.recipient, state.as_str(), now_ms)?,
+        // It may have been given up before it turned out that it had arrived.
+        State::Delivered { .. } | State::Read { .. } if matches!(before, StateName::Dead | StateName::Expired) => {
+            dead_letter::remove(tx, row.msg_id, row.recipient)?;
+        }
+        _ => {}
     }
-    if state == StateName::Read {
+    if before == StateName::Delivered {
         // The bytes went when it was delivered.
         return Ok(());
     }

@@ -1,8 +1,16 @@
 //! Our types in the contract's words.
 
+use bytes::Bytes;
+use murmur_core::outbox::Row;
 use murmur_proto::{node::v1, time::timestamp};
 
-use crate::post::{DeliveryView, Direction, InboxMessage, MessageKind, Outcome, StateName, TailItem};
+use crate::{
+    post::{
+        DeliveryView, Direction, InboxMessage, Listed, MessageKind, Outcome, Place, Redriven, StateName, TailItem,
+        Waiting, view,
+    },
+    store::quarantine::QuarantineRow,
+};
 
 pub(super) fn message(message: InboxMessage) -> v1::Message {
     let InboxMessage {
@@ -117,4 +125,58 @@ pub(super) fn tail_item(item: TailItem) -> v1::TailResponse {
         message: Some(message(shown)),
         state: name.map_or(v1::DeliveryState::Unspecified.into(), state),
     }
+}
+
+pub(super) fn waiting(waiting: Waiting) -> v1::SentMessage {
+    let Waiting { listed: found, waits_for } = waiting;
+    v1::SentMessage { waits_for, ..listed(found) }
+}
+
+pub(super) fn listed(found: Listed) -> v1::SentMessage {
+    let Listed { row, from, kind, bytes, letter } = found;
+    let machine = Row::from(row.delivery.state);
+    v1::SentMessage {
+        msg_id: row.msg_id.to_string(),
+        kind: kind_number(kind),
+        from: from.to_string(),
+        to: row.to_slug.to_string(),
+        seal_attempt: machine.seal_attempt,
+        next_time: machine.next_at_ms.map(|at_ms| timestamp(at_ms.min(row.delivery.expires_ms))),
+        waits_for: String::new(),
+        size: bytes,
+        dead_letter: letter
+            .map(|letter| v1::DeadLetter { reason: letter.reason, dead_time: Some(timestamp(letter.at_ms)) }),
+        delivery: Some(delivery(view(row))),
+    }
+}
+
+pub(super) const fn place(found: &Listed) -> Place {
+    (found.row.msg_id, found.row.recipient)
+}
+
+pub(super) fn redriven(redriven: Redriven) -> v1::Redriven {
+    let Redriven { msg_id, redrive_of, to, to_agent_id, expires_ms } = redriven;
+    v1::Redriven {
+        msg_id: msg_id.to_string(),
+        redrive_of: redrive_of.to_string(),
+        to: to.to_string(),
+        to_agent_id: to_agent_id.to_string(),
+        expire_time: Some(timestamp(expires_ms)),
+    }
+}
+
+/// What is known of an arrival, and its bytes.
+pub(super) fn quarantined(row: QuarantineRow) -> (v1::Quarantined, Bytes) {
+    let QuarantineRow { id, source, subject, size, bytes, reason, deliveries, at_ms } = row;
+    let is_known = source.as_bytes() != &[0; 16];
+    let arrival = v1::Quarantined {
+        number: id,
+        source_node_id: if is_known { source.to_string() } else { String::new() },
+        subject,
+        reason,
+        size,
+        deliveries,
+        quarantine_time: Some(timestamp(at_ms)),
+    };
+    (arrival, bytes.into())
 }

@@ -22,6 +22,7 @@ use crate::{
     app::{Core, Pending, Stage},
     directory::{Peer, Snapshot},
     identity::IdentityDir,
+    post::PostStats,
     store::agents::AgentRow,
 };
 
@@ -191,10 +192,9 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         oldest_pending_time: oldest.map(timestamp),
         broker_credential_expire_time: core.bus.credentials_expire_ms().map(timestamp),
         clock_skew_ms: control.clock_skew_ms,
-        findings: findings(&control, broker_connected)
-            .into_iter()
-            .chain(quarantine_finding(stats.in_quarantine))
-            .collect(),
+        findings: [findings(&control, broker_connected), letter_findings(&stats)].concat(),
+        dead_letters: stats.dead_letters,
+        quarantined: stats.in_quarantine,
         ..v1::GetStatusResponse::default()
     })
 }
@@ -228,14 +228,26 @@ fn findings(control: &super::control::ControlState, broker_connected: bool) -> V
     findings
 }
 
-/// What could not be believed or read is kept for a person to look at (PROTOCOL §5.5), who has to hear of it.
-fn quarantine_finding(messages: u64) -> Option<v1::Finding> {
-    (messages > 0).then(|| {
-        let what = format!(
-            "{messages} arrivals are in quarantine: they could not be read or believed, or they stopped the node"
-        );
-        finding(Severity::Warning, &what, "Look at the node's log for who sent them; their senders were not told.")
-    })
+/// What was given up or could not be believed, for as long as nobody has seen to it.
+fn letter_findings(stats: &PostStats) -> Vec<v1::Finding> {
+    let mut findings = Vec::new();
+    if stats.dead_letters > 0 {
+        let what = format!("{} could not be delivered", counted(stats.dead_letters, "message"));
+        let remedy = "See why with `murmurctl dlq ls`; then `murmurctl dlq redrive` or `murmurctl dlq drop`.";
+        findings.push(finding(Severity::Warning, &what, remedy));
+    }
+    if stats.in_quarantine > 0 {
+        let arrivals = counted(stats.in_quarantine, "arrival");
+        let verb = if stats.in_quarantine == 1 { "is" } else { "are" };
+        let what = format!("{arrivals} {verb} in quarantine: not to be authenticated or read, or what stopped the node");
+        let remedy = "See where they came from with `murmurctl quarantine ls`; then `murmurctl quarantine drop`.";
+        findings.push(finding(Severity::Warning, &what, remedy));
+    }
+    findings
+}
+
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn disk_finding(data_dir: &std::path::Path) -> Option<v1::Finding> {
@@ -258,6 +270,16 @@ mod tests {
 
     fn told(control: &ControlState, broker: bool) -> Vec<String> {
         findings(control, broker).into_iter().map(|finding| finding.what).collect()
+    }
+
+    #[test]
+    fn letters_are_told_with_the_command_to_run() {
+        assert!(letter_findings(&PostStats::default()).is_empty());
+        let told = letter_findings(&PostStats { dead_letters: 1, in_quarantine: 2, ..PostStats::default() });
+        assert_eq!(told[0].what, "1 message could not be delivered");
+        assert!(told[0].remedy.contains("`murmurctl dlq ls`"));
+        assert!(told[1].what.starts_with("2 arrivals are in quarantine"), "{}", told[1].what);
+        assert!(told[1].remedy.contains("`murmurctl quarantine ls`"));
     }
 
     #[test]

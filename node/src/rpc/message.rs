@@ -70,6 +70,7 @@ impl Messages {
 impl MessageService for Messages {
     type RequestStream = Answers<v1::RequestResponse>;
     type AwaitReplyStream = Answers<v1::AwaitReplyResponse>;
+    type WatchDeliveryStream = Answers<v1::WatchDeliveryResponse>;
     type TailStream = Answers<v1::TailResponse>;
 
     async fn send(&self, request: Request<v1::SendRequest>) -> Result<Response<v1::SendResponse>, Status> {
@@ -160,6 +161,26 @@ impl MessageService for Messages {
         let views = core.post.delivery(agent.agent_id, id).await.map_err(Refusal::from)?;
         let deliveries = views.into_iter().map(convert::delivery).collect();
         Ok(Response::new(v1::GetDeliveryResponse { msg_id: id.to_string(), deliveries }))
+    }
+
+    async fn watch_delivery(
+        &self,
+        request: Request<v1::WatchDeliveryRequest>,
+    ) -> Result<Response<Self::WatchDeliveryStream>, Status> {
+        let (call, v1::WatchDeliveryRequest { agent, msg_id, until }) = Call::of(request);
+        let (core, agent) = self.reader(&call, &agent).await?;
+        let id = parse::msg_id("msg_id", &msg_id)?;
+        let until = parse::state_option("until", until)?;
+        let followed = core.post.follow(agent.agent_id, id, until).await.map_err(Refusal::from)?;
+        let states = stream::try_unfold(followed, move |mut followed| async move {
+            let next = followed.next().await.map_err(|error| Status::from(Refusal::from(error)))?;
+            let answer = |views: Vec<_>| v1::WatchDeliveryResponse {
+                msg_id: id.to_string(),
+                deliveries: views.into_iter().map(convert::delivery).collect(),
+            };
+            Ok(next.map(|views| (answer(views), followed)))
+        });
+        Ok(Response::new(self.until_draining(states).boxed()))
     }
 
     async fn tail(&self, request: Request<v1::TailRequest>) -> Result<Response<Self::TailStream>, Status> {

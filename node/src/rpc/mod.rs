@@ -11,6 +11,7 @@ mod door;
 pub mod forward;
 mod host;
 mod message;
+mod outbox;
 mod parse;
 pub mod server;
 mod session;

@@ -2,15 +2,19 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use murmur_core::{
-    id::MessageId,
+    id::{AgentId, MessageId},
     limits,
+    outbox::StateName,
     slug::{AgentPath, Segment, Slug, normalise_name},
 };
+use murmur_proto::node::v1;
 
 use super::status::{Field, Refusal};
+use crate::post::Place;
 
 /// The account's own agent, for callers that name none.
 const ME: &str = "me";
+const PAGE_TOKEN_RULE: &str = "must come from the page before";
 
 fn refused(name: &'static str, rule: impl std::fmt::Display) -> Refusal {
     Field { name, rule: rule.to_string() }.into()
@@ -49,6 +53,46 @@ pub(super) fn msg_id_option(name: &'static str, text: &str) -> Result<Option<Mes
     if text.is_empty() { Ok(None) } else { msg_id(name, text).map(Some) }
 }
 
+/// A delivery's state that may be absent.
+pub(super) fn state_option(name: &'static str, number: i32) -> Result<Option<StateName>, Refusal> {
+    use v1::DeliveryState as Wire;
+    Ok(Some(match Wire::try_from(number).map_err(|_| refused(name, "must be a state of a delivery"))? {
+        Wire::Unspecified => return Ok(None),
+        Wire::Queued => StateName::Queued,
+        Wire::Sealed => StateName::Sealed,
+        Wire::Stored => StateName::Stored,
+        Wire::Delivered => StateName::Delivered,
+        Wire::Read => StateName::Read,
+        Wire::Expired => StateName::Expired,
+        Wire::Dead => StateName::Dead,
+        Wire::Cancelled => StateName::Cancelled,
+    }))
+}
+
+/// Where a page of deliveries begins: behind the one that the token of the page before names.
+pub(super) fn delivery_token(token: &str) -> Result<Option<Place>, Refusal> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let bytes = bytes.ok_or_else(|| refused("page_token", PAGE_TOKEN_RULE))?;
+    let half = |at: usize| bytes[at..at + 16].try_into().map_err(|_| refused("page_token", PAGE_TOKEN_RULE));
+    Ok(Some((MessageId::from_bytes(half(0)?), AgentId::from_bytes(half(16)?))))
+}
+
+/// The token of the page that begins behind a delivery.
+pub(super) fn next_delivery_token((msg_id, recipient): Place) -> String {
+    BASE64URL_NOPAD.encode(&[*msg_id.as_bytes(), *recipient.as_bytes()].concat())
+}
+
+/// Where a page of the quarantine begins: behind the number that the token of the page before names.
+pub(super) fn number_token(token: &str) -> Result<u64, Refusal> {
+    if token.is_empty() {
+        return Ok(0);
+    }
+    token.parse().map_err(|_| refused("page_token", PAGE_TOKEN_RULE))
+}
+
 /// Text that may be absent.
 pub(super) fn text_option(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
@@ -64,7 +108,7 @@ pub(super) fn page_size(size: u32) -> usize {
 pub(super) fn page_token(token: &str) -> Result<String, Refusal> {
     let slug = BASE64URL_NOPAD.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let slug = slug.filter(|slug| slug.is_empty() || slug.parse::<Slug>().is_ok());
-    slug.ok_or_else(|| refused("page_token", "must come from the page before"))
+    slug.ok_or_else(|| refused("page_token", PAGE_TOKEN_RULE))
 }
 
 /// The token of the page that begins behind an agent.
@@ -105,6 +149,24 @@ mod tests {
         for foreign in [slug, "?", "AAAA"] {
             assert!(page_token(foreign).is_err(), "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_page_of_deliveries_goes_on_where_the_one_before_ended_and_takes_no_other_token() {
+        let place = (MessageId::from_bytes([7; 16]), AgentId::from_bytes([9; 16]));
+        assert_eq!(delivery_token(&next_delivery_token(place)).ok(), Some(Some(place)));
+        assert_eq!(delivery_token("").ok(), Some(None));
+        for foreign in ["?", "AAAA", "7", next_page_token(&"/w/acme/u/jdoe/me".parse().unwrap()).as_str()] {
+            assert!(delivery_token(foreign).is_err(), "{foreign}");
+        }
+        assert!(number_token("x").is_err() && number_token("-1").is_err());
+    }
+
+    #[test]
+    fn a_state_is_one_of_ours() {
+        assert_eq!(state_option("until", 4).ok(), Some(Some(StateName::Delivered)));
+        assert_eq!(state_option("until", 0).ok(), Some(None));
+        assert!(state_option("until", 99).is_err());
     }
 
     #[test]

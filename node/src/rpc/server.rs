@@ -8,7 +8,7 @@ use murmur_proto::{
     client::RPC_MESSAGE_BYTES_MAX,
     node::v1::{
         host_service_server::HostServiceServer, message_service_server::MessageServiceServer,
-        session_service_server::SessionServiceServer,
+        outbox_service_server::OutboxServiceServer, session_service_server::SessionServiceServer,
     },
     status::status,
 };
@@ -25,6 +25,7 @@ use super::{
     forward::Forward,
     host::Host,
     message::Messages,
+    outbox::Outbox,
     session::SessionsRpc,
     status::{NodePending, Refusal},
 };
@@ -104,9 +105,11 @@ impl Services {
         };
         let messages = MessageServiceServer::new(Messages::new(shared.clone()));
         let sessions = SessionServiceServer::new(SessionsRpc { shared: shared.clone() });
+        let outbox = OutboxServiceServer::new(Outbox { shared: shared.clone() });
         let host = HostServiceServer::new(Host { shared: shared.clone() });
         let routes = Routes::new(messages.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(sessions.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+            .add_service(outbox)
             .add_service(host)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
@@ -123,6 +126,7 @@ impl Services {
         let serving = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         self.health.set_service_status("", serving).await;
         self.health.set_service_status("murmur.node.v1.MessageService", serving).await;
+        self.health.set_service_status("murmur.node.v1.OutboxService", serving).await;
         self.health.set_service_status("murmur.node.v1.SessionService", serving).await;
         self.health.set_service_status("murmur.node.v1.HostService", ServingStatus::Serving).await;
     }

@@ -112,6 +112,11 @@ fn of_query(error: QueryError) -> Status {
     match error {
         QueryError::MessageNotFound { .. } => status(Reason::MessageNotFound, text),
         QueryError::RequestNotFound { .. } => status(Reason::RequestNotFound, text),
+        QueryError::NotQuarantined { .. } => status(Reason::MessageNotFound, text),
+        QueryError::Ended { .. } => status(Reason::MessageEnded, text),
+        QueryError::NotDead { .. } => status(Reason::MessageNotDead, text),
+        QueryError::AgentEnded { .. } | QueryError::NoAgent { .. } => status(Reason::AgentNotFound, text),
+        QueryError::Unreadable { .. } | QueryError::Random => internal(&text),
         QueryError::Resolve(error) => of_resolve("from", &error),
         QueryError::Store(error) => of_store(&error),
     }

@@ -78,6 +78,20 @@ pub fn get(tx: Tx<'_>, env_digest: &[u8; 32]) -> Result<Option<CopyRow>, StoreEr
     Ok(tx.conn().prepare_cached(sql)?.query_row([env_digest], read).optional()?)
 }
 
+/// The attempt of a copy that was sealed before its message was begun again: no refusal of it counts any more.
+const RETIRED: u32 = u32::MAX;
+
+/// Takes the copies of a delivery that is begun again out of the count of seals: their refusals are stale from now on, their
+/// receipts are not.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn retire(tx: Tx<'_>, msg_id: MessageId, recipient: AgentId) -> Result<(), StoreError> {
+    let sql = "UPDATE copy SET seal_attempt = ?3 WHERE msg_id = ?1 AND recipient = ?2";
+    tx.conn().prepare_cached(sql)?.execute(params![msg_id.as_bytes(), recipient.as_bytes(), RETIRED])?;
+    Ok(())
+}
+
 /// Drops the bytes of every copy of a delivery that has ended; the names stay for late acknowledgements.
 ///
 /// # Errors

@@ -151,7 +151,7 @@ pub fn open_counts(tx: Tx<'_>) -> Result<OpenCounts, StoreError> {
     Ok(tx.conn().prepare_cached(sql)?.query_row([], read)?)
 }
 
-fn delivery_row(row: &SqlRow<'_>) -> rusqlite::Result<DeliveryRow> {
+pub(super) fn delivery_row(row: &SqlRow<'_>) -> rusqlite::Result<DeliveryRow> {
     Ok(DeliveryRow {
         msg_id: id(row, "msg_id", MessageId::from_bytes)?,
         recipient: id(row, "recipient", AgentId::from_bytes)?,

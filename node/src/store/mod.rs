@@ -9,11 +9,13 @@
 pub mod ack;
 pub mod agents;
 pub mod copy;
+pub mod dead_letter;
 pub mod delivery;
 pub mod directory;
 mod error;
 pub mod guard;
 pub mod inbox;
+pub mod listing;
 mod open;
 pub mod outbox;
 pub mod quarantine;

@@ -119,14 +119,25 @@ pub fn newest(tx: Tx<'_>, sender: AgentId, limit: u32) -> Result<Vec<OutboxRow>,
     Ok(messages)
 }
 
+/// Gives a message that is begun again another time to live.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn set_ttl(tx: Tx<'_>, msg_id: MessageId, ttl_seconds: u32) -> Result<(), StoreError> {
+    let sql = "UPDATE outbox SET ttl_seconds = ?2 WHERE msg_id = ?1";
+    tx.conn().prepare_cached(sql)?.execute(params![msg_id.as_bytes(), ttl_seconds])?;
+    Ok(())
+}
+
 /// Deletes messages accepted before `before_ms` whose deliveries have all ended, with everything that hangs on them; a
-/// bounded number at a time. Returns how many.
+/// bounded number at a time. Dead letters stay for as long as they are kept. Returns how many.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn prune(tx: Tx<'_>, before_ms: u64, limit: u32) -> Result<usize, StoreError> {
     let chosen = "SELECT msg_id FROM outbox WHERE created_ms < ?1
-        AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.msg_id = outbox.msg_id AND state <= 3) LIMIT ?2";
+        AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.msg_id = outbox.msg_id AND open = 1)
+        AND NOT EXISTS (SELECT 1 FROM dead_letter WHERE dead_letter.msg_id = outbox.msg_id) LIMIT ?2";
     let mut statement = tx.conn().prepare_cached(chosen)?;
     let rows = statement.query_map(params![int(before_ms), limit], |row| row.get::<_, [u8; 16]>(0))?;
     let ids = rows.collect::<Result<Vec<_>, _>>()?;
@@ -143,6 +154,14 @@ pub fn prune(tx: Tx<'_>, before_ms: u64, limit: u32) -> Result<usize, StoreError
         }
     }
     Ok(ids.len())
+}
+
+/// Makes a message older than it is.
+#[cfg(test)]
+pub(crate) fn set_created_for_test(tx: Tx<'_>, msg_id: MessageId, created_ms: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE outbox SET created_ms = ?2 WHERE msg_id = ?1";
+    tx.conn().prepare_cached(sql)?.execute(params![msg_id.as_bytes(), int(created_ms)])?;
+    Ok(())
 }
 
 fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {

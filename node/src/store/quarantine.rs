@@ -1,9 +1,12 @@
-//! What could not be believed or read, and what could not be delivered: kept for a person to look at.
+//! What could not be believed or read: kept for a person to look at.
 
-use murmur_core::id::{AgentId, MessageId, NodeId};
-use rusqlite::params;
+use murmur_core::id::NodeId;
+use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::{StoreError, Tx, row::int};
+use super::{
+    StoreError, Tx,
+    row::{id, int, small, uint},
+};
 
 /// A broker message that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,19 +51,66 @@ pub fn count(tx: Tx<'_>) -> Result<u64, StoreError> {
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Notes that a delivery ended as dead.
+/// A broker message in the quarantine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantineRow {
+    /// Its number.
+    pub id: u64,
+    /// The node that the broker let write it; all zero when the subject does not even say.
+    pub source: NodeId,
+    /// Where it arrived.
+    pub subject: String,
+    /// How long it is.
+    pub size: u64,
+    /// The raw bytes; empty in a list.
+    pub bytes: Vec<u8>,
+    /// Why, by the name of a code.
+    pub reason: String,
+    /// How often it was delivered.
+    pub deliveries: u32,
+    /// When it was put there.
+    pub at_ms: u64,
+}
+
+/// Messages in the quarantine behind a number, oldest first, without their bytes.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn dead_letter(
-    tx: Tx<'_>,
-    msg_id: MessageId,
-    recipient: AgentId,
-    reason: &str,
-    now_ms: u64,
-) -> Result<(), StoreError> {
-    let sql = "INSERT OR REPLACE INTO dead_letter (msg_id, recipient, reason, at_ms) VALUES (?1, ?2, ?3, ?4)";
-    let values = params![msg_id.as_bytes(), recipient.as_bytes(), reason, int(now_ms)];
-    tx.conn().prepare_cached(sql)?.execute(values)?;
-    Ok(())
+pub fn list(tx: Tx<'_>, after: u64, limit: u32) -> Result<Vec<QuarantineRow>, StoreError> {
+    let sql = "SELECT id, source, subject, length(bytes) AS size, x'' AS bytes, reason, deliveries, at_ms
+        FROM quarantine WHERE id > ?1 ORDER BY id LIMIT ?2";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map(params![int(after), limit], quarantine_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// One message of the quarantine.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn get(tx: Tx<'_>, id: u64) -> Result<Option<QuarantineRow>, StoreError> {
+    let sql = "SELECT id, source, subject, length(bytes) AS size, bytes, reason, deliveries, at_ms
+        FROM quarantine WHERE id = ?1";
+    Ok(tx.conn().prepare_cached(sql)?.query_row([int(id)], quarantine_row).optional()?)
+}
+
+/// Deletes one. Returns whether there was one.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn remove(tx: Tx<'_>, id: u64) -> Result<bool, StoreError> {
+    Ok(tx.conn().prepare_cached("DELETE FROM quarantine WHERE id = ?1")?.execute([int(id)])? == 1)
+}
+
+fn quarantine_row(row: &Row<'_>) -> rusqlite::Result<QuarantineRow> {
+    Ok(QuarantineRow {
+        id: uint(row, "id")?,
+        source: id(row, "source", NodeId::from_bytes)?,
+        subject: row.get("subject")?,
+        size: uint(row, "size")?,
+        bytes: row.get("bytes")?,
+        reason: row.get("reason")?,
+        deliveries: small(row, "deliveries")?,
+        at_ms: uint(row, "at_ms")?,
+    })
 }

@@ -126,7 +126,7 @@ async fn r2_a_message_that_kills_its_recipient_three_times_is_put_aside_and_told
     pair.there.process.start();
     wait::until("it is in quarantine, and the status says so", || async {
         let findings = pair.there.status().await?.findings;
-        findings.iter().any(|finding| finding.what.contains("1 arrivals are in quarantine")).then_some(())
+        findings.iter().any(|finding| finding.what.contains("1 arrival is in quarantine")).then_some(())
     })
     .await;
     assert_eq!(store::rows(&pair.there, "quarantine"), 1);

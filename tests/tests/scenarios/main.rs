@@ -7,6 +7,7 @@ mod delivery;
 mod disk;
 mod errors;
 mod keys;
+mod letters;
 mod message;
 mod metrics;
 mod operator;

@@ -1,0 +1,178 @@
+//! `dlq`: messages that died or expired: why, and trying again or dropping them.
+
+use murmur_proto::{
+    client::NodeClient,
+    node::v1::{
+        DropDeadLetterRequest, GetDeadLetterRequest, ListDeadLettersRequest, RedriveDeadLetterRequest, SentMessage,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::{
+    args::Speaker,
+    connect::Target,
+    failure::Failure,
+    output::{self, Outcome, Output},
+    text, time, view,
+};
+
+const PAGE: u32 = 1000;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// What could not be delivered, and why
+    Ls {
+        #[command(flatten)]
+        speaker: Speaker,
+        /// How many at most
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "N")]
+        limit: u32,
+        /// Go on behind this page
+        #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
+        page: String,
+    },
+    /// One of them, with what it said
+    Show {
+        /// The id that `dlq ls` showed
+        msg_id: String,
+        #[command(flatten)]
+        speaker: Speaker,
+    },
+    /// Try again; see to what stood in the way first
+    Redrive(Which),
+    /// Give up on them for good
+    Drop(Which),
+}
+
+/// Which dead letters.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Which {
+    /// Ids that `dlq ls` showed
+    #[arg(required_unless_present = "all", value_name = "MSG_ID")]
+    msg_ids: Vec<String>,
+    /// All of them
+    #[arg(long, conflicts_with = "msg_ids")]
+    all: bool,
+    #[command(flatten)]
+    speaker: Speaker,
+}
+
+pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Outcome {
+    match command {
+        Command::Ls { speaker, limit, page } => ls(target, &speaker, limit, page, output).await,
+        Command::Show { msg_id, speaker } => show(target, &speaker, msg_id, output).await,
+        Command::Redrive(letters) => redrive(target, letters, output).await,
+        Command::Drop(letters) => drop_letters(target, letters, output).await,
+    }
+}
+
+async fn ls(target: &Target, speaker: &Speaker, limit: u32, page: String, output: Output) -> Outcome {
+    let request = ListDeadLettersRequest { agent: speaker.agent.clone(), page_size: limit, page_token: page };
+    let answer = target.node_as(speaker).await?.outbox.list_dead_letters(request).await?.into_inner();
+    let value = json!({
+        "messages": answer.messages.iter().map(view::sent_json).collect::<Vec<Value>>(),
+        "next_page": view::some(&answer.next_page_token),
+    });
+    output.show(&value, || {
+        if answer.messages.is_empty() {
+            return "no dead letters".into();
+        }
+        let table = output::table(
+            &["MESSAGE", "FROM", "TO", "STATE", "REASON", "SENT", "GIVEN UP"],
+            answer.messages.iter().map(row),
+        );
+        match view::some(&answer.next_page_token) {
+            Some(token) => format!("{table}\n\nmore with --page {token}"),
+            None => table,
+        }
+    })
+}
+
+fn row(message: &SentMessage) -> Vec<String> {
+    let delivery = message.delivery.clone().unwrap_or_default();
+    let letter = message.dead_letter.clone().unwrap_or_default();
+    vec![
+        message.msg_id.clone(),
+        message.from.clone(),
+        message.to.clone(),
+        view::state(delivery.state()).into(),
+        letter.reason,
+        time::ago(delivery.created_time.as_ref()),
+        time::ago(letter.dead_time.as_ref()),
+    ]
+}
+
+async fn show(target: &Target, speaker: &Speaker, msg_id: String, output: Output) -> Outcome {
+    let request = GetDeadLetterRequest { agent: speaker.agent.clone(), msg_id };
+    let answer = target.node_as(speaker).await?.outbox.get_dead_letter(request).await?.into_inner();
+    let content = answer.content.unwrap_or_default();
+    let value = json!({
+        "messages": answer.messages.iter().map(view::sent_json).collect::<Vec<Value>>(),
+        "content": view::message_json(&content),
+    });
+    output.show(&value, || {
+        let mut parts: Vec<_> = answer.messages.iter().map(view::sent_text).collect();
+        parts.push(view::indented(&view::body_text(&content)));
+        parts.join("\n\n")
+    })
+}
+
+async fn redrive(target: &Target, letters: Which, output: Output) -> Outcome {
+    let mut node = target.node_as(&letters.speaker).await?;
+    let mut begun = Vec::new();
+    for msg_id in named(&mut node, &letters).await? {
+        let request = RedriveDeadLetterRequest { agent: letters.speaker.agent.clone(), msg_id };
+        begun.extend(node.outbox.redrive_dead_letter(request).await?.into_inner().redriven);
+    }
+    let one = |one: &murmur_proto::node::v1::Redriven| {
+        json!({
+            "msg_id": one.msg_id,
+            "redrive_of": one.redrive_of,
+            "to": one.to,
+            "expire_time": time::rfc3339(one.expire_time.as_ref()),
+        })
+    };
+    output.show(&json!({"redriven": begun.iter().map(one).collect::<Vec<Value>>()}), || {
+        let line = |one: &murmur_proto::node::v1::Redriven| {
+            let new = if one.msg_id == one.redrive_of { String::new() } else { format!(", now as {}", one.msg_id) };
+            format!("redriven {} to {}{new}", one.redrive_of, text::clean_line(&one.to))
+        };
+        lines(begun.iter().map(line))
+    })
+}
+
+async fn drop_letters(target: &Target, letters: Which, output: Output) -> Outcome {
+    let mut node = target.node_as(&letters.speaker).await?;
+    let mut dropped = Vec::new();
+    for msg_id in named(&mut node, &letters).await? {
+        let request = DropDeadLetterRequest { agent: letters.speaker.agent.clone(), msg_id };
+        dropped.extend(node.outbox.drop_dead_letter(request).await?.into_inner().messages);
+    }
+    output.show(&json!({"dropped": dropped.iter().map(view::sent_json).collect::<Vec<Value>>()}), || {
+        lines(dropped.iter().map(|letter| format!("dropped {} to {}", letter.msg_id, text::clean_line(&letter.to))))
+    })
+}
+
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    let lines: Vec<_> = lines.collect();
+    if lines.is_empty() { "no dead letters".into() } else { lines.join("\n") }
+}
+
+/// The ids that were typed; with `--all`, those of every dead letter.
+async fn named(node: &mut NodeClient, letters: &Which) -> Result<Vec<String>, Failure> {
+    if !letters.all {
+        return Ok(letters.msg_ids.clone());
+    }
+    let mut ids: Vec<String> = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListDeadLettersRequest { agent: letters.speaker.agent.clone(), page_size: PAGE, page_token };
+        let page = node.outbox.list_dead_letters(request).await?.into_inner();
+        ids.extend(page.messages.into_iter().map(|letter| letter.msg_id));
+        if page.next_page_token.is_empty() {
+            ids.dedup();
+            return Ok(ids);
+        }
+        page_token = page.next_page_token;
+    }
+}

@@ -1,0 +1,273 @@
+//! Dead letters: what died or expired, for a person to look at, begin again or drop (PROTOCOL §5.4, DLQ).
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use murmur_core::{
+    id::{AgentId, MessageId},
+    limits::PAGE_SIZE_MAX,
+    outbox::{Config, Delivery, Event, Redrive, StateName, redrive},
+    slug::Slug,
+};
+use murmur_crypto::{
+    hash::sha256,
+    inner::{Attr, InnerMessage as Inner, dm_conversation_id},
+};
+
+use super::{
+    Post,
+    error::QueryError,
+    inbox::sent_message,
+    random,
+    transition::{self, Stepped},
+    types::{Direction, InboxMessage, TailItem},
+};
+use crate::store::{
+    StoreError, Tx, copy, dead_letter,
+    delivery::DeliveryRow,
+    listing::{self, Listed, Place, Whose},
+    outbox::{self, OutboxRow},
+};
+
+/// The attribute of a new message that names the dead one it stands for.
+const REDRIVE_OF: &str = "redrive-of";
+
+/// A dead letter that was begun again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redriven {
+    /// The message under which it goes; the dead one's own id when that may still be used.
+    pub msg_id: MessageId,
+    /// The dead one.
+    pub redrive_of: MessageId,
+    /// Whom it goes to now.
+    pub to: Slug,
+    /// That agent.
+    pub to_agent_id: AgentId,
+    /// When it ends if it is not delivered.
+    pub expires_ms: u64,
+}
+
+/// The agent that a dead letter is for now, and under which name.
+struct Target {
+    agent_id: AgentId,
+    slug: Slug,
+}
+
+/// What a redrive is made with.
+struct Means {
+    now_ms: u64,
+    config: Config,
+    sequence_epoch: u64,
+    random: Vec<[u8; 10]>,
+}
+
+impl Post {
+    /// Dead letters behind a place, in the order in which the messages were accepted. At most `limit`.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`].
+    pub async fn dead_letters(
+        &self,
+        whose: Whose,
+        after: Option<Place>,
+        limit: u32,
+    ) -> Result<Vec<Listed>, QueryError> {
+        let limit = limit.min(PAGE_SIZE_MAX + 1);
+        Ok(self.store.read(move |tx| listing::dead(tx, whose, after, limit)).await?)
+    }
+
+    /// The dead letters of a message, and what it said.
+    ///
+    /// # Errors
+    /// [`QueryError::MessageNotFound`], or [`QueryError::NotDead`].
+    pub async fn dead_letter(
+        &self,
+        whose: Whose,
+        msg_id: MessageId,
+    ) -> Result<(Vec<Listed>, InboxMessage), QueryError> {
+        let look = move |tx: Tx<'_>| Ok((listing::of_message(tx, whose, msg_id)?, outbox::get(tx, msg_id)?));
+        let (listed, message) = self.store.read(look).await?;
+        let letters = letters(listed, msg_id)?;
+        let (Some(message), Some(first)) = (message, letters.first()) else {
+            return Err(QueryError::MessageNotFound { msg_id });
+        };
+        let shown = sent_message(&message, first.from.clone(), first.row.to_slug.clone());
+        Ok((letters, shown))
+    }
+
+    /// Begins a dead letter again: under its own id while recipients would still know a duplicate of it and its recipient is
+    /// the same, else as a new message with the attribute `redrive-of`. When the recipient has ended, the agent that has its
+    /// name now gets it.
+    ///
+    /// # Errors
+    /// [`QueryError::MessageNotFound`], [`QueryError::NotDead`], or [`QueryError::AgentEnded`] when nobody has the recipient's
+    /// name. Nothing has changed then.
+    pub async fn redrive(&self, whose: Whose, msg_id: MessageId) -> Result<Vec<Redriven>, QueryError> {
+        let listed = self.store.read(move |tx| listing::of_message(tx, whose, msg_id)).await?;
+        let letters = letters(listed, msg_id)?;
+        let target = |letter: &Listed| Ok((letter.row.recipient, self.target(&letter.row)?));
+        let targets = letters.iter().map(target).collect::<Result<HashMap<_, _>, QueryError>>()?;
+        let random = letters.iter().map(|_| random::id_bytes()).collect::<Option<Vec<_>>>();
+        let means = Means {
+            now_ms: self.clock.now_ms(),
+            config: self.config.outbox.clone(),
+            sequence_epoch: self.store.sequence_epoch(),
+            random: random.ok_or(QueryError::Random)?,
+        };
+        let begun = self.store.transact(move |tx| begin_all(tx, whose, msg_id, targets, &means)).await?;
+        let mut redriven = Vec::with_capacity(begun.len());
+        for Begun { stepped, message, from } in begun {
+            let row = &stepped.row;
+            redriven.push(Redriven {
+                msg_id: row.msg_id,
+                redrive_of: msg_id,
+                to: row.to_slug.clone(),
+                to_agent_id: row.recipient,
+                expires_ms: row.delivery.expires_ms,
+            });
+            self.hub.show(row.sender, || TailItem {
+                direction: Direction::Out,
+                message: sent_message(&message, from, row.to_slug.clone()),
+                state: Some(StateName::Queued),
+            });
+            self.follow_up(stepped);
+        }
+        Ok(redriven)
+    }
+
+    /// Drops the dead letters of a message; how its deliveries ended stays known. Returns what they were.
+    ///
+    /// # Errors
+    /// [`QueryError::MessageNotFound`], or [`QueryError::NotDead`].
+    pub async fn drop_dead_letter(&self, whose: Whose, msg_id: MessageId) -> Result<Vec<Listed>, QueryError> {
+        let work = move |tx: Tx<'_>| -> Result<Vec<Listed>, QueryError> {
+            let letters = letters(listing::of_message(tx, whose, msg_id)?, msg_id)?;
+            for letter in &letters {
+                dead_letter::remove(tx, msg_id, letter.row.recipient)?;
+            }
+            Ok(letters)
+        };
+        self.store.transact(work).await
+    }
+
+    fn target(&self, row: &DeliveryRow) -> Result<Target, QueryError> {
+        let snapshot = self.directory.snapshot();
+        let found = snapshot.peer(row.recipient).or_else(|| snapshot.by_slug(&row.to_slug));
+        let found: &Arc<_> = found.ok_or_else(|| QueryError::AgentEnded { slug: row.to_slug.to_string() })?;
+        Ok(Target { agent_id: found.agent_id, slug: found.slug.clone() })
+    }
+}
+
+/// A redrive that is about to be committed.
+struct Begun {
+    stepped: Stepped,
+    message: OutboxRow,
+    from: Slug,
+}
+
+/// The dead ones among a message's deliveries.
+fn letters(listed: Vec<Listed>, msg_id: MessageId) -> Result<Vec<Listed>, QueryError> {
+    let state = listed.first().ok_or(QueryError::MessageNotFound { msg_id })?.row.delivery.state.name();
+    let letters: Vec<_> = listed.into_iter().filter(|listed| listed.letter.is_some()).collect();
+    if letters.is_empty() { Err(QueryError::NotDead { msg_id, state }) } else { Ok(letters) }
+}
+
+/// Looks again, now that nobody else writes: of two who want the same, one gets it.
+fn begin_all(
+    tx: Tx<'_>,
+    whose: Whose,
+    msg_id: MessageId,
+    mut targets: HashMap<AgentId, Target>,
+    means: &Means,
+) -> Result<Vec<Begun>, QueryError> {
+    let letters = letters(listing::of_message(tx, whose, msg_id)?, msg_id)?;
+    let message = outbox::get(tx, msg_id)?.ok_or(QueryError::MessageNotFound { msg_id })?;
+    let mut begun = Vec::with_capacity(letters.len());
+    for (letter, random) in letters.into_iter().zip(&means.random) {
+        let Listed { row, from, .. } = letter;
+        let Some(target) = targets.remove(&row.recipient) else { continue };
+        dead_letter::remove(tx, msg_id, row.recipient)?;
+        let is_same = target.agent_id == row.recipient;
+        let (stepped, message) = match redrive(message.created_ms, message.ttl_seconds, means.now_ms) {
+            Redrive::Same { ttl_seconds } if is_same => begin_again(tx, row, &message, ttl_seconds, means)?,
+            _ => begin_anew(tx, &row, &message, target, *random, means)?,
+        };
+        begun.push(Begun { stepped, message, from });
+    }
+    Ok(begun)
+}
+
+/// Under its own id, from the first seal on.
+fn begin_again(
+    tx: Tx<'_>,
+    row: DeliveryRow,
+    message: &OutboxRow,
+    ttl_seconds: u32,
+    means: &Means,
+) -> Result<(Stepped, OutboxRow), QueryError> {
+    let Means { now_ms, config, .. } = means;
+    let expires_ms = message.created_ms.saturating_add(u64::from(ttl_seconds) * 1000);
+    let (msg_id, state) = (row.msg_id, row.delivery.state.name());
+    let delivery = row.delivery.redriven(*now_ms, expires_ms).ok_or(QueryError::NotDead { msg_id, state })?;
+    outbox::set_ttl(tx, msg_id, ttl_seconds)?;
+    copy::retire(tx, msg_id, row.recipient)?;
+    let row = DeliveryRow { delivery, env_digest: None, code: None, fresh_prekey: None, ..row };
+    Ok((queue(tx, row, *now_ms, config)?, OutboxRow { ttl_seconds, ..message.clone() }))
+}
+
+/// As a new message with the same content.
+fn begin_anew(
+    tx: Tx<'_>,
+    row: &DeliveryRow,
+    message: &OutboxRow,
+    target: Target,
+    random: [u8; 10],
+    means: &Means,
+) -> Result<(Stepped, OutboxRow), QueryError> {
+    let Means { now_ms, config, sequence_epoch, .. } = means;
+    let Target { agent_id: recipient, slug } = target;
+    let conversation_id = dm_conversation_id(message.sender, recipient);
+    let inner = inner_of_redrive(message, conversation_id).ok_or(QueryError::Unreadable { msg_id: row.msg_id })?;
+    let message = OutboxRow {
+        msg_id: MessageId::new_v7(*now_ms, random),
+        conversation_id,
+        sequence_epoch: *sequence_epoch,
+        sequence: outbox::next_sequence(tx, message.sender, conversation_id)?,
+        inner,
+        created_ms: *now_ms,
+        ..message.clone()
+    };
+    outbox::insert(tx, &message, None, &sha256(&message.inner))?;
+    let expires_ms = now_ms.saturating_add(u64::from(message.ttl_seconds) * 1000);
+    let row = DeliveryRow {
+        msg_id: message.msg_id,
+        recipient,
+        sender: message.sender,
+        to_slug: slug,
+        sequence: message.sequence,
+        delivery: Delivery::new(*now_ms, expires_ms),
+        published: 0,
+        env_digest: None,
+        code: None,
+        stale_prekey: false,
+        fresh_prekey: None,
+        created_ms: *now_ms,
+        delivered_ms: None,
+        read_ms: None,
+    };
+    Ok((queue(tx, row, *now_ms, config)?, message))
+}
+
+fn queue(tx: Tx<'_>, mut row: DeliveryRow, now_ms: u64, config: &Config) -> Result<Stepped, StoreError> {
+    let effects = transition::step_row(tx, &mut row, Event::Tick, now_ms, config)?;
+    Ok(Stepped { row, effects })
+}
+
+/// The same content, naming the message that it stands for; a redrive of a redrive names the latest.
+fn inner_of_redrive(message: &OutboxRow, conversation_id: murmur_core::id::ConversationId) -> Option<Bytes> {
+    let mut inner = Inner::decode(&message.inner).ok()?;
+    inner.attrs.retain(|attr| attr.key != REDRIVE_OF);
+    inner.attrs.push(Attr { key: REDRIVE_OF.to_owned(), value: message.msg_id.to_string() });
+    let inner = Inner { conversation_id, ..inner };
+    Some(Bytes::copy_from_slice(&inner.encode().ok()?))
+}
