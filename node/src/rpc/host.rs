@@ -239,7 +239,8 @@ fn letter_findings(stats: &PostStats) -> Vec<v1::Finding> {
     if stats.in_quarantine > 0 {
         let arrivals = counted(stats.in_quarantine, "arrival");
         let verb = if stats.in_quarantine == 1 { "is" } else { "are" };
-        let what = format!("{arrivals} {verb} in quarantine: not to be authenticated or read, or what stopped the node");
+        let what =
+            format!("{arrivals} {verb} in quarantine: not to be authenticated or read, or what stopped the node");
         let remedy = "See where they came from with `murmurctl quarantine ls`; then `murmurctl quarantine drop`.";
         findings.push(finding(Severity::Warning, &what, remedy));
     }
