@@ -19,14 +19,13 @@ use tracing::{info, warn};
 use crate::identity::create_private_dir;
 
 /// Narrows what this process may leak: new files belong to the user alone, and in release builds no debugger of the same user and
-/// no core dump sees its keys (PROTOCOL §6.10).
+/// no core dump sees its keys (PROTOCOL §6.10). A debug build may be looked into, unless it is told `MURMUR_HARDEN=1`.
 ///
 /// # Errors
 /// [`io::Error`] when the kernel refuses.
 pub fn harden() -> io::Result<()> {
     umask(Mode::from_bits_truncate(0o077));
-    #[cfg(not(debug_assertions))]
-    {
+    if !cfg!(debug_assertions) || std::env::var_os("MURMUR_HARDEN").is_some_and(|value| value == "1") {
         use nix::sys::{prctl, resource};
         prctl::set_dumpable(false)?;
         resource::setrlimit(resource::Resource::RLIMIT_CORE, 0, 0)?;

@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     db::Db,
     directory::Directory,
-    files::{make_private_dir, remove_if_present, write_private},
+    files::{make_private_dir, make_private_file, remove_if_present, write_private},
     http::{self, Acceptor, Pages},
     hub::Hub,
     lifecycle::Lifecycle,
@@ -62,7 +62,9 @@ impl App {
         let address_file = config.data_dir.join(ADDRESS_FILE);
         remove_if_present(&address_file).context("cannot remove the old address")?;
         let epoch = data_encoding::HEXLOWER.encode(&random::bytes::<8>()?);
-        let db = Db::open(&config.data_dir.join(DATABASE_FILE), &epoch).await.context("cannot open the database")?;
+        let database = config.data_dir.join(DATABASE_FILE);
+        make_private_file(&database).context("cannot make the database")?;
+        let db = Db::open(&database, &epoch).await.context("cannot open the database")?;
         let broker = BrokerLink::new(config.site()?, config.broker()).context("cannot use the broker directory")?;
         let hub = Arc::new(Hub::default());
         let tokens = Arc::new(Tokens::new(db.clone(), clock.clone()));

@@ -13,6 +13,12 @@ pub(crate) fn make_private_dir(dir: &Path) -> io::Result<()> {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
 }
 
+/// Makes a file of mode 0600, or narrows an existing one to it. SQLite gives its journal the mode of the database.
+pub(crate) fn make_private_file(path: &Path) -> io::Result<()> {
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))
+}
+
 /// Replaces a file in one step with one of mode 0600, on disk before this returns.
 pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let fresh = path.with_extension(format!("new-{}", std::process::id()));

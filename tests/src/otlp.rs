@@ -32,6 +32,7 @@ pub struct Collector {
     /// For `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub endpoint: String,
     spans: Arc<Mutex<Vec<Span>>>,
+    heard: Arc<Mutex<String>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -43,13 +44,13 @@ impl Collector {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let spans = Arc::new(Mutex::new(Vec::new()));
-        let service = TraceServiceServer::new(Sink(spans.clone()));
+        let (spans, heard) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(String::new())));
+        let service = TraceServiceServer::new(Sink { spans: spans.clone(), heard: heard.clone() });
         let task = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
             tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
         });
-        Self { endpoint, spans, task }
+        Self { endpoint, spans, heard, task }
     }
 
     /// Everything that has arrived.
@@ -60,6 +61,15 @@ impl Collector {
     pub fn spans(&self) -> Vec<Span> {
         self.spans.lock().unwrap().clone()
     }
+
+    /// Every name, attribute and event that has arrived, as text.
+    ///
+    /// # Panics
+    /// When a test thread panicked while holding the lock.
+    #[must_use]
+    pub fn heard(&self) -> String {
+        self.heard.lock().unwrap().clone()
+    }
 }
 
 impl Drop for Collector {
@@ -68,7 +78,10 @@ impl Drop for Collector {
     }
 }
 
-struct Sink(Arc<Mutex<Vec<Span>>>);
+struct Sink {
+    spans: Arc<Mutex<Vec<Span>>>,
+    heard: Arc<Mutex<String>>,
+}
 
 #[tonic::async_trait]
 impl TraceService for Sink {
@@ -76,7 +89,8 @@ impl TraceService for Sink {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut spans = self.0.lock().unwrap();
+        self.heard.lock().unwrap().push_str(&format!("{:?}\n", request.get_ref()));
+        let mut spans = self.spans.lock().unwrap();
         for resource in request.into_inner().resource_spans {
             let service = service_name(resource.resource.as_ref());
             spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans).map(|span| Span {

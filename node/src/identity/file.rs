@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{errno::Errno, fcntl::OFlag};
+
 /// Makes a folder that only its owner may enter; an existing one is narrowed to that.
 ///
 /// # Errors
@@ -21,11 +23,15 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
 /// Reads a private file, or `None` when there is none.
 ///
 /// # Errors
-/// [`io::Error`] when it cannot be read, or when others than its owner may read it.
+/// [`io::Error`] when it cannot be read, is a symbolic link, or others than its owner may read it.
 pub fn read_private(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let mut file = match File::open(path) {
+    let mut file = match OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
+            let text = "it is a symbolic link, and what it leads to may be another's";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
         Err(error) => return Err(error),
     };
     let mode = file.metadata()?.permissions().mode() & 0o777;

@@ -13,6 +13,7 @@ mod metrics;
 mod operator;
 mod pair;
 mod power;
+mod promises;
 mod python;
 mod session;
 mod sizes;
