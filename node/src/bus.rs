@@ -215,6 +215,12 @@ impl Bus {
         self.shared.connected.subscribe()
     }
 
+    /// Whether the broker is there right now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        *self.shared.connected.borrow()
+    }
+
     /// Where this node takes deliveries; `None` before the first credentials.
     #[must_use]
     pub fn route(&self) -> Option<Route> {

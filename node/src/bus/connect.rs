@@ -11,8 +11,9 @@ use super::{API_PREFIX, BrokerCredentials, BusConfig, BusError, PUBLISH_TIMEOUT,
 
 /// Subjects remembered as denied at most; a sender that is refused more often has another problem.
 const DENIED_MAX: usize = 1_000;
-/// Publishes that may wait for the broker's answer; further ones wait for a place.
-const PUBLISHES_MAX: usize = 4_096;
+/// Publishes that may wait for the broker's answer: more than all tasks that publish may have on their way together, so that none
+/// waits for a place that it holds itself.
+const PUBLISHES_MAX: usize = 16_384;
 /// Longest wait before another attempt to reconnect.
 const RECONNECT_MS_MAX: u64 = 5_000;
 

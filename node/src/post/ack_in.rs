@@ -17,8 +17,9 @@ use murmur_crypto::{
 use super::{
     Post,
     failpoint::failpoint,
-    lane::encode_prekey,
-    receive::{Completion, Frame, Refusal},
+    publish::stored_event,
+    receive::{After, Completion, Frame, Refusal},
+    seal::encode_prekey,
     transition::{self, Key, Stepped},
 };
 use crate::{
@@ -34,6 +35,8 @@ struct Believed {
     item: AckItem,
     /// With KEY_UNKNOWN: a prekey that holds, as kept with a delivery.
     fresh_prekey: Option<bytes::Bytes>,
+    /// The broker's word for the copy of this seal attempt, which was not on disk yet.
+    stored: Option<u32>,
 }
 
 /// Whose word it is, and to whom.
@@ -56,16 +59,19 @@ impl Post {
         let (now_ms, config) = (self.clock.now_ms(), self.config.outbox.clone());
         let parties =
             Parties { acker: body.acker_agent_id, slug: chain.slug().to_owned(), sender: body.sender_agent_id };
-        let items = believe(body, &chain, now_ms);
+        let items = self.believe(body, &chain, now_ms);
         let committing = self.store.queue(move |tx| commit(tx, &parties, items, now_ms, &config));
         let post = Arc::clone(self);
         Ok(Box::pin(async move {
             let committed: Result<(Vec<Stepped>, usize), StoreError> = committing.await;
             let (steps, ignored) = committed?;
             failpoint("S7");
-            (0..ignored).for_each(|_| post.counters.acks_ignored.add());
-            steps.into_iter().for_each(|stepped| post.follow_up(stepped));
-            Ok(Verdict::Ack)
+            let after = move || {
+                (0..ignored).for_each(|_| post.counters.acks_ignored.add());
+                steps.into_iter().for_each(|stepped| post.follow_up(stepped));
+                Verdict::Ack
+            };
+            Ok(Box::new(after) as After)
         }))
     }
 
@@ -80,18 +86,20 @@ impl Post {
         let keys = keys.ok_or(Refusal::Quarantine(Code::ChainInvalid))?;
         self.directory.verify_chain(&keys.chain, ack.claimed().at_ms).map_err(|error| Refusal::Quarantine(error.code()))
     }
-}
 
-/// Checks the prekeys that came along; one that does not hold counts as none.
-fn believe(body: AckBody, chain: &VerifiedChain, now_ms: u64) -> Vec<Believed> {
-    let believe = |item: AckItem| {
-        let AckStatus::Failed { fresh_prekey: Some(statement), .. } = &item.status else {
-            return Believed { item, fresh_prekey: None };
+    /// Checks the prekeys that came along; one that does not hold counts as none.
+    fn believe(&self, body: AckBody, chain: &VerifiedChain, now_ms: u64) -> Vec<Believed> {
+        let recipient = body.acker_agent_id;
+        let believe = |item: AckItem| {
+            let stored = self.stored.take(Key { msg_id: item.msg_id, recipient });
+            let AckStatus::Failed { fresh_prekey: Some(statement), .. } = &item.status else {
+                return Believed { item, fresh_prekey: None, stored };
+            };
+            let verified = prekey::verify(statement, chain.agent(), now_ms, 0).ok();
+            Believed { fresh_prekey: verified.map(|prekey| encode_prekey(&prekey)), item, stored }
         };
-        let verified = prekey::verify(statement, chain.agent(), now_ms, 0).ok();
-        Believed { fresh_prekey: verified.map(|prekey| encode_prekey(&prekey)), item }
-    };
-    body.items.into_iter().map(believe).collect()
+        body.items.into_iter().map(believe).collect()
+    }
 }
 
 /// Steps every delivery that an item rightly speaks of. Returns the steps and how many items did not count.
@@ -104,28 +112,46 @@ fn commit(
 ) -> Result<(Vec<Stepped>, usize), StoreError> {
     failpoint("S6");
     let (mut steps, mut ignored) = (Vec::new(), 0);
-    for Believed { item, fresh_prekey } in items {
-        let copy = copy::get(tx, item.env_digest.as_bytes())?;
-        let Some(copy) = copy.filter(|copy| copy.msg_id == item.msg_id && copy.recipient == parties.acker) else {
-            ignored += 1;
-            continue;
-        };
-        let key = Key { msg_id: copy.msg_id, recipient: copy.recipient };
+    for Believed { item, fresh_prekey, stored } in items {
+        let key = Key { msg_id: item.msg_id, recipient: parties.acker };
         let row = delivery::get(tx, key.msg_id, key.recipient)?;
         let rightly = |row: &DeliveryRow| row.sender == parties.sender && row.to_slug.to_string() == parties.slug;
         let Some(mut row) = row.filter(rightly) else {
             ignored += 1;
             continue;
         };
+        let Some(seal_attempt) = seal_attempt(tx, &row, item.env_digest.as_bytes())? else {
+            ignored += 1;
+            continue;
+        };
+        let mut effects = Vec::new();
+        if let Some(stored) = stored {
+            effects = transition::advance(tx, &mut row, stored_event(stored), now_ms, config)?;
+        }
         let receipt = receipt(&item.status, fresh_prekey.is_some());
         if fresh_prekey.is_some() {
             row.fresh_prekey = fresh_prekey;
         }
-        let event = Event::Receipt { seal_attempt: copy.seal_attempt, receipt };
-        let effects = transition::step_row(tx, &mut row, event, now_ms, config)?;
+        let before = row.delivery;
+        let event = Event::Receipt { seal_attempt, receipt };
+        let more = transition::advance(tx, &mut row, event, now_ms, config)?;
+        if row.delivery != before || !more.is_empty() {
+            effects = more;
+        }
+        delivery::update(tx, &row)?;
         steps.push(Stepped { row, effects });
     }
     Ok((steps, ignored))
+}
+
+/// Which attempt of a delivery the copy of that name was; `None` when there was no such copy.
+fn seal_attempt(tx: Tx<'_>, row: &DeliveryRow, env_digest: &[u8; 32]) -> Result<Option<u32>, StoreError> {
+    let is_open = row.delivery.state.name().is_open();
+    if !is_open && row.env_digest.as_ref() == Some(env_digest) {
+        // The attempt of an ended delivery means nothing any more.
+        return Ok(Some(0));
+    }
+    copy::seal_attempt(tx, row.msg_id, row.recipient, env_digest)
 }
 
 fn receipt(status: &AckStatus, has_fresh_prekey: bool) -> Receipt {

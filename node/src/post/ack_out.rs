@@ -1,12 +1,12 @@
 //! Acknowledgements that go out: signed frames, batched while the one before is under way.
 //!
-//! What waits for one pair of agents leaves at once when nothing is under way for that pair, and otherwise together with
-//! whatever came meanwhile, up to 64 items a frame. So an idle node answers at once and a busy one in batches, without a timer.
+//! What waits for one pair of agents leaves at once when the last frame of that pair is a while ago, and otherwise together with
+//! whatever comes meanwhile, up to 64 items a frame. So an idle node answers at once and a busy one in full frames.
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use murmur_core::{
@@ -30,6 +30,9 @@ use crate::{
     store::{StoreError, ack, ack::AckRow},
 };
 
+/// The shortest time between the beginnings of two frames of a pair that are not full: what an acknowledgement waits at most while
+/// nothing fails. It bounds signing, publishing and verifying to a few dozen frames a second (PROTOCOL §5.5 step 14 allows 50 ms).
+const FRAME_INTERVAL: Duration = Duration::from_millis(25);
 /// Rows loaded at a time at the start.
 const LOAD_BATCH: u32 = 1_000;
 
@@ -40,8 +43,22 @@ type Pair = (AgentId, AgentId);
 struct Queue {
     rows: VecDeque<AckRow>,
     busy: bool,
+    /// When the last frame began.
+    began: Option<Instant>,
+    /// Whether something will start the next frame when the interval is over.
+    is_timed: bool,
     /// The last wait after a failure, milliseconds.
     backoff_ms: u64,
+}
+
+/// What a pair hears of.
+enum News {
+    /// A frame has left or failed.
+    Flushed(Flushed),
+    /// The wait after a failure is over.
+    Retry,
+    /// The interval after a frame is over.
+    Interval,
 }
 
 /// How a frame went.
@@ -79,7 +96,7 @@ pub(super) async fn run(post: Arc<Post>, mut rows: mpsc::UnboundedReceiver<AckRo
                 }
                 sender.start_all();
             }
-            Some((pair, flushed)) = results.recv() => sender.flushed(pair, flushed),
+            Some((pair, news)) = results.recv() => sender.heard(pair, news),
             Ok(()) = connected.changed() => {
                 if *connected.borrow_and_update() {
                     sender.start_all();
@@ -93,7 +110,7 @@ pub(super) async fn run(post: Arc<Post>, mut rows: mpsc::UnboundedReceiver<AckRo
 struct Sender {
     post: Arc<Post>,
     queues: HashMap<Pair, Queue>,
-    done: mpsc::UnboundedSender<(Pair, Option<Flushed>)>,
+    done: mpsc::UnboundedSender<(Pair, News)>,
 }
 
 impl Sender {
@@ -108,42 +125,55 @@ impl Sender {
 
     fn start(&mut self, pair: Pair) {
         let Some(queue) = self.queues.get_mut(&pair).filter(|queue| !queue.busy) else { return };
-        if queue.rows.is_empty() {
+        let left = queue.began.map_or(Duration::ZERO, |began| FRAME_INTERVAL.saturating_sub(began.elapsed()));
+        let is_due = queue.rows.len() >= ACK_ITEMS_MAX || left.is_zero();
+        if queue.rows.is_empty() && is_due && !queue.is_timed {
             self.queues.remove(&pair);
+            return;
+        }
+        if !is_due || queue.rows.is_empty() {
+            if !std::mem::replace(&mut queue.is_timed, true) {
+                self.tell_after(left, pair, News::Interval);
+            }
             return;
         }
         if !*self.post.bus.connected().borrow() {
             return;
         }
         queue.busy = true;
+        queue.began = Some(Instant::now());
         let items: Vec<AckRow> = queue.rows.drain(..queue.rows.len().min(ACK_ITEMS_MAX)).collect();
         let (post, done) = (Arc::clone(&self.post), self.done.clone());
         self.post.tasks.spawn(async move {
             let flushed = post.flush(pair, items).await;
-            let _ = done.send((pair, Some(flushed)));
+            let _ = done.send((pair, News::Flushed(flushed)));
         });
     }
 
-    fn flushed(&mut self, pair: Pair, flushed: Option<Flushed>) {
+    fn heard(&mut self, pair: Pair, news: News) {
         let Some(queue) = self.queues.get_mut(&pair) else { return };
-        match flushed {
-            Some(Flushed::Done) => queue.backoff_ms = 0,
-            Some(Flushed::Failed(rows)) => {
+        match news {
+            News::Flushed(Flushed::Done) => (queue.backoff_ms, queue.busy) = (0, false),
+            News::Flushed(Flushed::Failed(rows)) => {
                 rows.into_iter().rev().for_each(|row| queue.rows.push_front(row));
                 queue.backoff_ms = self.post.config.outbox.transport.next(queue.backoff_ms, random::number());
-                let (wait, done) = (Duration::from_millis(queue.backoff_ms), self.done.clone());
-                // Nothing is written here, so nobody need wait for it at the end.
-                tokio::spawn(async move {
-                    tokio::time::sleep(wait).await;
-                    let _ = done.send((pair, None));
-                });
+                let wait = Duration::from_millis(queue.backoff_ms);
+                self.tell_after(wait, pair, News::Retry);
                 return;
             }
-            // The wait is over.
-            None => {}
+            News::Retry => queue.busy = false,
+            News::Interval => queue.is_timed = false,
         }
-        queue.busy = false;
         self.start(pair);
+    }
+
+    fn tell_after(&self, wait: Duration, pair: Pair, news: News) {
+        let done = self.done.clone();
+        // Nothing is written here, so nobody need wait for it at the end.
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let _ = done.send((pair, news));
+        });
     }
 }
 

@@ -23,8 +23,8 @@ use super::{
     types::{Direction, InboxMessage, TailItem},
 };
 use crate::store::{
-    StoreError, Tx, copy, dead_letter,
-    delivery::DeliveryRow,
+    Tx, copy, dead_letter,
+    delivery::{self, DeliveryRow},
     listing::{self, Listed, Place, Whose},
     outbox::{self, OutboxRow},
 };
@@ -211,8 +211,10 @@ fn begin_again(
     let delivery = row.delivery.redriven(*now_ms, expires_ms).ok_or(QueryError::NotDead { msg_id, state })?;
     outbox::set_ttl(tx, msg_id, ttl_seconds)?;
     copy::retire(tx, msg_id, row.recipient)?;
-    let row = DeliveryRow { delivery, env_digest: None, code: None, fresh_prekey: None, ..row };
-    Ok((queue(tx, row, *now_ms, config)?, OutboxRow { ttl_seconds, ..message.clone() }))
+    let mut row = DeliveryRow { delivery, env_digest: None, code: None, fresh_prekey: None, ..row };
+    let effects = transition::advance(tx, &mut row, Event::Tick, *now_ms, config)?;
+    delivery::update(tx, &row)?;
+    Ok((Stepped { row, effects }, OutboxRow { ttl_seconds, ..message.clone() }))
 }
 
 /// As a new message with the same content.
@@ -239,7 +241,7 @@ fn begin_anew(
     };
     outbox::insert(tx, &message, None, &sha256(&message.inner))?;
     let expires_ms = now_ms.saturating_add(u64::from(message.ttl_seconds) * 1000);
-    let row = DeliveryRow {
+    let mut row = DeliveryRow {
         msg_id: message.msg_id,
         recipient,
         sender: message.sender,
@@ -255,12 +257,9 @@ fn begin_anew(
         delivered_ms: None,
         read_ms: None,
     };
-    Ok((queue(tx, row, *now_ms, config)?, message))
-}
-
-fn queue(tx: Tx<'_>, mut row: DeliveryRow, now_ms: u64, config: &Config) -> Result<Stepped, StoreError> {
-    let effects = transition::step_row(tx, &mut row, Event::Tick, now_ms, config)?;
-    Ok(Stepped { row, effects })
+    let effects = transition::advance(tx, &mut row, Event::Tick, *now_ms, config)?;
+    delivery::insert(tx, &row)?;
+    Ok((Stepped { row, effects }, message))
 }
 
 /// The same content, naming the message that it stands for; a redrive of a redrive names the latest.

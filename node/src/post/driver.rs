@@ -19,7 +19,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Post, lane,
+    Post,
+    direct::Coming,
+    lane,
     lane::{Job, LaneReport, Need},
     transition::{self, Key, Stepped},
 };
@@ -37,21 +39,32 @@ const LOAD_BATCH: usize = 256;
 pub(super) enum Work {
     /// A step was committed.
     Stepped(Stepped),
+    /// A new message was committed that is not sealed yet.
+    Queued(Stepped, Coming),
     /// A task is through with a lane.
     LaneDone(Lane, LaneReport),
+    /// A message that was sealed before it was accepted is committed and is being published.
+    Direct(Stepped),
+    /// It was not published, or the broker did not take it: what it needs now, if that is not in a step of its own, and what kept the
+    /// lane until this is heard.
+    DirectLeft(Lane, Key, Option<Need>, Option<Coming>),
+    /// What was open at the start has been handed over.
+    Loaded,
 }
 
 /// Messages of one agent to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Lane {
-    sender: AgentId,
-    recipient: AgentId,
+    pub(super) sender: AgentId,
+    pub(super) recipient: AgentId,
 }
 
 #[derive(Default)]
 struct LaneState {
     /// What is not with the broker yet, by sequence.
     waiting: BTreeMap<u64, Key>,
+    /// Whether the gate was told that something waits.
+    is_gated: bool,
     busy: bool,
     /// The broker refused something lately: publish one by one.
     careful: bool,
@@ -92,6 +105,7 @@ pub(super) async fn load(post: &Arc<Post>) -> Result<(), StoreError> {
             post.follow_up(stepped);
         }
     }
+    let _ = post.work.send(Work::Loaded);
     Ok(())
 }
 
@@ -129,8 +143,42 @@ impl Driver {
     fn handle(&mut self, work: Work) {
         match work {
             Work::Stepped(stepped) => self.stepped(&stepped),
+            Work::Queued(stepped, coming) => {
+                self.stepped(&stepped);
+                drop(coming);
+            }
             Work::LaneDone(lane, report) => self.lane_done(lane, report),
+            Work::Direct(stepped) => self.direct(&stepped),
+            Work::DirectLeft(lane, key, need, coming) => {
+                self.direct_left(lane, key, need);
+                drop(coming);
+            }
+            Work::Loaded => self.post.gate.open(),
         }
+    }
+
+    /// Somebody else publishes it; here is only watched what becomes of it.
+    fn direct(&mut self, stepped: &Stepped) {
+        let (key, row) = (stepped.key(), &stepped.row);
+        let lane = Lane { sender: row.sender, recipient: row.recipient };
+        let seal_attempt = Row::from(row.delivery.state).seal_attempt;
+        self.entries.insert(key, Entry { lane, sequence: row.sequence, seal_attempt, need: None, at_ms: None });
+        for effect in &stepped.effects {
+            self.effect(key, *effect);
+        }
+    }
+
+    fn direct_left(&mut self, lane: Lane, key: Key, need: Option<Need>) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let state = self.lanes.entry(lane).or_default();
+        state.waiting.insert(entry.sequence, key);
+        if need.is_some() {
+            entry.need = need;
+        } else {
+            state.careful = true;
+            self.refused.insert(key);
+        }
+        self.start(lane);
     }
 
     fn stepped(&mut self, stepped: &Stepped) {
@@ -203,6 +251,11 @@ impl Driver {
     /// Sets a task to the lane's head and what follows it, if there is something to do and nobody does it.
     fn start(&mut self, lane: Lane) {
         let Some(state) = self.lanes.get_mut(&lane) else { return };
+        let is_gated = state.busy || !state.waiting.is_empty();
+        if state.is_gated != is_gated {
+            state.is_gated = is_gated;
+            self.post.gate.set_driven(lane, is_gated);
+        }
         if state.busy {
             return;
         }
@@ -215,6 +268,7 @@ impl Driver {
         }
         if jobs.is_empty() {
             if state.waiting.is_empty() {
+                self.post.gate.set_driven(lane, false);
                 self.lanes.remove(&lane);
             }
             return;

@@ -1,7 +1,7 @@
 //! Wakes: who is to look at the store again.
 //!
 //! Every wake is level-triggered. It says that something changed, never what; whoever is woken reads the store from its own
-//! place, so that a lost or doubled wake costs nothing.
+//! place, so that a lost or doubled wake costs nothing. What was committed last is kept beside the wake, to spare the reading.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +14,10 @@ use std::{
 use murmur_core::id::{AgentId, MessageId};
 use tokio::sync::{broadcast, watch};
 
-use super::types::TailItem;
+use super::{
+    feed::Feed,
+    types::{InboxMessage, MessageKind, TailItem},
+};
 
 /// Messages a slow follower may be behind before it loses some.
 const TAIL_CAPACITY: usize = 256;
@@ -29,7 +32,7 @@ pub struct Hub {
 
 #[derive(Default)]
 struct State {
-    inboxes: HashMap<AgentId, watch::Sender<u64>>,
+    inboxes: HashMap<AgentId, Inbox>,
     requests: HashMap<MessageId, Waiters>,
     /// Messages whose delivery somebody follows.
     followed: HashMap<MessageId, Waiters>,
@@ -38,28 +41,84 @@ struct State {
     pushed: HashSet<u64>,
 }
 
+/// Who looks at an inbox, and what came since.
+#[derive(Default)]
+struct Inbox {
+    changed: watch::Sender<u64>,
+    feed: Feed,
+}
+
+#[derive(Default)]
 struct Waiters {
     count: usize,
     changed: watch::Sender<u64>,
+    /// The reply, once it came, and how many other messages were unread then.
+    reply: Option<(InboxMessage, u64)>,
 }
 
 impl Hub {
     /// Goes up whenever the agent's inbox changed: a message came, or a waiter gave its reply free.
     pub fn watch(&self, agent: AgentId) -> watch::Receiver<u64> {
-        self.lock().inboxes.entry(agent).or_insert_with(|| watch::Sender::new(0)).subscribe()
+        self.lock().inboxes.entry(agent).or_default().changed.subscribe()
     }
 
     pub(super) fn inbox_changed(&self, agent: AgentId) {
         if let Some(inbox) = self.lock().inboxes.get(&agent) {
-            inbox.send_modify(|version| *version += 1);
+            inbox.changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Takes the row of the last commit, in the order of the commits, and wakes whoever looks at the inbox.
+    pub(super) fn arrived(&self, agent: AgentId, message: Box<InboxMessage>) {
+        let mut state = self.lock();
+        let State { inboxes, requests, .. } = &mut *state;
+        let Some(inbox) = inboxes.get_mut(&agent) else { return };
+        if inbox.changed.receiver_count() == 0 {
+            inboxes.remove(&agent);
+            return;
+        }
+        match message.in_reply_to.filter(|request| message.kind == MessageKind::Reply && requests.contains_key(request))
+        {
+            Some(request) => inbox.feed.pass_over(message.cursor, request),
+            None => inbox.feed.push(message),
+        }
+        inbox.changed.send_modify(|version| *version += 1);
+    }
+
+    /// What came behind a position; `None` when the store has to be asked.
+    pub(super) fn take_behind(&self, agent: AgentId, position: u64) -> Option<Vec<InboxMessage>> {
+        self.lock().inboxes.get_mut(&agent)?.feed.take_behind(position)
+    }
+
+    /// Where a session may go on that has read the store to its end: ask before it is read.
+    pub(super) fn feed_begins_behind(&self, agent: AgentId) -> u64 {
+        self.lock().inboxes.get(&agent).map_or(0, |inbox| inbox.feed.begins_behind())
+    }
+
+    /// Notes a reply that a session passed over because somebody waits for it.
+    pub(super) fn pass_over(&self, agent: AgentId, cursor: u64, request: MessageId) {
+        self.lock().inboxes.entry(agent).or_default().feed.pass_over(cursor, request);
+    }
+
+    /// Positions of replies that were passed over and that nobody waits for any more.
+    pub(super) fn take_freed(&self, agent: AgentId) -> Vec<u64> {
+        let mut state = self.lock();
+        let State { inboxes, requests, .. } = &mut *state;
+        let Some(inbox) = inboxes.get_mut(&agent) else { return Vec::new() };
+        inbox.feed.take_freed(|request| requests.contains_key(&request))
+    }
+
+    /// Forgets rows that were read.
+    pub(super) fn read(&self, agent: AgentId, cursors: &[u64]) {
+        if let Some(inbox) = self.lock().inboxes.get_mut(&agent) {
+            inbox.feed.forget(cursors);
         }
     }
 
     /// Registers a waiter: while there is one, the reply is its own and not pushed.
     pub(super) fn wait_for(&self, request: MessageId) -> watch::Receiver<u64> {
         let mut state = self.lock();
-        let waiters =
-            state.requests.entry(request).or_insert_with(|| Waiters { count: 0, changed: watch::Sender::new(0) });
+        let waiters = state.requests.entry(request).or_default();
         waiters.count += 1;
         waiters.changed.subscribe()
     }
@@ -82,6 +141,19 @@ impl Hub {
         self.lock().requests.contains_key(&request)
     }
 
+    /// Hands the reply that completed a request to whoever waits for it.
+    pub(super) fn replied(&self, request: MessageId, reply: &InboxMessage, unread: u64) {
+        if let Some(waiters) = self.lock().requests.get_mut(&request) {
+            waiters.reply = Some((reply.clone(), unread));
+            waiters.changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// The reply to a request that came while somebody waited, and how many other messages were unread when it came.
+    pub(super) fn reply(&self, request: MessageId) -> Option<(InboxMessage, u64)> {
+        self.lock().requests.get(&request)?.reply.clone()
+    }
+
     pub(super) fn request_changed(&self, request: MessageId) {
         if let Some(waiters) = self.lock().requests.get(&request) {
             waiters.changed.send_modify(|version| *version += 1);
@@ -92,8 +164,7 @@ impl Hub {
     pub(super) fn follow(&self, msg_id: MessageId) -> watch::Receiver<u64> {
         self.followers.fetch_add(1, Ordering::SeqCst);
         let mut state = self.lock();
-        let waiters =
-            state.followed.entry(msg_id).or_insert_with(|| Waiters { count: 0, changed: watch::Sender::new(0) });
+        let waiters = state.followed.entry(msg_id).or_default();
         waiters.count += 1;
         waiters.changed.subscribe()
     }

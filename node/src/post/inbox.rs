@@ -88,35 +88,62 @@ impl Post {
     }
 
     /// What a session at position `after` is to be shown: unread messages behind it, and earlier ones that were never shown,
-    /// but for replies that somebody waits for. What it returns counts as pushed. The session goes on at the highest cursor it
-    /// was given.
+    /// but for replies that somebody waits for. What it returns counts as pushed. Also returns where the session goes on.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn pushable(&self, agent: AgentId, after: u64, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
-        let limit = limit.clamp(1, PAGE_SIZE_MAX);
-        let hub = Arc::clone(&self.hub);
-        let look = move |tx: Tx<'_>| {
-            let passed_over = inbox::unpushed_until(tx, agent, after)?.into_iter().filter(|at| !hub.is_pushing(*at));
-            let mut found = Vec::new();
-            for cursor in passed_over.take(limit as usize) {
-                found.extend(inbox::at(tx, cursor)?);
+    pub async fn pushable(
+        &self,
+        agent: AgentId,
+        after: u64,
+        limit: u32,
+    ) -> Result<(Vec<InboxMessage>, u64), StoreError> {
+        let freed = self.hub.take_freed(agent);
+        let mut messages = Vec::new();
+        if !freed.is_empty() {
+            let look = move |tx: Tx<'_>| freed.into_iter().map(|cursor| inbox::unread_at(tx, cursor)).collect();
+            let found: Vec<Option<InboxMessage>> = self.store.read(look).await?;
+            messages.extend(found.into_iter().flatten());
+        }
+        let until = match self.hub.take_behind(agent, after) {
+            Some(newest) => {
+                let until = newest.last().map_or(after, |last| last.cursor);
+                messages.extend(newest);
+                until
             }
-            found.extend(inbox::unread_after(tx, agent, after, limit)?);
-            Ok(found)
+            None => self.unread_page(agent, after, limit.clamp(1, PAGE_SIZE_MAX), &mut messages).await?,
         };
-        let mut messages = self.store.read(look).await?;
-        messages.retain(|message| {
-            let is_reply = message.kind == MessageKind::Reply;
-            !(is_reply && message.in_reply_to.is_some_and(|request| self.hub.is_awaited(request)))
-        });
         for message in &mut messages {
             message.redelivered |= self.hub.is_pushing(message.cursor);
         }
         let cursors: Vec<u64> =
             messages.iter().filter(|message| !message.redelivered).map(|message| message.cursor).collect();
         self.mark_pushed(cursors);
-        Ok(messages)
+        Ok((messages, until))
+    }
+
+    /// Reads unread rows behind a position from the store, and says up to where it has read.
+    async fn unread_page(
+        &self,
+        agent: AgentId,
+        after: u64,
+        limit: u32,
+        messages: &mut Vec<InboxMessage>,
+    ) -> Result<u64, StoreError> {
+        let feed_begins = self.hub.feed_begins_behind(agent);
+        let found = self.store.read(move |tx| inbox::unread_after(tx, agent, after, limit)).await?;
+        let last = found.last().map_or(after, |last| last.cursor);
+        let is_whole = found.len() < limit as usize;
+        for message in found {
+            let awaited = message
+                .in_reply_to
+                .filter(|request| message.kind == MessageKind::Reply && self.hub.is_awaited(*request));
+            match awaited {
+                Some(request) => self.hub.pass_over(agent, message.cursor, request),
+                None => messages.push(message),
+            }
+        }
+        Ok(if is_whole { last.max(feed_begins) } else { last })
     }
 
     /// Marks rows as pushed without waiting for the disk: after a crash they are shown again, as they would be anyway.
@@ -140,19 +167,39 @@ impl Post {
             return Ok(());
         }
         let now_ms = self.clock.now_ms();
-        let receipts = self.store.write(move |tx| {
-            let read = inbox::mark_read(tx, &cursors, now_ms)?;
-            read.into_iter().map(|row| receipt(tx, agent, row, now_ms)).collect::<Result<Vec<_>, _>>()
-        });
+        self.hub.read(agent, &cursors);
+        let receipts = self.store.write(move |tx| read(tx, agent, &cursors, now_ms));
         super::failpoint::failpoint("R6");
         self.acknowledge(receipts.await?);
         Ok(())
+    }
+
+    /// Like [`Post::mark_read`] for one row that its agent is being shown: not waited for. Should the mark be lost, the row is shown
+    /// again, and says so.
+    pub(super) fn mark_read_soon(self: &Arc<Self>, agent: AgentId, cursor: u64) {
+        let now_ms = self.clock.now_ms();
+        self.hub.read(agent, &[cursor]);
+        super::failpoint::failpoint("R6");
+        let post = Arc::clone(self);
+        self.store.queue_then(
+            move |tx| read(tx, agent, &[cursor], now_ms),
+            move |receipts: Result<_, StoreError>| match receipts {
+                Ok(receipts) => post.acknowledge(receipts),
+                Err(error) => tracing::warn!(%error, "a reply could not be marked as read"),
+            },
+        );
     }
 
     fn sender(&self, agent: &LocalAgent, text: &str) -> Result<AgentId, QueryError> {
         let caller = Caller::Agent { id: agent.agent_id, slug: agent.slug.clone() };
         Ok(resolve(text, Some(&caller), &*self.directory.snapshot())?.agent_id)
     }
+}
+
+/// Marks rows as read; the receipts are stored with the marks.
+pub(super) fn read(tx: Tx<'_>, agent: AgentId, cursors: &[u64], now_ms: u64) -> Result<Vec<AckRow>, StoreError> {
+    let read = inbox::mark_read(tx, cursors, now_ms)?;
+    read.into_iter().map(|row| receipt(tx, agent, row, now_ms)).collect()
 }
 
 fn receipt(tx: Tx<'_>, agent: AgentId, read: ReadRow, now_ms: u64) -> Result<AckRow, StoreError> {

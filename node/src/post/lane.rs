@@ -2,32 +2,25 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
 use murmur_core::{
     id::AgentId,
-    outbox::{Event, PublishAnswer, State},
-    subject::Destination,
+    outbox::{Event, PublishAnswer},
 };
-use murmur_crypto::{
-    keys::PrekeyPublic,
-    prekey::{PrekeyId, VerifiedPrekey},
-    seal::{Recipient, SealError, SealRequest, Sealed, seal},
-};
-use tracing::Instrument as _;
+use murmur_crypto::seal::SealError;
 
 use super::{
     Post,
     failpoint::failpoint,
-    random,
+    publish::begin,
+    seal::{self, Fresh, Ready},
     transition::{self, Key, Stepped},
 };
 use crate::{
-    bus::Outgoing,
     directory::VerifiedPeer,
     keys::AgentSigner,
     store::{
         StoreError, Tx,
-        copy::{self, CopyRow, Publication},
+        copy::{self, CopyRow},
         delivery::{self, DeliveryRow},
         outbox::{self, OutboxRow},
     },
@@ -65,22 +58,6 @@ pub(super) struct LaneReport {
     pub(super) unsealable: Vec<Key>,
     /// The broker did not take these.
     pub(super) refused: Vec<Key>,
-}
-
-/// A sealed copy, not yet committed.
-struct Fresh {
-    seal_attempt: u32,
-    sealed: Sealed,
-    prekey_id: PrekeyId,
-    peer: Arc<VerifiedPeer>,
-    is_stale: bool,
-}
-
-/// A committed copy whose publish has begun.
-struct Ready {
-    key: Key,
-    seal_attempt: u32,
-    outgoing: Outgoing,
 }
 
 /// Works on the head of a lane and what follows it, in order, until something does not go through.
@@ -134,16 +111,6 @@ async fn one_by_one(post: &Arc<Post>, ready: Vec<Ready>, report: &mut LaneReport
         }
     }
     report.left.extend(ready.map(|next| Job { key: next.key, need: Need::Publish }));
-}
-
-/// Hands a copy to the broker's client; the future that comes back waits for the broker's answer.
-async fn begin(post: &Post, outgoing: Outgoing) -> impl Future<Output = PublishAnswer> + Send + use<> {
-    let span = tracing::info_span!("post.publish");
-    if let Some(traceparent) = &outgoing.traceparent {
-        murmur_telemetry::set_parent(&span, traceparent);
-    }
-    let begun = post.bus.begin(outgoing).instrument(span.clone()).await;
-    begun.instrument(span)
 }
 
 type Trouble = Box<dyn std::error::Error + Send + Sync>;
@@ -250,7 +217,7 @@ impl Means {
     /// `None` when there is no such message any more.
     fn seal(&self, post: &Post, key: Key, seal_attempt: u32) -> Result<Option<Fresh>, Unsealed> {
         let Some((message, delivery)) = self.rows.get(&key) else { return Ok(None) };
-        let sealed = seal_one(post, &self.signer, &self.peer, seal_attempt, message, delivery, self.now_ms);
+        let sealed = seal::seal_one(post, &self.signer, &self.peer, seal_attempt, message, delivery, self.now_ms);
         sealed.map(Some).map_err(|error| match error {
             SealError::Prekey(_) if delivery.fresh_prekey.is_none() => Unsealed::Waits(Box::new(error)),
             SealError::Randomness | SealError::NoRandomness(_) => Unsealed::Waits(Box::new(error)),
@@ -283,97 +250,26 @@ fn load(tx: Tx<'_>, key: Key) -> Result<Option<(OutboxRow, DeliveryRow)>, StoreE
     Ok(outbox::get(tx, key.msg_id)?.zip(delivery::get(tx, key.msg_id, key.recipient)?))
 }
 
-fn seal_one(
-    post: &Post,
-    signer: &AgentSigner,
-    peer: &Arc<VerifiedPeer>,
-    seal_attempt: u32,
-    message: &OutboxRow,
-    delivery: &DeliveryRow,
-    now_ms: u64,
-) -> Result<Fresh, SealError> {
-    let prekey = newest_prekey(peer, delivery);
-    let reply_route = post.bus.route().map(|route| route.to_string());
-    let sealed = seal(
-        &signer.key,
-        &SealRequest {
-            msg_id: message.msg_id,
-            sender_agent_id: message.sender,
-            sender_node_id: post.identity.node_id,
-            sender_cert_fp: signer.cert_fp,
-            conversation_id: message.conversation_id,
-            sequence: message.sequence,
-            sequence_epoch: message.sequence_epoch,
-            created_at_ms: message.created_ms,
-            ttl_seconds: message.ttl_seconds,
-            seal_attempt,
-            reply_route: reply_route.as_deref(),
-            recipients: &[Recipient::from(&prekey)],
-            inner: &message.inner,
-            chain: Some(&signer.chain),
-        },
-    )?;
-    Ok(Fresh { seal_attempt, sealed, prekey_id: prekey.id, peer: Arc::clone(peer), is_stale: prekey.is_stale(now_ms) })
-}
-
-/// The directory's prekey, or the one that the recipient itself asked for, whichever is newer.
-fn newest_prekey(peer: &VerifiedPeer, delivery: &DeliveryRow) -> VerifiedPrekey {
-    let asked = delivery.fresh_prekey.as_deref().and_then(|bytes| decode_prekey(delivery.recipient, bytes));
-    match asked {
-        Some(asked) if asked.created_ms > peer.prekey.created_ms => asked,
-        _ => peer.prekey,
-    }
-}
-
-/// A verified prekey as kept with a delivery: id, key, then four numbers.
-pub(super) fn encode_prekey(prekey: &VerifiedPrekey) -> Bytes {
-    let VerifiedPrekey { agent_id: _, id, public, seq, created_ms, fresh_until_ms, not_after_ms } = *prekey;
-    let numbers = [seq, created_ms, fresh_until_ms, not_after_ms].map(u64::to_be_bytes).concat();
-    [id.as_bytes().as_slice(), public.as_bytes(), &numbers].concat().into()
-}
-
-fn decode_prekey(agent_id: AgentId, bytes: &[u8]) -> Option<VerifiedPrekey> {
-    let (id, rest) = bytes.split_first_chunk::<8>()?;
-    let (public, rest) = rest.split_first_chunk::<32>()?;
-    let mut numbers = rest.chunks_exact(8).filter_map(|chunk| chunk.try_into().ok().map(u64::from_be_bytes));
-    Some(VerifiedPrekey {
-        agent_id,
-        id: PrekeyId::from_bytes(*id),
-        public: PrekeyPublic::from_bytes(public).ok()?,
-        seq: numbers.next()?,
-        created_ms: numbers.next()?,
-        fresh_until_ms: numbers.next()?,
-        not_after_ms: numbers.next()?,
-    })
-}
-
 /// Commits copies, broker ids and begun publishes of a whole batch at once. A delivery that ended meanwhile is left out.
 async fn commit_all(post: &Post, work: Vec<(Job, Option<Fresh>)>) -> Result<Vec<Ready>, StoreError> {
     if work.is_empty() {
         return Ok(Vec::new());
     }
-    let (now_ms, config, source) = (post.clock.now_ms(), post.config.outbox.clone(), post.identity.node_id);
+    let (now_ms, config, node) = (post.clock.now_ms(), post.config.outbox.clone(), post.identity.node_id);
     let commit = move |tx: Tx<'_>| -> Result<Vec<(Ready, Stepped)>, StoreError> {
         let mut ready = Vec::new();
         for (job, fresh) in work {
             let key = job.key;
             let Some(mut row) = delivery::get(tx, key.msg_id, key.recipient)? else { continue };
-            let bytes = match fresh {
-                Some(fresh) => commit_copy(tx, &mut row, fresh, now_ms, &config)?,
+            let copy = match fresh {
+                Some(fresh) => seal::commit_fresh(tx, &mut row, fresh, now_ms, &config)?,
                 None => stored_copy(tx, &row)?,
             };
-            let State::Sealed { seal_attempt, .. } = row.delivery.state else { continue };
-            let Some((bytes, publication)) = bytes else { continue };
-            let mut effects = transition::step_row(tx, &mut row, Event::PublishStarted, now_ms, &config)?;
-            // Being published is what this task does; nobody else is to.
-            effects.retain(|effect| !matches!(effect, murmur_core::outbox::Effect::Publish));
-            let outgoing = Outgoing {
-                subject: publication.route.subject(Destination::Agent(key.recipient), source),
-                nats_msg_id: publication.nats_msg_id,
-                traceparent: outbox::get(tx, key.msg_id)?.map(|message| message.traceparent),
-                bytes,
-            };
-            ready.push((Ready { key, seal_attempt, outgoing }, Stepped { row, effects }));
+            let Some(copy) = copy else { continue };
+            let traceparent = outbox::get(tx, key.msg_id)?.map(|message| message.traceparent).unwrap_or_default();
+            let begun = seal::begin_publish(node, tx, &mut row, copy, traceparent, now_ms, &config)?;
+            delivery::update(tx, &row)?;
+            ready.extend(begun.map(|(next, effects)| (next, Stepped { row, effects })));
         }
         Ok(ready)
     };
@@ -383,66 +279,18 @@ async fn commit_all(post: &Post, work: Vec<(Job, Option<Fresh>)>) -> Result<Vec<
     Ok(ready)
 }
 
-fn commit_copy(
-    tx: Tx<'_>,
-    row: &mut DeliveryRow,
-    fresh: Fresh,
-    now_ms: u64,
-    config: &murmur_core::outbox::Config,
-) -> Result<Option<(Bytes, Publication)>, StoreError> {
-    let Fresh { seal_attempt, sealed, prekey_id, peer, is_stale } = fresh;
-    let wanted = matches!(row.delivery.state, State::Queued { seal_attempt: wanted, .. } if wanted == seal_attempt);
-    if !wanted {
-        return Ok(None);
-    }
-    let env_digest = *sealed.env_digest.as_bytes();
-    copy::insert(
-        tx,
-        &CopyRow {
-            env_digest,
-            msg_id: row.msg_id,
-            recipient: row.recipient,
-            seal_attempt,
-            prekey_id: *prekey_id.as_bytes(),
-            env_bytes: Some(sealed.bytes.clone()),
-        },
-    )?;
-    let publication = Publication { env_digest, route: peer.route.clone(), nats_msg_id: random::nats_msg_id() };
-    copy::save_publication(tx, &publication)?;
-    row.env_digest = Some(env_digest);
-    row.stale_prekey = is_stale;
-    transition::step_row(tx, row, Event::Sealed { seal_attempt }, now_ms, config)?;
-    Ok(Some((sealed.bytes, publication)))
+fn stored_copy(tx: Tx<'_>, row: &DeliveryRow) -> Result<Option<CopyRow>, StoreError> {
+    let Some(env_digest) = &row.env_digest else { return Ok(None) };
+    copy::get(tx, row.msg_id, row.recipient, env_digest)
 }
 
-fn stored_copy(tx: Tx<'_>, row: &DeliveryRow) -> Result<Option<(Bytes, Publication)>, StoreError> {
-    let Some(env_digest) = row.env_digest else { return Ok(None) };
-    let bytes = copy::get(tx, &env_digest)?.and_then(|copy| copy.env_bytes);
-    Ok(bytes.zip(copy::publication(tx, &env_digest)?))
-}
-
-/// Notes the broker's answer. That it has a copy rides with a later commit: after a crash the same bytes are published again.
+/// Notes the broker's answer, and that of a refusal in the store.
 async fn answered(post: &Arc<Post>, key: Key, seal_attempt: u32, answer: PublishAnswer, report: &mut LaneReport) {
-    failpoint("S5");
-    let event = Event::PublishAnswered { seal_attempt, answer };
-    if !matches!(answer, PublishAnswer::Stored { .. }) {
-        post.counters.retried.add();
+    if post.publish_answered(key, seal_attempt, answer).await {
+        report.published.push(key);
+    } else {
         report.refused.push(key);
-        post.step(key, event).await;
-        return;
     }
-    report.published.push(key);
-    post.counters.published.add();
-    let (now_ms, config) = (post.clock.now_ms(), post.config.outbox.clone());
-    let marking = post.store.queue_lazily(move |tx| transition::step(tx, key, event, now_ms, &config));
-    let (post, tasks) = (Arc::clone(post), &post.tasks);
-    tasks.spawn(async move {
-        let marked: Result<_, StoreError> = marking.await;
-        match marked {
-            Ok(stepped) => stepped.into_iter().for_each(|stepped| post.follow_up(stepped)),
-            Err(error) => tracing::warn!(%error, msg_id = %key.msg_id, "a publish could not be noted"),
-        }
-    });
 }
 
 /// Looks a silent recipient up again: whether the copy still fits its keys and its node.
@@ -453,13 +301,12 @@ pub(super) async fn resolve(post: Arc<Post>, key: Key) {
         }
         return;
     };
-    let sealed_for = post.store.read(move |tx| {
-        let Some(row) = delivery::get(tx, key.msg_id, key.recipient)? else { return Ok(None) };
-        let Some(env_digest) = row.env_digest else { return Ok(None) };
-        Ok(copy::get(tx, &env_digest)?.zip(copy::publication(tx, &env_digest)?))
+    let sealed_for = post.store.read(move |tx| match delivery::get(tx, key.msg_id, key.recipient)? {
+        Some(row) => stored_copy(tx, &row),
+        None => Ok(None),
     });
-    if let Ok(Some((copy, publication))) = sealed_for.await {
-        let unchanged = copy.prekey_id == *peer.prekey.id.as_bytes() && publication.route == peer.route;
+    if let Ok(Some(copy)) = sealed_for.await {
+        let unchanged = copy.prekey_id == *peer.prekey.id.as_bytes() && copy.route == peer.route;
         post.step(key, Event::Resolved { unchanged }).await;
     }
 }

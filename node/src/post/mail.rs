@@ -15,13 +15,13 @@ use murmur_crypto::{
     header::Header,
     inner::{InnerMessage as Inner, Kind, check_inner},
 };
-use tracing::{Instrument as _, Span};
+use tracing::Span;
 
 use super::{
     Post,
     failpoint::failpoint,
     inbox::STATUS_READ,
-    receive::{Completion, Frame, Refusal},
+    receive::{After, Completion, Frame, Refusal},
     types::{Direction, InboxMessage, MessageKind, TailItem},
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
     store::{
         StoreError, Tx,
         ack::{self, AckRow},
-        agents::{self, AgentRow},
+        agents,
         inbox::{self, Arrival, Known},
         request,
     },
@@ -58,17 +58,46 @@ impl From<Code> for Refused {
     }
 }
 
+/// The local agent that a message is for.
+struct Recipient {
+    agent_id: AgentId,
+    slug: Slug,
+    /// It was deregistered.
+    has_ended: bool,
+}
+
 /// Who an authentic message is from, and everything about it that the sender signed.
 struct Authentic {
     envelope: VerifiedEnvelope,
     chain: Arc<VerifiedChain>,
-    recipient: AgentRow,
-    known: Option<Known>,
+    recipient: Recipient,
+    /// What the store knows of the message, if it was asked.
+    known: Lookup,
+}
+
+/// What the store knows of a message.
+enum Lookup {
+    NotAsked,
+    Unknown,
+    Known(Known),
+}
+
+impl From<Option<Known>> for Lookup {
+    fn from(known: Option<Known>) -> Self {
+        known.map_or(Self::Unknown, Self::Known)
+    }
 }
 
 /// How the transaction went.
 enum Committed {
-    New(Box<InboxMessage>, AckRow, bool),
+    New {
+        message: Box<InboxMessage>,
+        row: AckRow,
+        /// It is the first reply to a request of its recipient.
+        completes: bool,
+        /// Messages that were unread before it.
+        unread: u64,
+    },
     Known(AckRow),
 }
 
@@ -92,14 +121,32 @@ impl Post {
         // Remembered, and answered only when the sender is known to be who it says.
         let in_time = header.check_time(now_ms);
         let digest = *envelope.env_digest().as_bytes();
-        let (row, known) = self.look_up(&header, recipient).await?;
-        let row = row.ok_or(Refusal::Quarantine(Code::NotAddressed))?;
-        if let Some(known) = known.as_ref().filter(|known| known.env_digest == digest) {
-            return Ok(self.acknowledge_again(&header, recipient, digest, known));
+        let (recipient, known) = match self.expected(frame, recipient) {
+            Some(recipient) => (recipient, Lookup::NotAsked),
+            None => {
+                let (row, known) = self.look_up(&header, recipient).await?;
+                (row.ok_or(Refusal::Quarantine(Code::NotAddressed))?, known.into())
+            }
+        };
+        if let Some(known) = copy_of(&known, &digest) {
+            return Ok(self.acknowledge_again(&header, recipient.agent_id, digest, known));
         }
         let chain = self.sender_chain(&envelope, &header)?;
         let envelope = envelope.verify_sender(&chain).map_err(|error| Refusal::Quarantine(error.code()))?;
-        let authentic = Authentic { envelope, chain, recipient: row, known };
+        let mut authentic = Authentic { envelope, chain, recipient, known };
+        if let Err(over_rate) = self.check_rate(&authentic) {
+            let agent_id = authentic.recipient.agent_id;
+            if matches!(authentic.known, Lookup::NotAsked) {
+                authentic.known = self.look_up(&header, agent_id).await?.1.into();
+            }
+            if let Some(known) = copy_of(&authentic.known, &digest) {
+                return Ok(self.acknowledge_again(&header, agent_id, digest, known));
+            }
+            // Another copy of a message that was let in is let in as well.
+            if !matches!(authentic.known, Lookup::Known(_)) {
+                return Ok(self.refuse(&authentic, over_rate));
+            }
+        }
         // Entered only when it has its parent, which is inside the message.
         let span = tracing::info_span!("post.receive");
         match in_time.map_err(Refused::from).and_then(|()| self.open(&authentic, now_ms, &span)) {
@@ -109,15 +156,28 @@ impl Post {
         }
     }
 
+    /// The recipient, when the broker delivers for the first time and the agent has its keys in memory: most likely the message is
+    /// new, and the transaction that stores it finds out whether it is. So the store is not read before.
+    fn expected(&self, frame: &Frame, recipient: AgentId) -> Option<Recipient> {
+        let keyring = self.keys.keyring(recipient).filter(|_| frame.deliveries <= 1)?;
+        Some(Recipient { agent_id: recipient, slug: keyring.signer().slug.clone(), has_ended: false })
+    }
+
     /// Step 6: whether the recipient lives here, and whether it has the message.
     async fn look_up(
         &self,
         header: &Header,
         recipient: AgentId,
-    ) -> Result<(Option<AgentRow>, Option<Known>), StoreError> {
+    ) -> Result<(Option<Recipient>, Option<Known>), StoreError> {
         let (sender, msg_id) = (header.sender_agent_id, header.msg_id);
         let look = move |tx: Tx<'_>| Ok((agents::get(tx, recipient)?, inbox::known(tx, sender, msg_id, recipient)?));
-        self.store.read(look).await
+        let (row, known) = self.store.read(look).await?;
+        let recipient = row.map(|row| Recipient {
+            agent_id: row.agent_id,
+            has_ended: row.deregistered_ms.is_some(),
+            slug: row.slug,
+        });
+        Ok((recipient, known))
     }
 
     /// Step 7: the chain that came along, or the one that the directory has.
@@ -138,13 +198,9 @@ impl Post {
 
     /// Steps 9 to 11. `None` when what was inside cannot be read, which the protocol keeps silent about.
     fn open(&self, authentic: &Authentic, now_ms: u64, span: &Span) -> Result<Option<Arrival>, Refused> {
-        let Authentic { envelope, chain, recipient, known } = authentic;
-        if recipient.deregistered_ms.is_some() {
+        let Authentic { envelope, chain, recipient, known: _ } = authentic;
+        if recipient.has_ended {
             return Err(Code::AgentGone.into());
-        }
-        // Another copy of a message that was let in is let in as well.
-        if known.is_none() {
-            self.check_rate(envelope.header().sender_agent_id, recipient.agent_id)?;
         }
         let keyring = self.keys.keyring(recipient.agent_id).ok_or(Code::TryLater)?;
         let opened = open_for(envelope, &keyring, recipient.agent_id)?;
@@ -170,7 +226,12 @@ impl Post {
         Ok(Some(arrival(envelope, message, recipient.agent_id, digest)))
     }
 
-    fn check_rate(&self, from: AgentId, to: AgentId) -> Result<(), Refused> {
+    /// Step 9. A message that is known already costs nothing.
+    fn check_rate(&self, authentic: &Authentic) -> Result<(), Refused> {
+        if matches!(authentic.known, Lookup::Known(_)) || authentic.recipient.has_ended {
+            return Ok(());
+        }
+        let (from, to) = (authentic.envelope.header().sender_agent_id, authentic.recipient.agent_id);
         self.policy.may_receive(from, to).map_err(|over| Refused {
             code: Code::RateLimited,
             retry_after_s: u32::try_from(over.retry_after_ms.div_ceil(1000)).unwrap_or(u32::MAX),
@@ -182,34 +243,40 @@ impl Post {
         let limit = self.config.inbox_unread_max;
         let committing = self.store.queue(move |tx| commit(tx, arrival, now_ms, limit));
         let post = Arc::clone(self);
-        let completion = async move {
+        Box::pin(async move {
             let committed: Result<Committed, StoreError> = committing.await;
-            match committed? {
-                Committed::New(message, row, completes) => post.arrived(&message, row, completes),
-                Committed::Known(row) => {
-                    if row.status == STATUS_FAILED {
-                        post.counters.refused.add();
-                    } else {
-                        post.counters.duplicates.add();
-                    }
-                    post.acknowledge([row]);
+            let committed = committed?;
+            let after = move || span.in_scope(|| post.settled(committed));
+            Ok(Box::new(after) as After)
+        })
+    }
+
+    /// What follows the transaction, in the order of the transactions.
+    fn settled(&self, committed: Committed) -> Verdict {
+        match committed {
+            Committed::New { message, row, completes, unread } => self.arrived(message, row, completes, unread),
+            Committed::Known(row) => {
+                if row.status == STATUS_FAILED {
+                    self.counters.refused.add();
+                } else {
+                    self.counters.duplicates.add();
                 }
+                self.acknowledge([row]);
             }
-            Ok(Verdict::Ack)
-        };
-        Box::pin(completion.instrument(span))
+        }
+        Verdict::Ack
     }
 
     /// Step 15: whoever waits is woken.
-    fn arrived(&self, message: &InboxMessage, row: AckRow, completes: bool) {
+    fn arrived(&self, message: Box<InboxMessage>, row: AckRow, completes: bool, unread: u64) {
         self.counters.received.add();
         let recipient = row.acker;
         self.acknowledge([row]);
         if let Some(request) = message.in_reply_to.filter(|_| completes) {
-            self.hub.request_changed(request);
+            self.hub.replied(request, &message, unread);
         }
-        self.hub.inbox_changed(recipient);
-        self.hub.show(recipient, || TailItem { direction: Direction::In, message: message.clone(), state: None });
+        self.hub.show(recipient, || TailItem { direction: Direction::In, message: (*message).clone(), state: None });
+        self.hub.arrived(recipient, message);
     }
 
     /// The same copy again: its acknowledgement was lost on the way.
@@ -245,8 +312,12 @@ impl Post {
         let post = Arc::clone(self);
         Box::pin(async move {
             let row: Result<AckRow, StoreError> = committing.await;
-            post.acknowledge([row?]);
-            Ok(Verdict::Ack)
+            let row = row?;
+            let after = move || {
+                post.acknowledge([row]);
+                Verdict::Ack
+            };
+            Ok(Box::new(after) as After)
         })
     }
 }
@@ -267,13 +338,14 @@ fn commit(tx: Tx<'_>, mut arrival: Arrival, now_ms: u64, inbox_max: u64) -> Resu
         code: 0,
         retry_after_s: 0,
     };
+    let unread = agents::unread(tx, recipient)?;
     match &known {
         Some(known) if known.inner_digest == arrival.inner_digest => row.status = status_of(known),
         Some(_) => {
             tracing::warn!(%sender, msg_id = %message.msg_id, "a message id came twice with different content");
             (row.status, row.code) = (STATUS_FAILED, Code::MsgIdConflict.number());
         }
-        None if agents::unread(tx, recipient)? >= inbox_max => {
+        None if unread >= inbox_max => {
             (row.status, row.code) = (STATUS_FAILED, Code::InboxFull.number());
             row.retry_after_s = INBOX_FULL_RETRY_S;
         }
@@ -282,11 +354,19 @@ fn commit(tx: Tx<'_>, mut arrival: Arrival, now_ms: u64, inbox_max: u64) -> Resu
             let completes = complete_request(tx, &arrival)?;
             row.id = ack::insert(tx, &row, now_ms)?;
             failpoint("R2");
-            return Ok(Committed::New(Box::new(arrival.message), row, completes));
+            return Ok(Committed::New { message: Box::new(arrival.message), row, completes, unread });
         }
     }
     row.id = ack::insert(tx, &row, now_ms)?;
     Ok(Committed::Known(row))
+}
+
+/// What is known of a message, if the very same copy of it came before.
+fn copy_of<'a>(known: &'a Lookup, env_digest: &[u8; 32]) -> Option<&'a Known> {
+    match known {
+        Lookup::Known(known) if known.env_digest == *env_digest => Some(known),
+        _ => None,
+    }
 }
 
 fn complete_request(tx: Tx<'_>, arrival: &Arrival) -> Result<bool, StoreError> {

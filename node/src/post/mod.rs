@@ -8,9 +8,11 @@
 mod ack_in;
 mod ack_out;
 mod dead_letter;
+mod direct;
 mod driver;
 mod error;
 pub(crate) mod failpoint;
+mod feed;
 mod follow;
 mod housekeeping;
 mod hub;
@@ -20,10 +22,12 @@ mod mail;
 mod outbox;
 mod pending;
 mod policy;
+mod publish;
 mod quarantine;
 mod random;
 mod receive;
 mod request;
+mod seal;
 mod send;
 mod showing;
 mod stats;
@@ -61,7 +65,14 @@ pub use self::{
         PostConfig, Sent, StateName, TailItem,
     },
 };
-use self::{driver::Work, policy::Policy, stats::Counters, transition::Stepped};
+use self::{
+    direct::{Coming, Gate, Places},
+    driver::Work,
+    policy::Policy,
+    publish::{Direct, Stored},
+    stats::Counters,
+    transition::Stepped,
+};
 pub use crate::store::listing::{Listed, Place, Whose};
 use crate::{
     bus::Bus,
@@ -96,6 +107,12 @@ pub struct Post {
     /// batches bound, and their takers never wait for anything else.
     work: mpsc::UnboundedSender<Work>,
     acks: mpsc::UnboundedSender<AckRow>,
+    /// Sealed and committed, in the order of the commits.
+    directs: mpsc::UnboundedSender<Direct>,
+    /// Where the short way is open.
+    gate: Arc<Gate>,
+    places: Places,
+    stored: Stored,
     /// What was begun and ends by itself.
     tasks: TaskTracker,
     /// The tasks' ends of the channels, until [`Post::run`] takes them.
@@ -105,6 +122,7 @@ pub struct Post {
 struct Ends {
     work: mpsc::UnboundedReceiver<Work>,
     acks: mpsc::UnboundedReceiver<AckRow>,
+    directs: mpsc::UnboundedReceiver<Direct>,
 }
 
 impl Post {
@@ -121,9 +139,10 @@ impl Post {
     ) -> Arc<Self> {
         let (work, work_end) = mpsc::unbounded_channel();
         let (acks, acks_end) = mpsc::unbounded_channel();
+        let (directs, directs_end) = mpsc::unbounded_channel();
         Arc::new(Self {
             policy: Policy::new(&config),
-            ends: std::sync::Mutex::new(Some(Ends { work: work_end, acks: acks_end })),
+            ends: std::sync::Mutex::new(Some(Ends { work: work_end, acks: acks_end, directs: directs_end })),
             hub: Arc::default(),
             counters: Counters::default(),
             latency: OnceLock::new(),
@@ -137,6 +156,10 @@ impl Post {
             config,
             work,
             acks,
+            directs,
+            gate: Arc::default(),
+            places: Places::default(),
+            stored: Stored::default(),
             tasks: TaskTracker::new(),
         })
     }
@@ -147,12 +170,14 @@ impl Post {
     /// [`StoreError`] when what waits cannot be loaded at the start.
     pub async fn run(self: &Arc<Self>, token: CancellationToken) -> Result<(), StoreError> {
         let ends = self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let Some(Ends { work, acks }) = ends else { return Ok(()) };
+        let Some(Ends { work, acks, directs }) = ends else { return Ok(()) };
         self.load_shown().await?;
         driver::load(self).await?;
         ack_out::load(self).await?;
         let tasks = TaskTracker::new();
         tasks.spawn(driver::run(Arc::clone(self), work, token.clone()));
+        tasks.spawn(publish::run(Arc::clone(self), directs, token.clone()));
+        tasks.spawn(publish::note_answers(Arc::clone(self), token.clone()));
         tasks.spawn(ack_out::run(Arc::clone(self), acks, token.clone()));
         tasks.spawn(receive::run(Arc::clone(self), token.clone()));
         tasks.spawn(housekeeping::run(Arc::clone(self), token));
@@ -212,21 +237,30 @@ impl Post {
 
     /// Acts on a committed step: tells who waits, and hands what is to be done to the driver.
     fn follow_up(&self, stepped: Stepped) {
-        let msg_id = stepped.row.msg_id;
+        self.tell(&stepped);
+        // The driver is gone only when the node ends; the rows stay.
+        let _ = self.work.send(Work::Stepped(stepped));
+    }
+
+    /// The same for a new message on the long way.
+    fn follow_up_queued(&self, stepped: Stepped, coming: Coming) {
+        self.tell(&stepped);
+        let _ = self.work.send(Work::Queued(stepped, coming));
+    }
+
+    fn tell(&self, stepped: &Stepped) {
         if let Some(state) = stepped.ended() {
             match state {
-                StateName::Delivered => self.note_delivered(&stepped),
+                StateName::Delivered => self.note_delivered(stepped),
                 // Read at once, or its DELIVERED was lost.
-                StateName::Read if stepped.row.delivered_ms == stepped.row.read_ms => self.note_delivered(&stepped),
+                StateName::Read if stepped.row.delivered_ms == stepped.row.read_ms => self.note_delivered(stepped),
                 StateName::Dead => self.counters.dead.add(),
                 StateName::Expired => self.counters.expired.add(),
                 _ => {}
             }
             self.hub.request_changed(stepped.row.msg_id);
         }
-        // The driver is gone only when the node ends; the rows stay.
-        let _ = self.work.send(Work::Stepped(stepped));
-        self.hub.delivery_changed(msg_id);
+        self.hub.delivery_changed(stepped.row.msg_id);
     }
 
     fn note_delivered(&self, stepped: &Stepped) {

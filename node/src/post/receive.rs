@@ -7,14 +7,15 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use murmur_core::{
     code::Code,
     id::NodeId,
     limits::BROKER_MESSAGE_BYTES_MAX,
     subject::{Address, Destination, parse_subject},
 };
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{Post, failpoint::failpoint};
 use crate::{
@@ -62,37 +63,62 @@ impl From<StoreError> for Refusal {
 }
 
 /// What is left to do with a frame that was examined: the commit is queued already.
-pub(super) type Completion = futures::future::BoxFuture<'static, Result<Verdict, Refusal>>;
+pub(super) type Completion = BoxFuture<'static, Result<After, Refusal>>;
+
+/// What follows a commit. It is called in the order of the commits, and says what to answer the broker.
+pub(super) type After = Box<dyn FnOnce() -> Verdict + Send>;
 
 /// Receives until `token` is cancelled; what was examined by then is committed and acknowledged.
 pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
     let (sender, mut messages) = mpsc::channel::<Delivered>(CHANNEL_CAPACITY);
-    let tasks = TaskTracker::new();
     let (puller, pulling) = (Arc::clone(&post), token.clone());
-    tasks.spawn(async move { puller.bus.pull(&sender, &pulling).await });
-    let permits = Arc::new(Semaphore::new(COMMITS_MAX));
+    let pulls = tokio::spawn(async move { puller.bus.pull(&sender, &pulling).await });
+    // In the order of arrival, which is that of the commits: sessions hear of messages in this order.
+    let mut settling: FuturesOrdered<BoxFuture<'static, Settled>> = FuturesOrdered::new();
     loop {
-        let delivered = tokio::select! {
+        tokio::select! {
+            biased;
             () = token.cancelled() => break,
-            delivered = messages.recv() => delivered,
-        };
-        let Some(delivered) = delivered else { break };
-        failpoint("R1");
-        let permit = Arc::clone(&permits).acquire_owned().await;
-        let frame = frame(&delivered);
-        let examined = post.examine(&frame).await;
-        let post = Arc::clone(&post);
-        tasks.spawn(async move {
-            let verdict = post.complete(&frame, examined).await;
-            failpoint("R3");
-            delivered.answer(verdict).await;
-            failpoint("R4");
-            drop(permit);
-        });
+            Some(settled) = settling.next(), if !settling.is_empty() => settled.finish().await,
+            Some(delivered) = messages.recv(), if settling.len() < COMMITS_MAX => {
+                settling.push_back(settle(Arc::clone(&post), delivered).await);
+            }
+            else => break,
+        }
     }
     drop(messages);
-    tasks.close();
-    tasks.wait().await;
+    while let Some(settled) = settling.next().await {
+        settled.finish().await;
+    }
+    if let Err(error) = pulls.await {
+        tracing::error!(%error, "pulling ended badly");
+    }
+}
+
+/// A delivery whose commit is on disk.
+struct Settled {
+    delivered: Delivered,
+    after: After,
+}
+
+impl Settled {
+    async fn finish(self) {
+        let verdict = (self.after)();
+        failpoint("R3");
+        self.delivered.answer(verdict).await;
+        failpoint("R4");
+    }
+}
+
+/// Examines a delivery; the future that comes back waits for its commit.
+async fn settle(post: Arc<Post>, delivered: Delivered) -> BoxFuture<'static, Settled> {
+    failpoint("R1");
+    let frame = frame(&delivered);
+    let examined = post.examine(&frame).await;
+    Box::pin(async move {
+        let after = post.complete(&frame, examined).await;
+        Settled { delivered, after }
+    })
 }
 
 fn frame(delivered: &Delivered) -> Frame {
@@ -108,7 +134,7 @@ impl Post {
     /// Deals with one broker message from beginning to end and says what to answer the broker.
     pub async fn receive(self: &Arc<Self>, frame: &Frame) -> Verdict {
         let examined = self.examine(frame).await;
-        self.complete(frame, examined).await
+        (self.complete(frame, examined).await)()
     }
 
     /// Steps 1 to 11 of the pipeline; the transaction of step 12 is queued when this returns.
@@ -149,18 +175,21 @@ impl Post {
     }
 
     /// Waits for the commit, or deals with a refusal, and clears the guard: only crashes are to count.
-    async fn complete(&self, frame: &Frame, examined: Result<Completion, Refusal>) -> Verdict {
+    async fn complete(&self, frame: &Frame, examined: Result<Completion, Refusal>) -> After {
         let result = match examined {
             Ok(completion) => completion.await,
             Err(refusal) => Err(refusal),
         };
-        let verdict = match result {
-            Ok(verdict) => verdict,
-            Err(Refusal::Quarantine(code)) => self.quarantine(frame, code).await,
-            Err(Refusal::Later(delay)) => Verdict::Nak(delay),
+        let after: After = match result {
+            Ok(after) => after,
+            Err(Refusal::Quarantine(code)) => {
+                let verdict = self.quarantine(frame, code).await;
+                Box::new(move || verdict)
+            }
+            Err(Refusal::Later(delay)) => Box::new(move || Verdict::Nak(delay)),
             Err(Refusal::Store(error)) => {
                 tracing::error!(%error, "an arrival could not be stored");
-                Verdict::Nak(LATER)
+                Box::new(|| Verdict::Nak(LATER))
             }
         };
         if frame.deliveries > 1 {
@@ -168,7 +197,7 @@ impl Post {
             // Left over, it is pruned a day later; until then it only makes the node more careful.
             drop(self.store.queue_lazily(move |tx| guard::clear(tx, stream_seq)));
         }
-        verdict
+        after
     }
 
     async fn quarantine(&self, frame: &Frame, code: Code) -> Verdict {

@@ -32,10 +32,10 @@ impl Post {
         async {
             let accepted = self.accept(from, draft, Some(timeout_ms)).await?;
             // Registered before the commit: however fast the reply is, it finds its waiter.
-            let mut pending = PendingReply::new(self, from.agent_id, accepted.msg_id, timeout_ms);
+            let mut pending = PendingReply::new(self, from.agent_id, accepted.msg_id, timeout_ms, true);
             let sent = self.commit(from, accepted).await?;
             if sent.msg_id != pending.msg_id() {
-                pending = PendingReply::new(self, from.agent_id, sent.msg_id, timeout_ms);
+                pending = PendingReply::new(self, from.agent_id, sent.msg_id, timeout_ms, false);
             }
             Ok((sent, pending))
         }
@@ -56,7 +56,7 @@ impl Post {
         let request = self.store.read(move |tx| request::get(tx, msg_id)).await?;
         request.filter(|request| request.requester == from.agent_id).ok_or(QueryError::RequestNotFound { msg_id })?;
         let timeout_ms = checked_timeout(timeout_ms).unwrap_or(u64::from(TTL_SECONDS_MAX) * 1000);
-        Ok(PendingReply::new(self, from.agent_id, msg_id, timeout_ms))
+        Ok(PendingReply::new(self, from.agent_id, msg_id, timeout_ms, false))
     }
 }
 

@@ -17,6 +17,8 @@ use tracing::Instrument as _;
 
 use super::{
     Post,
+    direct::Coming,
+    driver::Lane,
     error::SendError,
     failpoint::failpoint,
     random,
@@ -25,7 +27,9 @@ use super::{
 };
 use crate::store::{
     Tx,
-    delivery::DeliveryRow,
+    ack::AckRow,
+    agents,
+    delivery::{self, DeliveryRow},
     inbox,
     outbox::{self, OutboxRow},
     request,
@@ -39,7 +43,7 @@ pub(super) struct Accepted {
     pub(super) msg_id: MessageId,
     pub(super) to: Slug,
     pub(super) recipient: AgentId,
-    conversation_id: ConversationId,
+    pub(super) conversation_id: ConversationId,
     kind: MessageKind,
     inner: Bytes,
     created_ms: u64,
@@ -63,9 +67,25 @@ struct Found {
 /// How the commit went.
 pub(super) enum Committed {
     /// There is a new message.
-    New(Box<Stepped>, u64),
+    New {
+        /// What is left to do; nothing when it is being published.
+        stepped: Option<Box<Stepped>>,
+        /// It takes the long way.
+        coming: Option<Coming>,
+        /// Its place in the conversation.
+        sequence: u64,
+        /// Unread messages of the sender.
+        unread: u64,
+        /// Tells the sender of the answered message that it was read.
+        receipts: Vec<AckRow>,
+    },
     /// The idempotency key was used for the same content before.
-    Repeated(MessageId),
+    Repeated {
+        /// The message that it made.
+        msg_id: MessageId,
+        /// Unread messages of the sender.
+        unread: u64,
+    },
 }
 
 impl Post {
@@ -124,72 +144,79 @@ impl Post {
         })
     }
 
-    /// Commits what was accepted and hands it to the driver. Who answers a message has seen it: it counts as read.
+    /// Commits what was accepted and hands it on. Who answers a message has seen it: it counts as read.
     pub(super) async fn commit(&self, from: &LocalAgent, accepted: Accepted) -> Result<Sent, SendError> {
-        let answers = accepted.answers;
-        let sent = self.commit_message(from, accepted).await?;
-        if let Err(error) = self.mark_read(from.agent_id, answers.into_iter().collect()).await {
-            // The answer is on its way all the same; the message is mentioned once more.
-            tracing::warn!(%error, "an answered message could not be marked as read");
-        }
-        Ok(sent)
-    }
-
-    async fn commit_message(&self, from: &LocalAgent, accepted: Accepted) -> Result<Sent, SendError> {
         let snapshot = self.directory.snapshot();
         let mut sent = Sent {
             msg_id: accepted.msg_id,
             conversation_id: accepted.conversation_id,
             to: accepted.to.clone(),
             recipient_online: snapshot.peer(accepted.recipient).is_some_and(|peer| snapshot.online(peer)),
+            unread: 0,
         };
-        if let Some(msg_id) = self.repeated(from.agent_id, &accepted).await? {
-            return Ok(Sent { msg_id, ..sent });
+        if let Err(over) = self.policy.may_send(from.agent_id, accepted.recipient) {
+            // What was accepted before is so still.
+            if let Some(msg_id) = self.repeated(from.agent_id, &accepted).await? {
+                return Ok(Sent { msg_id, unread: self.unread(from.agent_id).await?, ..sent });
+            }
+            return Err(SendError::RateLimited { to: accepted.to.to_string(), retry_after_ms: over.retry_after_ms });
         }
-        self.policy.may_send(from.agent_id, accepted.recipient).map_err(|over| SendError::RateLimited {
-            to: accepted.to.to_string(),
-            retry_after_ms: over.retry_after_ms,
-        })?;
         failpoint("S1");
         let accepted = Arc::new(accepted);
-        match self.write(from.agent_id, Arc::clone(&accepted)).await? {
-            Committed::Repeated(msg_id) => sent.msg_id = msg_id,
-            Committed::New(stepped, sequence) => {
-                failpoint("S2");
+        let committed = match self.commit_direct(from.agent_id, &accepted).await? {
+            Some(committed) => committed,
+            None => self.commit_queued(from.agent_id, Arc::clone(&accepted)).await?,
+        };
+        match committed {
+            Committed::Repeated { msg_id, unread } => (sent.msg_id, sent.unread) = (msg_id, unread),
+            Committed::New { stepped, coming, sequence, unread, receipts } => {
+                sent.unread = unread;
+                self.hub.read(from.agent_id, accepted.answers.as_slice());
+                self.acknowledge(receipts);
                 self.counters.sent.add();
                 self.hub.show(from.agent_id, || TailItem {
                     direction: Direction::Out,
                     message: as_shown(from, &accepted, sequence),
                     state: Some(StateName::Queued),
                 });
-                self.follow_up(*stepped);
+                match (stepped, coming) {
+                    (Some(stepped), Some(coming)) => self.follow_up_queued(*stepped, coming),
+                    (Some(stepped), None) => self.follow_up(*stepped),
+                    (None, _) => {}
+                }
             }
         }
         Ok(sent)
     }
 
-    async fn write(&self, sender: AgentId, accepted: Arc<Accepted>) -> Result<Committed, SendError> {
+    /// Commits a message that the driver seals and publishes when its turn comes.
+    async fn commit_queued(&self, sender: AgentId, accepted: Arc<Accepted>) -> Result<Committed, SendError> {
+        // From now on nothing overtakes it.
+        let coming = self.gate.announce(Lane { sender, recipient: accepted.recipient });
         let config = self.config.outbox.clone();
         let epoch = self.store.sequence_epoch();
         let work = move |tx: Tx<'_>| {
-            if let Some(msg_id) = used_key(tx, sender, &accepted)? {
-                return Ok(Committed::Repeated(msg_id));
+            if let Some(repeated) = check(tx, sender, &accepted)? {
+                return Ok(repeated);
             }
-            check_open_requests(tx, sender, &accepted)?;
             let sequence = outbox::next_sequence(tx, sender, accepted.conversation_id)?;
-            let row = outbox_row(sender, &accepted, epoch, sequence);
-            outbox::insert(tx, &row, accepted.client_key.as_deref(), &accepted.content_digest)?;
-            if let Some(deadline_ms) = accepted.deadline_ms {
-                request::insert(tx, accepted.msg_id, sender, accepted.recipient, deadline_ms)?;
-            }
+            let receipts = insert_message(tx, &outbox_row(sender, &accepted, epoch, sequence), &accepted)?;
             let mut row = delivery_row(sender, &accepted, sequence);
-            let effects = transition::step_row(tx, &mut row, Event::Tick, accepted.created_ms, &config)?;
-            Ok(Committed::New(Box::new(Stepped { row, effects }), sequence))
+            let effects = transition::advance(tx, &mut row, Event::Tick, accepted.created_ms, &config)?;
+            delivery::insert(tx, &row)?;
+            let unread = agents::unread(tx, sender)?;
+            let stepped = Some(Box::new(Stepped { row, effects }));
+            Ok(Committed::New { stepped, coming: None, sequence, unread, receipts })
         };
-        self.store.transact(work).await
+        let mut committed = self.store.transact(work).await;
+        failpoint("S2");
+        if let Ok(Committed::New { coming: announced, .. }) = &mut committed {
+            *announced = Some(coming);
+        }
+        committed
     }
 
-    /// The message that the idempotency key made before, so that a repeat costs neither rate nor write.
+    /// The message that the idempotency key made before.
     async fn repeated(&self, sender: AgentId, accepted: &Accepted) -> Result<Option<MessageId>, SendError> {
         let Some(key) = accepted.client_key.clone() else { return Ok(None) };
         let used = self.store.read(move |tx| outbox::used_key(tx, sender, &key)).await?;
@@ -284,9 +311,25 @@ fn check_open_requests(tx: Tx<'_>, sender: AgentId, accepted: &Accepted) -> Resu
     Ok(())
 }
 
-fn used_key(tx: Tx<'_>, sender: AgentId, accepted: &Accepted) -> Result<Option<MessageId>, SendError> {
-    let Some(key) = &accepted.client_key else { return Ok(None) };
-    same_content(outbox::used_key(tx, sender, key)?, &accepted.content_digest)
+/// What can be decided only in the transaction that accepts: whether the message was accepted before.
+pub(super) fn check(tx: Tx<'_>, sender: AgentId, accepted: &Accepted) -> Result<Option<Committed>, SendError> {
+    if let Some(key) = &accepted.client_key {
+        let used = outbox::used_key(tx, sender, key)?;
+        if let Some(msg_id) = same_content(used, &accepted.content_digest)? {
+            return Ok(Some(Committed::Repeated { msg_id, unread: agents::unread(tx, sender)? }));
+        }
+    }
+    check_open_requests(tx, sender, accepted)?;
+    Ok(None)
+}
+
+/// The rows of a message beside its delivery, and the mark on what it answers.
+pub(super) fn insert_message(tx: Tx<'_>, row: &OutboxRow, accepted: &Accepted) -> Result<Vec<AckRow>, SendError> {
+    outbox::insert(tx, row, accepted.client_key.as_deref(), &accepted.content_digest)?;
+    if let Some(deadline_ms) = accepted.deadline_ms {
+        request::insert(tx, accepted.msg_id, row.sender, accepted.recipient, deadline_ms)?;
+    }
+    Ok(super::inbox::read(tx, row.sender, accepted.answers.as_slice(), accepted.created_ms)?)
 }
 
 fn same_content(used: Option<outbox::UsedKey>, content_digest: &[u8; 32]) -> Result<Option<MessageId>, SendError> {
@@ -305,7 +348,7 @@ fn digest(recipient: AgentId, kind: MessageKind, content_type: &str, draft: &Dra
     sha256(&[recipient.as_bytes(), &kind[..], &lengths, content_type.as_bytes(), &reply, &draft.body].concat())
 }
 
-fn outbox_row(sender: AgentId, accepted: &Accepted, sequence_epoch: u64, sequence: u64) -> OutboxRow {
+pub(super) fn outbox_row(sender: AgentId, accepted: &Accepted, sequence_epoch: u64, sequence: u64) -> OutboxRow {
     OutboxRow {
         msg_id: accepted.msg_id,
         sender,
@@ -320,7 +363,7 @@ fn outbox_row(sender: AgentId, accepted: &Accepted, sequence_epoch: u64, sequenc
     }
 }
 
-fn delivery_row(sender: AgentId, accepted: &Accepted, sequence: u64) -> DeliveryRow {
+pub(super) fn delivery_row(sender: AgentId, accepted: &Accepted, sequence: u64) -> DeliveryRow {
     let expires_ms = accepted.created_ms.saturating_add(u64::from(accepted.ttl_seconds) * 1000);
     DeliveryRow {
         msg_id: accepted.msg_id,

@@ -60,6 +60,22 @@ pub(super) fn step_row(
     now_ms: u64,
     config: &Config,
 ) -> Result<Vec<Effect>, StoreError> {
+    let before = row.delivery;
+    let effects = advance(tx, row, event, now_ms, config)?;
+    if row.delivery != before || !effects.is_empty() {
+        delivery::update(tx, row)?;
+    }
+    Ok(effects)
+}
+
+/// Steps a delivery that its caller saves: everything beside its own row is stored.
+pub(super) fn advance(
+    tx: Tx<'_>,
+    row: &mut DeliveryRow,
+    event: Event,
+    now_ms: u64,
+    config: &Config,
+) -> Result<Vec<Effect>, StoreError> {
     let step = row.delivery.step(event, now_ms, random::number(), config);
     if step.delivery == row.delivery && step.effects.is_empty() {
         return Ok(step.effects);
@@ -74,7 +90,6 @@ pub(super) fn step_row(
             _ => {}
         }
     }
-    delivery::save(tx, row)?;
     Ok(step.effects)
 }
 
@@ -102,10 +117,8 @@ pub(super) fn dead_reason(cause: DeadCause) -> &'static str {
 }
 
 fn renew_nats_msg_id(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
-    let Some(env_digest) = row.env_digest else { return Ok(()) };
-    let Some(mut publication) = copy::publication(tx, &env_digest)? else { return Ok(()) };
-    publication.nats_msg_id = random::nats_msg_id();
-    copy::save_publication(tx, &publication)
+    let Some(env_digest) = &row.env_digest else { return Ok(()) };
+    copy::renew_nats_msg_id(tx, row.msg_id, row.recipient, env_digest, &random::nats_msg_id())
 }
 
 fn close(tx: Tx<'_>, row: &DeliveryRow, before: StateName, state: StateName, now_ms: u64) -> Result<(), StoreError> {
@@ -122,5 +135,9 @@ fn close(tx: Tx<'_>, row: &DeliveryRow, before: StateName, state: StateName, now
         // The bytes went when it was delivered.
         return Ok(());
     }
-    copy::drop_bytes(tx, row.msg_id, row.recipient)
+    if !matches!(state, StateName::Delivered | StateName::Read) {
+        return copy::drop_bytes(tx, row.msg_id, row.recipient);
+    }
+    // What was published once at most has one copy at most.
+    copy::close_delivered(tx, row.msg_id, row.recipient, row.env_digest.as_ref(), row.published > 1)
 }

@@ -50,6 +50,8 @@ pub struct Sent {
     pub to: Slug,
     /// Whether the recipient has a session right now.
     pub recipient_online: bool,
+    /// Unread messages of the sender.
+    pub unread: u64,
 }
 
 /// How waiting for a reply ended.
@@ -63,6 +65,8 @@ pub struct Outcome {
     pub timed_out: bool,
     /// Why the request ended before its time, such as `POLICY_DENIED` or `EXPIRED`.
     pub failure: Option<String>,
+    /// Unread messages that are left, where that was known without asking.
+    pub unread: Option<u64>,
 }
 
 /// Which messages of an inbox to read.

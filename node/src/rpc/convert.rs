@@ -77,7 +77,7 @@ pub(super) fn state(state: StateName) -> i32 {
 }
 
 pub(super) fn outcome(outcome: Outcome, unread: u64) -> v1::RequestOutcome {
-    let Outcome { delivery, reply, timed_out, failure } = outcome;
+    let Outcome { delivery, reply, timed_out, failure, unread: _ } = outcome;
     v1::RequestOutcome {
         delivery: state(delivery),
         reply: reply.map(message),

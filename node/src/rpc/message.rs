@@ -92,7 +92,7 @@ impl MessageService for Messages {
             conversation_id: sent.conversation_id.to_string(),
             to: sent.to.to_string(),
             recipient_online: sent.recipient_online,
-            unread: unread(&core, &from).await?,
+            unread: sent.unread,
         }))
     }
 
@@ -217,7 +217,10 @@ impl Messages {
                 outcome = pending.wait() => outcome.map_err(Refusal::from)?,
                 () = drain.cancelled() => return Err(Shared::draining()),
             };
-            let unread = unread(&core, &agent).await?;
+            let unread = match outcome.unread {
+                Some(unread) => unread,
+                None => unread(&core, &agent).await?,
+            };
             Ok(convert::outcome(outcome, unread))
         }
     }

@@ -92,9 +92,12 @@ async fn next_message(
         }
         // Marked as seen before the look, so that what is committed meanwhile wakes again.
         changed.borrow_and_update();
-        let found = post.pushable(agent, *cursor, PAGE).await?;
-        *cursor = found.iter().map(|message| message.cursor).fold(*cursor, u64::max);
+        let (found, until) = post.pushable(agent, *cursor, PAGE).await?;
+        let was_at = std::mem::replace(cursor, until);
         page.extend(found);
+        if page.is_empty() && until > was_at {
+            continue;
+        }
         if page.is_empty() && changed.changed().await.is_err() {
             // The hub lives as long as the post.
             std::future::pending::<()>().await;

@@ -1,4 +1,4 @@
-//! Sealed copies, and under which broker id each was published.
+//! Sealed copies, each with the broker id under which it goes to the recipient's node.
 
 use bytes::Bytes;
 use murmur_core::{
@@ -9,35 +9,28 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
     StoreError, Tx,
-    row::{id, small},
+    row::{id, small, text},
 };
 
 /// A sealed copy of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopyRow {
-    /// Its name.
-    pub env_digest: [u8; 32],
     /// The message.
     pub msg_id: MessageId,
     /// Whom it was sealed for.
     pub recipient: AgentId,
+    /// Its name.
+    pub env_digest: [u8; 32],
     /// Which attempt it was.
     pub seal_attempt: u32,
     /// The prekey it was sealed to.
     pub prekey_id: [u8; 8],
-    /// The envelope, until nobody needs it any more.
-    pub env_bytes: Option<Bytes>,
-}
-
-/// A copy on its way to one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Publication {
-    /// The copy.
-    pub env_digest: [u8; 32],
     /// The recipient's node.
     pub route: Route,
     /// The random id by which the broker deduplicates.
     pub nats_msg_id: String,
+    /// The envelope, until nobody needs it any more.
+    pub env_bytes: Option<Bytes>,
 }
 
 /// Adds a copy.
@@ -45,37 +38,35 @@ pub struct Publication {
 /// # Errors
 /// [`StoreError`].
 pub fn insert(tx: Tx<'_>, copy: &CopyRow) -> Result<(), StoreError> {
-    let CopyRow { env_digest, msg_id, recipient, seal_attempt, prekey_id, env_bytes } = copy;
-    let sql = "INSERT INTO copy (env_digest, msg_id, recipient, seal_attempt, prekey_id, env_bytes)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let CopyRow { msg_id, recipient, env_digest, seal_attempt, prekey_id, route, nats_msg_id, env_bytes } = copy;
+    let sql = "INSERT INTO copy (msg_id, recipient, env_digest, seal_attempt, prekey_id, route, nats_msg_id, env_bytes)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     tx.conn().prepare_cached(sql)?.execute(params![
-        env_digest,
         msg_id.as_bytes(),
         recipient.as_bytes(),
+        env_digest,
         seal_attempt,
         prekey_id,
+        route.to_string(),
+        nats_msg_id,
         env_bytes.as_deref(),
     ])?;
     Ok(())
 }
 
-/// The copy of a name.
+/// The copy of that name of a delivery.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn get(tx: Tx<'_>, env_digest: &[u8; 32]) -> Result<Option<CopyRow>, StoreError> {
-    let sql = "SELECT * FROM copy WHERE env_digest = ?1";
-    let read = |row: &Row<'_>| {
-        Ok(CopyRow {
-            env_digest: row.get("env_digest")?,
-            msg_id: id(row, "msg_id", MessageId::from_bytes)?,
-            recipient: id(row, "recipient", AgentId::from_bytes)?,
-            seal_attempt: small(row, "seal_attempt")?,
-            prekey_id: row.get("prekey_id")?,
-            env_bytes: row.get::<_, Option<Vec<u8>>>("env_bytes")?.map(Bytes::from),
-        })
-    };
-    Ok(tx.conn().prepare_cached(sql)?.query_row([env_digest], read).optional()?)
+pub fn get(
+    tx: Tx<'_>,
+    msg_id: MessageId,
+    recipient: AgentId,
+    env_digest: &[u8; 32],
+) -> Result<Option<CopyRow>, StoreError> {
+    let sql = "SELECT * FROM copy WHERE msg_id = ?1 AND recipient = ?2 AND env_digest = ?3";
+    let key = params![msg_id.as_bytes(), recipient.as_bytes(), env_digest];
+    Ok(tx.conn().prepare_cached(sql)?.query_row(key, copy_row).optional()?)
 }
 
 /// The attempt of a copy that was sealed before its message was begun again: no refusal of it counts any more.
@@ -92,6 +83,56 @@ pub fn retire(tx: Tx<'_>, msg_id: MessageId, recipient: AgentId) -> Result<(), S
     Ok(())
 }
 
+/// Which attempt a copy was, `None` when there was no such copy.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn seal_attempt(
+    tx: Tx<'_>,
+    msg_id: MessageId,
+    recipient: AgentId,
+    env_digest: &[u8; 32],
+) -> Result<Option<u32>, StoreError> {
+    let sql = "SELECT seal_attempt FROM copy WHERE msg_id = ?1 AND recipient = ?2 AND env_digest = ?3";
+    let key = params![msg_id.as_bytes(), recipient.as_bytes(), env_digest];
+    Ok(tx.conn().prepare_cached(sql)?.query_row(key, |row| small(row, "seal_attempt")).optional()?)
+}
+
+/// Sets under which id a copy goes to its node from now on.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn renew_nats_msg_id(
+    tx: Tx<'_>,
+    msg_id: MessageId,
+    recipient: AgentId,
+    env_digest: &[u8; 32],
+    nats_msg_id: &str,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE copy SET nats_msg_id = ?4 WHERE msg_id = ?1 AND recipient = ?2 AND env_digest = ?3";
+    let values = params![msg_id.as_bytes(), recipient.as_bytes(), env_digest, nats_msg_id];
+    tx.conn().prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// Tidies the copies of a delivery that arrived. The one whose name stands in the delivery goes; of earlier ones the names stay,
+/// without their bytes, for late acknowledgements.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn close_delivered(
+    tx: Tx<'_>,
+    msg_id: MessageId,
+    recipient: AgentId,
+    env_digest: Option<&[u8; 32]>,
+    has_earlier: bool,
+) -> Result<(), StoreError> {
+    let key = params![msg_id.as_bytes(), recipient.as_bytes(), env_digest];
+    let sql = "DELETE FROM copy WHERE msg_id = ?1 AND recipient = ?2 AND env_digest = ?3";
+    tx.conn().prepare_cached(sql)?.execute(key)?;
+    if has_earlier { drop_bytes(tx, msg_id, recipient) } else { Ok(()) }
+}
+
 /// Drops the bytes of every copy of a delivery that has ended; the names stay for late acknowledgements.
 ///
 /// # Errors
@@ -102,26 +143,15 @@ pub fn drop_bytes(tx: Tx<'_>, msg_id: MessageId, recipient: AgentId) -> Result<(
     Ok(())
 }
 
-/// Sets under which id a copy goes to a node.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn save_publication(tx: Tx<'_>, publication: &Publication) -> Result<(), StoreError> {
-    let Publication { env_digest, route, nats_msg_id } = publication;
-    let sql = "INSERT OR REPLACE INTO publication (env_digest, route, nats_msg_id) VALUES (?1, ?2, ?3)";
-    tx.conn().prepare_cached(sql)?.execute(params![env_digest, route.to_string(), nats_msg_id])?;
-    Ok(())
-}
-
-/// How a copy was last published.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn publication(tx: Tx<'_>, env_digest: &[u8; 32]) -> Result<Option<Publication>, StoreError> {
-    let sql = "SELECT route, nats_msg_id FROM publication WHERE env_digest = ?1 ORDER BY rowid DESC LIMIT 1";
-    let read = |row: &Row<'_>| {
-        let route = super::row::text(row, "route")?;
-        Ok(Publication { env_digest: *env_digest, route, nats_msg_id: row.get("nats_msg_id")? })
-    };
-    Ok(tx.conn().prepare_cached(sql)?.query_row([env_digest], read).optional()?)
+fn copy_row(row: &Row<'_>) -> rusqlite::Result<CopyRow> {
+    Ok(CopyRow {
+        msg_id: id(row, "msg_id", MessageId::from_bytes)?,
+        recipient: id(row, "recipient", AgentId::from_bytes)?,
+        env_digest: row.get("env_digest")?,
+        seal_attempt: small(row, "seal_attempt")?,
+        prekey_id: row.get("prekey_id")?,
+        route: text(row, "route")?,
+        nats_msg_id: row.get("nats_msg_id")?,
+        env_bytes: row.get::<_, Option<Vec<u8>>>("env_bytes")?.map(Bytes::from),
+    })
 }

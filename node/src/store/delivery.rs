@@ -46,22 +46,19 @@ pub struct DeliveryRow {
     pub read_ms: Option<u64>,
 }
 
-/// Adds a delivery, or overwrites it.
+/// Adds a delivery.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn save(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
-    let machine = Row::from(row.delivery.state);
-    let sql = "INSERT OR REPLACE INTO delivery (msg_id, recipient, sender_agent, to_slug, state, seal_attempt,
-            publish_tries, republish_count, backoff_prev_ms, since_ms, next_at_ms, dead_cause, dead_code, open, published,
-            env_digest, code, stale_prekey, fresh_prekey, created_ms, expires_ms, delivered_ms, read_ms,
-            sequence)
+pub fn insert(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
+    let sql = "INSERT INTO delivery (msg_id, recipient, state, seal_attempt, publish_tries, republish_count, backoff_prev_ms,
+            since_ms, next_at_ms, dead_cause, dead_code, open, published, env_digest, code, stale_prekey, fresh_prekey,
+            delivered_ms, read_ms, sender_agent, to_slug, sequence, created_ms, expires_ms)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)";
+    let machine = Row::from(row.delivery.state);
     tx.conn().prepare_cached(sql)?.execute(params![
         row.msg_id.as_bytes(),
         row.recipient.as_bytes(),
-        row.sender.as_bytes(),
-        row.to_slug.to_string(),
         machine.state.as_str(),
         machine.seal_attempt,
         machine.publish_tries,
@@ -77,11 +74,48 @@ pub fn save(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
         row.code,
         row.stale_prekey,
         row.fresh_prekey.as_deref(),
-        int(row.created_ms),
-        int(row.delivery.expires_ms),
         row.delivered_ms.map(int),
         row.read_ms.map(int),
+        row.sender.as_bytes(),
+        row.to_slug.to_string(),
         int(row.sequence),
+        int(row.created_ms),
+        int(row.delivery.expires_ms),
+    ])?;
+    Ok(())
+}
+
+/// Writes what may change of a delivery; whose it is and when it was made stays.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn update(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
+    let machine = Row::from(row.delivery.state);
+    let sql = "UPDATE delivery SET state = ?3, seal_attempt = ?4, publish_tries = ?5, republish_count = ?6,
+            backoff_prev_ms = ?7, since_ms = ?8, next_at_ms = ?9, dead_cause = ?10, dead_code = ?11, open = ?12, published = ?13,
+            env_digest = ?14, code = ?15, stale_prekey = ?16, fresh_prekey = ?17, delivered_ms = ?18, read_ms = ?19, expires_ms = ?20
+        WHERE msg_id = ?1 AND recipient = ?2";
+    tx.conn().prepare_cached(sql)?.execute(params![
+        row.msg_id.as_bytes(),
+        row.recipient.as_bytes(),
+        machine.state.as_str(),
+        machine.seal_attempt,
+        machine.publish_tries,
+        machine.republish_count,
+        int(machine.backoff_prev_ms),
+        machine.since_ms.map(int),
+        machine.next_at_ms.map(int),
+        machine.dead_cause,
+        machine.dead_code,
+        machine.state.is_open(),
+        row.published,
+        row.env_digest,
+        row.code,
+        row.stale_prekey,
+        row.fresh_prekey.as_deref(),
+        row.delivered_ms.map(int),
+        row.read_ms.map(int),
+        int(row.delivery.expires_ms),
     ])?;
     Ok(())
 }
@@ -91,7 +125,10 @@ pub fn save(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub fn get(tx: Tx<'_>, msg_id: MessageId, recipient: AgentId) -> Result<Option<DeliveryRow>, StoreError> {
-    let sql = "SELECT * FROM delivery WHERE msg_id = ?1 AND recipient = ?2";
+    let sql = "SELECT msg_id, recipient, sender_agent, to_slug, sequence, state, seal_attempt, publish_tries, republish_count,
+            backoff_prev_ms, since_ms, next_at_ms, dead_cause, dead_code, published, env_digest, code, stale_prekey, fresh_prekey,
+            created_ms, expires_ms, delivered_ms, read_ms
+        FROM delivery WHERE msg_id = ?1 AND recipient = ?2";
     let key = params![msg_id.as_bytes(), recipient.as_bytes()];
     Ok(tx.conn().prepare_cached(sql)?.query_row(key, delivery_row).optional()?)
 }

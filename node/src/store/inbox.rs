@@ -216,17 +216,13 @@ pub fn unread_after(tx: Tx<'_>, agent: AgentId, after: u64, limit: u32) -> Resul
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Positions up to `until` of unread rows that were never pushed. Few: what is being pushed right now, and replies that somebody waits
-/// for. It has an index of its own, since a session asks at every arrival, however much lies unread.
+/// One row by its position, while it is unread.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn unpushed_until(tx: Tx<'_>, agent: AgentId, until: u64) -> Result<Vec<u64>, StoreError> {
-    let sql = "SELECT cursor FROM inbox
-        WHERE recipient = ?1 AND read_ms IS NULL AND pushed_ms IS NULL AND cursor <= ?2 ORDER BY cursor";
-    let mut statement = tx.conn().prepare_cached(sql)?;
-    let rows = statement.query_map(params![agent.as_bytes(), int(until)], |row| uint(row, "cursor"))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+pub fn unread_at(tx: Tx<'_>, cursor: u64) -> Result<Option<InboxMessage>, StoreError> {
+    let sql = "SELECT * FROM inbox WHERE cursor = ?1 AND read_ms IS NULL";
+    Ok(tx.conn().prepare_cached(sql)?.query_row([int(cursor)], message_row).optional()?)
 }
 
 /// The newest rows of an inbox, oldest first.

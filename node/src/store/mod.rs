@@ -111,6 +111,18 @@ impl Store {
         self.inner.writer.queue(work, writer::Urgency::Now)
     }
 
+    /// Like [`Store::queue`], but instead of waking somebody calls `then` after the commit: on the writing thread, in the order in
+    /// which the work was queued. It must only hand on what it gets. When the store is closed it is dropped without a call.
+    pub fn queue_then<T, E, F, G>(&self, work: F, then: G)
+    where
+        F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
+        G: FnOnce(Result<T, E>) + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.inner.writer.queue_then(work, writer::Urgency::Now, then);
+    }
+
     /// Like [`Store::queue`] for what nobody waits for: it rides with the next commit and causes none of its own for a moment.
     pub fn queue_lazily<T, E, F>(&self, work: F) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F>
     where

@@ -44,7 +44,7 @@ pub struct UsedKey {
     pub content_digest: [u8; 32],
 }
 
-/// The next position in a conversation; nobody else gets it, and it is lost when the transaction is.
+/// The next position in a conversation; nobody else gets it, and it is free again when the transaction fails.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -53,6 +53,35 @@ pub fn next_sequence(tx: Tx<'_>, sender: AgentId, conversation: ConversationId) 
         ON CONFLICT (sender_agent, conversation_id) DO UPDATE SET last = last + 1 RETURNING last";
     let key = params![sender.as_bytes(), conversation.as_bytes()];
     Ok(tx.conn().prepare_cached(sql)?.query_row(key, |row| uint(row, "last"))?)
+}
+
+/// The last position that was given out in a conversation; 0 before the first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn last_sequence(tx: Tx<'_>, sender: AgentId, conversation: ConversationId) -> Result<u64, StoreError> {
+    let sql = "SELECT last FROM sequence WHERE sender_agent = ?1 AND conversation_id = ?2";
+    let key = params![sender.as_bytes(), conversation.as_bytes()];
+    Ok(tx.conn().prepare_cached(sql)?.query_row(key, |row| uint(row, "last")).optional()?.unwrap_or(0))
+}
+
+/// Gives out a position if it is the next one, and says whether it was. It is free again when the transaction fails.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn take_sequence(
+    tx: Tx<'_>,
+    sender: AgentId,
+    conversation: ConversationId,
+    sequence: u64,
+) -> Result<bool, StoreError> {
+    let sql = if sequence == 1 {
+        "INSERT INTO sequence (sender_agent, conversation_id, last) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING"
+    } else {
+        "UPDATE sequence SET last = ?3 WHERE sender_agent = ?1 AND conversation_id = ?2 AND last = ?3 - 1"
+    };
+    let values = params![sender.as_bytes(), conversation.as_bytes(), int(sequence)];
+    Ok(tx.conn().prepare_cached(sql)?.execute(values)? == 1)
 }
 
 /// What the sender used an idempotency key for, if it did.
@@ -135,15 +164,15 @@ pub fn set_ttl(tx: Tx<'_>, msg_id: MessageId, ttl_seconds: u32) -> Result<(), St
 /// # Errors
 /// [`StoreError`].
 pub fn prune(tx: Tx<'_>, before_ms: u64, limit: u32) -> Result<usize, StoreError> {
-    let chosen = "SELECT msg_id FROM outbox WHERE created_ms < ?1
+    // An id begins with the time it was made at.
+    let before = MessageId::new_v7(before_ms, [0; 10]);
+    let chosen = "SELECT msg_id FROM outbox WHERE msg_id < ?1
         AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.msg_id = outbox.msg_id AND open = 1)
         AND NOT EXISTS (SELECT 1 FROM dead_letter WHERE dead_letter.msg_id = outbox.msg_id) LIMIT ?2";
     let mut statement = tx.conn().prepare_cached(chosen)?;
-    let rows = statement.query_map(params![int(before_ms), limit], |row| row.get::<_, [u8; 16]>(0))?;
+    let rows = statement.query_map(params![before.as_bytes(), limit], |row| row.get::<_, [u8; 16]>(0))?;
     let ids = rows.collect::<Result<Vec<_>, _>>()?;
     for msg_id in &ids {
-        let copies = "DELETE FROM publication WHERE env_digest IN (SELECT env_digest FROM copy WHERE msg_id = ?1)";
-        tx.conn().prepare_cached(copies)?.execute([msg_id])?;
         for sql in [
             "DELETE FROM copy WHERE msg_id = ?1",
             "DELETE FROM delivery WHERE msg_id = ?1",

@@ -39,15 +39,16 @@ trait Job: Send {
     fn finish(self: Box<Self>, committed: &Result<(), StoreError>);
 }
 
-struct Closure<F, T, E> {
+struct Closure<F, G, T, E> {
     work: Option<F>,
     result: Option<Result<T, E>>,
-    answer: oneshot::Sender<Result<T, E>>,
+    then: G,
 }
 
-impl<F, T, E> Job for Closure<F, T, E>
+impl<F, G, T, E> Job for Closure<F, G, T, E>
 where
     F: FnOnce(Tx<'_>) -> Result<T, E> + Send,
+    G: FnOnce(Result<T, E>) + Send,
     T: Send,
     E: From<StoreError> + Send,
 {
@@ -59,14 +60,13 @@ where
     }
 
     fn finish(self: Box<Self>, committed: &Result<(), StoreError>) {
-        let Self { result, answer, .. } = *self;
+        let Self { result, then, .. } = *self;
         let result = match (result, committed) {
             (Some(Ok(_)), Err(error)) => Err(E::from(error.clone())),
             (Some(result), _) => result,
             (None, _) => Err(E::from(StoreError::Corrupt("closure: it panicked"))),
         };
-        // Nobody listening is fine: the caller gave up, the work stands.
-        let _ = answer.send(result);
+        then(result);
     }
 }
 
@@ -91,12 +91,26 @@ impl Writer {
         E: From<StoreError> + Send + 'static,
     {
         let (answer, result) = oneshot::channel();
-        let job = Box::new(Closure { work: Some(work), result: None, answer });
+        self.queue_then(work, urgency, move |result| {
+            // Nobody listening is fine: the caller gave up, the work stands.
+            let _ = answer.send(result);
+        });
+        async move { result.await.unwrap_or_else(|_| Err(E::from(StoreError::Closed))) }
+    }
+
+    /// Calls `then` on the writing thread after the commit, in the order of the queue; it must not block.
+    pub(super) fn queue_then<T, E, F, G>(&self, work: F, urgency: Urgency, then: G)
+    where
+        F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
+        G: FnOnce(Result<T, E>) + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let job = Box::new(Closure { work: Some(work), result: None, then });
         if let Some(jobs) = &self.jobs {
-            // A refused job drops its `answer`, which the future below reports.
+            // A refused job drops `then`, and with it whatever waits for its call.
             let _ = jobs.send((urgency, job));
         }
-        async move { result.await.unwrap_or_else(|_| Err(E::from(StoreError::Closed))) }
     }
 }
 
@@ -143,14 +157,14 @@ fn collect(first: (Urgency, Box<dyn Job>), jobs: &mpsc::Receiver<(Urgency, Box<d
 }
 
 fn commit(connection: &Connection, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
-    connection.execute_batch("BEGIN IMMEDIATE")?;
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     for job in &mut *batch {
         if let Err(error) = run_one(connection, &mut **job) {
             rollback(connection);
             return Err(error);
         }
     }
-    connection.execute_batch("COMMIT").map_err(|error| {
+    connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map(drop).map_err(|error| {
         rollback(connection);
         error.into()
     })

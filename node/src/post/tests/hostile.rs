@@ -347,6 +347,6 @@ async fn a_slug_is_shown_from_the_certificate_not_from_the_directory() {
     let (a, b) = World::new().pair().await;
     b.take(&Forge::new(&a, &b, "x").honest(&a, &b)).await;
     let shown: Vec<Slug> =
-        b.post.pushable(b.agent(0).agent_id, 0, 10).await.unwrap().into_iter().map(|m| m.from).collect();
+        b.post.pushable(b.agent(0).agent_id, 0, 10).await.unwrap().0.into_iter().map(|m| m.from).collect();
     assert_eq!(shown, [a.agent(0).slug]);
 }

@@ -136,7 +136,7 @@ async fn what_the_broker_did_not_take_leaves_when_it_is_back() {
         b.take(&frame).await;
     }
     let sequences: Vec<u64> =
-        b.post.pushable(b.agent(0).agent_id, 0, 10).await.unwrap().iter().map(|message| message.sequence).collect();
+        b.post.pushable(b.agent(0).agent_id, 0, 10).await.unwrap().0.iter().map(|message| message.sequence).collect();
     assert_eq!(sequences, [1, 2, 3]);
 }
 
@@ -189,7 +189,7 @@ async fn a_message_that_cannot_be_sealed_ends_and_holds_up_no_other() {
             let inner = vec![0; 2 * 1024 * 1024].into();
             outbox::insert(tx, &OutboxRow { msg_id: large, sequence, inner, ..row }, None, &[0; 32])?;
             let delivery = delivery::get(tx, first.msg_id, bob)?.unwrap();
-            delivery::save(tx, &DeliveryRow { msg_id: large, sequence, ..delivery })
+            delivery::insert(tx, &DeliveryRow { msg_id: large, sequence, ..delivery })
         })
         .await
         .unwrap();

@@ -1,0 +1,201 @@
+//! Publishing what was just committed, in the order of the commits, and noting the broker's answers.
+//!
+//! That the broker has a copy is noted lazily: it only spares a publish after a crash, and most often the recipient's own
+//! acknowledgement comes first and says more.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use murmur_core::outbox::{Event, PublishAnswer};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::{
+    Post,
+    driver::{Lane, Work},
+    failpoint::failpoint,
+    lane::Need,
+    seal::Ready,
+    transition::{self, Key, Stepped},
+};
+use crate::store::StoreError;
+
+/// Publishes of this task that may wait for the broker; further ones wait for a place.
+const IN_FLIGHT_MAX: usize = 1_024;
+/// How long the broker's answer may stay in memory only.
+const NOTE_LATER: Duration = Duration::from_millis(250);
+/// Answers noted in one transaction.
+const NOTES_MAX: usize = 256;
+
+/// A copy that was sealed before it was accepted, and is committed.
+pub(super) struct Direct {
+    pub(super) lane: Lane,
+    pub(super) ready: Ready,
+    pub(super) stepped: Stepped,
+}
+
+/// A publish that waits for the broker's answer.
+struct Pending {
+    lane: Lane,
+    key: Key,
+    seal_attempt: u32,
+    answer: PublishAnswer,
+}
+
+/// The broker's good answers that are not on disk yet: by delivery, which seal attempt it was.
+#[derive(Default)]
+pub(super) struct Stored {
+    marks: Mutex<HashMap<Key, u32>>,
+    arrived: Notify,
+}
+
+impl Stored {
+    fn note(&self, key: Key, seal_attempt: u32) {
+        let mut marks = self.marks();
+        if marks.is_empty() {
+            self.arrived.notify_one();
+        }
+        marks.insert(key, seal_attempt);
+    }
+
+    /// Takes out what is noted of a delivery; whoever takes it steps the delivery with it, or with something that says more.
+    pub(super) fn take(&self, key: Key) -> Option<u32> {
+        self.marks().remove(&key)
+    }
+
+    fn take_some(&self) -> Vec<(Key, u32)> {
+        let mut marks = self.marks();
+        let keys: Vec<Key> = marks.keys().take(NOTES_MAX).copied().collect();
+        keys.into_iter().filter_map(|key| marks.remove_entry(&key)).collect()
+    }
+
+    fn marks(&self) -> MutexGuard<'_, HashMap<Key, u32>> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Publishes until `token` is cancelled; what is left then is published after the next start.
+pub(super) async fn run(post: Arc<Post>, mut directs: mpsc::UnboundedReceiver<Direct>, token: CancellationToken) {
+    let mut pending: FuturesUnordered<BoxFuture<'static, Pending>> = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            // Answers first: after a refusal nothing of its lane is published from here.
+            biased;
+            () = token.cancelled() => return,
+            Some(answered) = pending.next(), if !pending.is_empty() => take_answer(&post, answered),
+            Some(direct) = directs.recv(), if pending.len() < IN_FLIGHT_MAX => {
+                let Direct { lane, ready, stepped } = direct;
+                // Heard of by the driver before anything can come of it.
+                let _ = post.work.send(Work::Direct(stepped));
+                let Ready { key, seal_attempt, outgoing } = ready;
+                if post.gate.is_waiting(lane) {
+                    let _ = post.work.send(Work::DirectLeft(lane, key, Some(Need::Publish), None));
+                    continue;
+                }
+                let answer = begin(&post, outgoing).await;
+                pending.push(async move { Pending { lane, key, seal_attempt, answer: answer.await } }.boxed());
+            }
+        }
+    }
+}
+
+fn take_answer(post: &Arc<Post>, Pending { lane, key, seal_attempt, answer }: Pending) {
+    if matches!(answer, PublishAnswer::Stored { duplicate: false }) {
+        failpoint("S5");
+        post.counters.published.add();
+        post.stored.note(key, seal_attempt);
+        return;
+    }
+    // From now on nothing overtakes it.
+    let coming = post.gate.announce(lane);
+    let post = Arc::clone(post);
+    post.clone().tasks.spawn(async move {
+        if !post.publish_answered(key, seal_attempt, answer).await {
+            let _ = post.work.send(Work::DirectLeft(lane, key, None, Some(coming)));
+        }
+    });
+}
+
+/// Hands a copy to the broker's client; the future that comes back waits for the broker's answer.
+pub(super) async fn begin(
+    post: &Post,
+    outgoing: crate::bus::Outgoing,
+) -> impl Future<Output = PublishAnswer> + Send + use<> {
+    let span = tracing::info_span!("post.publish");
+    if let Some(traceparent) = &outgoing.traceparent {
+        murmur_telemetry::set_parent(&span, traceparent);
+    }
+    let begun = post.bus.begin(outgoing).instrument(span.clone()).await;
+    begun.instrument(span)
+}
+
+/// Writes the broker's good answers down, a while after they came. What is left at the end is written at once.
+pub(super) async fn note_answers(post: Arc<Post>, token: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = token.cancelled() => break,
+            () = post.stored.arrived.notified() => {}
+        }
+        tokio::select! {
+            () = token.cancelled() => break,
+            () = tokio::time::sleep(NOTE_LATER) => {}
+        }
+        write_notes(&post).await;
+    }
+    write_notes(&post).await;
+}
+
+async fn write_notes(post: &Post) {
+    loop {
+        let marks = post.stored.take_some();
+        if marks.is_empty() {
+            return;
+        }
+        let (now_ms, config) = (post.clock.now_ms(), post.config.outbox.clone());
+        let noted = post.store.queue_lazily(move |tx| {
+            let step = |(key, seal_attempt)| {
+                transition::step(tx, key, stored_event(seal_attempt), now_ms, &config).transpose()
+            };
+            marks.into_iter().filter_map(step).collect::<Result<Vec<Stepped>, StoreError>>()
+        });
+        match noted.await {
+            Ok(steps) => steps.into_iter().for_each(|stepped| post.follow_up(stepped)),
+            // The copies are published once more when their answer is overdue.
+            Err(error) => tracing::warn!(%error, "publishes could not be noted"),
+        }
+    }
+}
+
+/// The broker has the copy.
+pub(super) const fn stored_event(seal_attempt: u32) -> Event {
+    Event::PublishAnswered { seal_attempt, answer: PublishAnswer::Stored { duplicate: false } }
+}
+
+impl Post {
+    /// Takes the broker's answer to a publish and says whether it has the copy.
+    pub(super) async fn publish_answered(&self, key: Key, seal_attempt: u32, answer: PublishAnswer) -> bool {
+        failpoint("S5");
+        match answer {
+            PublishAnswer::Stored { duplicate } => {
+                self.counters.published.add();
+                if duplicate {
+                    // On the first try somebody has used the random id before us, which the machine looks into.
+                    self.step(key, Event::PublishAnswered { seal_attempt, answer }).await;
+                } else {
+                    self.stored.note(key, seal_attempt);
+                }
+                true
+            }
+            _ => {
+                self.counters.retried.add();
+                self.step(key, Event::PublishAnswered { seal_attempt, answer }).await;
+                false
+            }
+        }
+    }
+}
