@@ -10,12 +10,15 @@ use super::types::InboxMessage;
 
 /// Messages kept for a session that is behind; with more than that it reads the store.
 const MESSAGES_MAX: usize = 256;
+/// Bytes of their bodies, so that an agent's memory has a bound whatever their sizes; one message may be larger.
+const BYTES_MAX: usize = 1024 * 1024;
 
 /// One agent's feed.
 #[derive(Default)]
 pub(super) struct Feed {
     /// Ascending by cursor; complete behind `behind`.
     messages: VecDeque<Box<InboxMessage>>,
+    bytes: usize,
     /// `None` until a first message came.
     behind: Option<u64>,
     /// Replies that were passed over because somebody waited for them: by position, the request.
@@ -26,10 +29,13 @@ impl Feed {
     /// Adds the row that was committed last.
     pub(super) fn push(&mut self, message: Box<InboxMessage>) {
         self.behind.get_or_insert(message.cursor - 1);
+        self.bytes += message.body.len();
         self.messages.push_back(message);
-        if self.messages.len() > MESSAGES_MAX
+        while (self.messages.len() > MESSAGES_MAX || self.bytes > BYTES_MAX)
+            && self.messages.len() > 1
             && let Some(dropped) = self.messages.pop_front()
         {
+            self.bytes -= dropped.body.len();
             self.behind = Some(dropped.cursor);
         }
     }
@@ -54,6 +60,7 @@ impl Feed {
         if self.behind? > position {
             return None;
         }
+        self.bytes = 0;
         let taken: Vec<_> = self.messages.drain(..).filter(|message| message.cursor > position).map(|m| *m).collect();
         self.behind = taken.last().map(|last| last.cursor).max(Some(position)).max(self.behind);
         Some(taken)
@@ -70,6 +77,7 @@ impl Feed {
     /// Forgets rows that were read otherwise.
     pub(super) fn forget(&mut self, cursors: &[u64]) {
         self.messages.retain(|message| !cursors.contains(&message.cursor));
+        self.bytes = self.messages.iter().map(|message| message.body.len()).sum();
         for cursor in cursors {
             self.awaited.remove(cursor);
         }
@@ -139,6 +147,16 @@ mod tests {
         (1..=MESSAGES_MAX as u64 + 1).for_each(|cursor| feed.push(message(cursor)));
         assert_eq!(cursors(feed.take_behind(0)), None);
         assert_eq!(feed.take_behind(1).unwrap().len(), MESSAGES_MAX);
+    }
+
+    #[test]
+    fn large_messages_are_left_to_the_store() {
+        let mut feed = Feed::default();
+        for cursor in 1..=20 {
+            feed.push(Box::new(InboxMessage { body: Bytes::from(vec![0; BYTES_MAX / 4]), ..*message(cursor) }));
+        }
+        assert_eq!(cursors(feed.take_behind(15)), None);
+        assert_eq!(cursors(feed.take_behind(16)), Some(vec![17, 18, 19, 20]));
     }
 
     #[test]
