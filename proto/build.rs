@@ -4,7 +4,7 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, Value};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "murmur/v1/directory.proto",
     "murmur/v1/node.proto",
     "murmur/v1/auth.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 7] = [
     "murmur/node/v1/outbox.proto",
     "murmur/node/v1/session.proto",
     "murmur/node/v1/host.proto",
+    "murmur/node/v1/file.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -114,6 +114,8 @@ pub(crate) enum Command {
     Peers(cmds::peers::Args),
     /// Follow messages in and out; marks nothing as read
     Tail(cmds::tail::Args),
+    /// Files on their way, in and out
+    Files(cmds::files::Args),
     /// How the delivery of a sent message stands
     Message(cmds::message::Args),
     /// What is still on its way, and taking a message back
@@ -164,6 +166,7 @@ impl Command {
             Self::Inbox(_) => "inbox",
             Self::Peers(_) => "peers",
             Self::Tail(_) => "tail",
+            Self::Files(_) => "files",
             Self::Message(_) => "message",
             Self::Outbox(_) => "outbox",
             Self::Dlq(_) => "dlq",

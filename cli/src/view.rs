@@ -4,7 +4,10 @@ use data_encoding::BASE64;
 use murmur_proto::node::v1::{Delivery, DeliveryState, Message, MessageKind, SentMessage};
 use serde_json::{Map, Value, json};
 
-use crate::{output, text, time};
+use crate::{
+    cmds::files::{file_json, file_text},
+    output, text, time,
+};
 
 /// A message for programs. The body is `body` when it is text, else `body_base64`.
 pub(crate) fn message_json(message: &Message) -> Value {
@@ -28,6 +31,9 @@ pub(crate) fn message_json(message: &Message) -> Value {
     set("sequence", json!(message.sequence));
     set("cursor", json!(message.cursor));
     set("redelivered", json!(message.redelivered));
+    if let Some(file) = &message.file {
+        set("file", file_json(file));
+    }
     Value::Object(object)
 }
 
@@ -45,7 +51,13 @@ pub(crate) fn message_text(message: &Message) -> String {
         MessageKind::Request => format!("  (reply with --in-reply-to {})", text::clean_line(&message.msg_id)),
         _ => String::new(),
     };
-    format!("{}{reply}\n{}", output::bold(&head), indented(&body_text(message)))
+    format!("{}{reply}\n{}", output::bold(&head), said(message))
+}
+
+/// A line of ours about the file, if there is one, then the body, indented so that it cannot pass for a line of ours.
+pub(crate) fn said(message: &Message) -> String {
+    let file = message.file.as_ref().map(|file| format!("{}\n", file_text(file))).unwrap_or_default();
+    format!("{file}{}", indented(&body_text(message)))
 }
 
 /// The body as text; a size when it is none.

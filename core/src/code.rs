@@ -178,14 +178,15 @@ impl Code {
             | Self::NotAMember
             | Self::AgentGone
             | Self::PolicyDenied
-            | Self::TypeRefused => Reaction::Dead,
+            | Self::TypeRefused
+            // The message that opens the stream is refused, and with it the stream.
+            | Self::StreamTooLarge => Reaction::Dead,
             Self::KeyUnknown => Reaction::Reseal,
             Self::Expired => Reaction::Expire,
             Self::AgentMoved => Reaction::ResolveAndReseal,
             Self::RateLimited | Self::InboxFull | Self::TryLater | Self::StorageFull => Reaction::BackOff,
             Self::StreamUnknown
             | Self::StreamGap
-            | Self::StreamTooLarge
             | Self::ChunkAuth
             | Self::CreditExceeded
             | Self::StreamCancelled => Reaction::Stream,

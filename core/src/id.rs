@@ -125,6 +125,10 @@ id! {
     ConversationId, "conversation"
 }
 id! {
+    /// A chunk stream: random, chosen by its sender, known to the two nodes and the broker between them.
+    StreamId, "transfer"
+}
+id! {
     /// A bearer token's public half.
     TokenId, "token"
 }

@@ -12,6 +12,7 @@ pub mod presence;
 pub mod reason;
 pub mod retry;
 pub mod slug;
+pub mod stream;
 pub mod subject;
 pub mod text;
 pub mod tier;

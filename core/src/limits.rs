@@ -91,3 +91,22 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 pub const PAGE_SIZE_DEFAULT: u32 = 50;
 /// Items of one page at most.
 pub const PAGE_SIZE_MAX: u32 = 1000;
+
+/// Chunks of a stream that may be on the way before the receiver has said anything.
+pub const STREAM_FIRST_WINDOW: u32 = 4;
+/// Chunks that a receiver allows on the way unless it is short of room.
+pub const STREAM_WINDOW_DEFAULT: u32 = 16;
+/// Chunks on the way at most, whatever a receiver says.
+pub const STREAM_WINDOW_MAX: u32 = 64;
+/// Largest file by default policy; the protocol's own limit is 1 GiB.
+pub const STREAM_BYTES_MAX_DEFAULT: u64 = 64 * 1024 * 1024;
+/// Open streams from one agent to another.
+pub const STREAMS_OPEN_PER_PAIR_MAX: u64 = 4;
+/// Bytes of open streams of one agent, each way.
+pub const SPOOL_BYTES_PER_AGENT_MAX: u64 = 1 << 30;
+/// A receiver brings what it has to the disk after so many bytes, and only then grants more.
+pub const STREAM_SYNC_BYTES: u64 = 1024 * 1024;
+/// A sender that heard nothing for this long pauses.
+pub const STREAM_STALL_MS: u64 = 60_000;
+/// A stream on which nothing moved for this long ends (606).
+pub const STREAM_IDLE_MS: u64 = 24 * 3600 * 1000;

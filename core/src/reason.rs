@@ -143,6 +143,14 @@ reasons! {
     RequestTimedOut = "REQUEST_TIMED_OUT", DeadlineExceeded, "Look in the inbox later; a late reply still arrives there.";
     /// The body is longer than a message may carry.
     BodyTooLarge = "BODY_TOO_LARGE", InvalidArgument, "Shorten the body, or send where to find it.";
+    /// The file is larger than may be sent.
+    FileTooLarge = "FILE_TOO_LARGE", InvalidArgument, "Send a smaller file, or raise file_bytes_max on both nodes.";
+    /// The file cannot be read, or may not be sent.
+    FileRefused = "FILE_REFUSED", InvalidArgument, "Name a regular file that may be sent.";
+    /// As many files as are allowed are on their way between the two agents.
+    TransfersOpenTooMany = "TRANSFERS_OPEN_TOO_MANY", ResourceExhausted, "Wait until a file has arrived, or cancel one.";
+    /// No file transfer that the caller may see has this id.
+    TransferNotFound = "TRANSFER_NOT_FOUND", NotFound, "List the transfers to see their ids.";
     /// The caller calls too often.
     RateLimited = "RATE_LIMITED", ResourceExhausted, "Slow down and try again after the given delay.";
     /// The recipient's inbox holds as much as it may.

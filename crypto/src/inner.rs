@@ -225,6 +225,14 @@ impl fmt::Debug for InnerMessage {
     }
 }
 
+/// Whether a message that [`InnerMessage::encode`] serialized opens a stream, without reading all of it: the kind comes first.
+#[must_use]
+pub fn opens_stream(serialized: &[u8]) -> bool {
+    const KIND_FIELD: u8 = 1 << 3;
+    serialized.first() == Some(&KIND_FIELD)
+        && serialized.get(1).is_some_and(|kind| i32::from(*kind) == i32::from(wire::Kind::StreamOpen))
+}
+
 /// The conversation of a direct message between two agents, the same from both sides.
 #[must_use]
 pub fn dm_conversation_id(a: AgentId, b: AgentId) -> ConversationId {

@@ -87,11 +87,21 @@ fn attributes(message: &Message) -> Map<String, Value> {
     put("created", &render::time(message.created_time.as_ref()).unwrap_or_default());
     put("deadline", &render::time(message.deadline_time.as_ref()).unwrap_or_default());
     put("redelivered", if message.redelivered { "true" } else { "" });
+    if let Some(file) = &message.file {
+        put("file_name", &file.name);
+        put("file_type", &file.content_type);
+        put("file_size", &file.size_bytes.to_string());
+        // A session is shown the message when the file is whole, or never will be.
+        put("file_path", &file.path);
+        put("file_failed", if file.path.is_empty() { &file.reason } else { "" });
+    }
     meta
 }
 
 #[cfg(test)]
 mod tests {
+    use murmur_proto::node::v1::File;
+
     use super::*;
 
     fn received() -> Message {
@@ -146,6 +156,27 @@ mod tests {
         assert_eq!(meta["label"], UNVERIFIED);
         assert_eq!(meta["redelivered"], "true");
         assert_eq!(meta["deadline"], "2023-11-14T22:13:20Z");
+    }
+
+    #[test]
+    fn a_file_is_told_beside_the_text_where_no_sender_writes() {
+        let file = File {
+            name: "a.pdf".to_owned(),
+            content_type: "application/\"pdf".to_owned(),
+            size_bytes: 7,
+            path: "/files/1/a.pdf".to_owned(),
+            ..File::default()
+        };
+        let whole = params(&Message { file: Some(file.clone()), ..received() });
+        assert_eq!(whole["meta"]["file_name"], "a.pdf");
+        assert_eq!(whole["meta"]["file_type"], "application/&quot;pdf");
+        assert_eq!((&whole["meta"]["file_size"], &whole["meta"]["file_path"]), (&json!("7"), &json!("/files/1/a.pdf")));
+        let failed = File { path: String::new(), reason: "CHUNK_AUTH".to_owned(), ..file };
+        let failed = params(&Message { file: Some(failed), ..received() });
+        assert_eq!(
+            (&failed["meta"]["file_path"], &failed["meta"]["file_failed"]),
+            (&Value::Null, &json!("CHUNK_AUTH"))
+        );
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::errors::Failure;
 
 /// Unary calls touch the node's disk and nothing farther away.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// A file is copied before its call is answered.
+const COPY_MAX: Duration = Duration::from_secs(180);
 
 /// The node of this host.
 pub(crate) struct Node {
@@ -53,10 +55,26 @@ impl Node {
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Failure> {
-        match tokio::time::timeout(ANSWER_MAX, call).await {
+        self.answer_within(ANSWER_MAX, call).await
+    }
+
+    /// Like [`Node::answer`], for a call that copies a file.
+    pub(crate) async fn answer_slowly<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        self.answer_within(COPY_MAX, call).await
+    }
+
+    async fn answer_within<T>(
+        &self,
+        most: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(most, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.failure(&status)),
-            Err(_) => Err(Failure::node_silent(&self.socket, ANSWER_MAX)),
+            Err(_) => Err(Failure::node_silent(&self.socket, most)),
         }
     }
 

@@ -144,7 +144,7 @@ fn a_wrong_call_is_told_to_the_model() {
     let result = shim.call("send", &json!({"recipient": "bob", "text": "hi"}));
     assert_eq!(result["isError"], true);
     let expected = "FIELD_INVALID: there is no argument `recipient`; \
-                    valid are `idempotency_key`, `in_reply_to`, `text`, `to`, `ttl_seconds`.";
+                    valid are `file`, `idempotency_key`, `in_reply_to`, `text`, `to`, `ttl_seconds`.";
     assert!(text(&result).starts_with(expected), "{result}");
     let unaddressed = shim.call("send", &json!({"text": "hi"}));
     assert!(text(&unaddressed).contains("`to` is missing"), "{unaddressed}");

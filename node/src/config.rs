@@ -65,6 +65,10 @@ pub struct Config {
     pub nack_ms: [u64; 2],
     /// Waits before a message without any receipt is published again; the last one repeats.
     pub republish_ms: Vec<u64>,
+    /// Largest file that is sent or received.
+    pub file_bytes_max: u64,
+    /// Files are sent only from below these folders; none means from everywhere.
+    pub file_roots: Vec<PathBuf>,
     /// How long calls may take to end after the first signal.
     pub drain_ms: u64,
 }
@@ -123,6 +127,8 @@ impl Default for Config {
             retry_ms: [post.outbox.transport.base_ms, post.outbox.transport.cap_ms],
             nack_ms: [post.outbox.nack.base_ms, post.outbox.nack.cap_ms],
             republish_ms: post.outbox.republish.first_ms.into_iter().chain([then_ms]).collect(),
+            file_bytes_max: post.streams.bytes_max,
+            file_roots: Vec::new(),
             drain_ms: 10_000,
         }
     }
@@ -175,6 +181,11 @@ impl Config {
             history_ms: self.history_days.saturating_mul(DAY_MS),
             ..PostConfig::default()
         };
+        // What agents are told of a file's place must hold wherever they are.
+        post.streams.data_dir = std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
+        post.streams.dir = post.streams.data_dir.join("files");
+        self.file_roots.clone_into(&mut post.streams.roots);
+        post.streams.bytes_max = self.file_bytes_max;
         let backoff = |[base_ms, cap_ms]: [u64; 2]| murmur_core::retry::Backoff { base_ms, cap_ms };
         post.outbox.transport = backoff(self.retry_ms);
         post.outbox.nack = backoff(self.nack_ms);
@@ -198,6 +209,9 @@ impl Config {
         rule((1..=body_bytes_max).contains(&self.body_bytes_max), "body_bytes_max", "from 1 to 196608")?;
         rule(self.inbox_unread_max >= 1, "inbox_unread_max", "at least 1")?;
         rule(self.history_days >= 9, "history_days", "at least 9, since duplicates are known by it")?;
+        let file_bytes = 1..=murmur_crypto::inner::STREAM_BYTES_MAX;
+        rule(file_bytes.contains(&self.file_bytes_max), "file_bytes_max", "1 to 1073741824 (1 GiB)")?;
+        rule(self.file_roots.iter().all(|root| root.is_absolute()), "file_roots", "a list of absolute paths")?;
         socket::check_length(&self.socket())?;
         Ok(())
     }
@@ -304,6 +318,14 @@ pub struct Flags {
     #[arg(long, value_name = "MS", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]
     republish_ms: Option<Vec<u64>>,
+    /// Largest file that is sent or received, in bytes
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_bytes_max: Option<u64>,
+    /// Send files only from below these folders
+    #[arg(long, value_name = "DIR", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_roots: Option<Vec<PathBuf>>,
     /// How long calls may take to end after the first signal
     #[arg(long, value_name = "MS")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -26,8 +26,9 @@ use tonic::{
 use crate::{
     PROTOCOL,
     node::v1::{
-        host_service_client::HostServiceClient, message_service_client::MessageServiceClient,
-        outbox_service_client::OutboxServiceClient, session_service_client::SessionServiceClient,
+        file_service_client::FileServiceClient, host_service_client::HostServiceClient,
+        message_service_client::MessageServiceClient, outbox_service_client::OutboxServiceClient,
+        session_service_client::SessionServiceClient,
     },
     v1::{
         auth_service_client::AuthServiceClient, directory_service_client::DirectoryServiceClient,
@@ -222,6 +223,8 @@ pub struct NodeClient {
     pub sessions: SessionServiceClient<Intercepted>,
     /// Peers, versions, status.
     pub host: HostServiceClient<Intercepted>,
+    /// Files: send, follow, cancel.
+    pub files: FileServiceClient<Intercepted>,
 }
 
 impl NodeClient {
@@ -233,7 +236,8 @@ impl NodeClient {
             messages: MessageServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             outbox: OutboxServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             sessions: SessionServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
-            host: HostServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            host: HostServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            files: FileServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
         }
     }
 }

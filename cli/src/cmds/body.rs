@@ -25,6 +25,11 @@ pub(crate) fn read(text: Option<String>) -> Result<Vec<u8>, Failure> {
     Ok(body)
 }
 
+/// The text as given; `-` means stdin, and no text is none.
+pub(crate) fn read_if_given(text: Option<String>) -> Result<Vec<u8>, Failure> {
+    text.map_or(Ok(Vec::new()), |text| read(Some(text)))
+}
+
 /// One byte more than is allowed tells that there is too much.
 fn read_stdin() -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();

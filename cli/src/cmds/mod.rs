@@ -8,6 +8,7 @@ pub(crate) mod deregister;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod down;
+pub(crate) mod files;
 pub(crate) mod inbox;
 pub(crate) mod internal_detach;
 pub(crate) mod message;
@@ -19,6 +20,7 @@ pub(crate) mod register;
 pub(crate) mod request;
 mod scope;
 pub(crate) mod send;
+mod send_file;
 pub(crate) mod status;
 pub(crate) mod supervise;
 pub(crate) mod tail;
@@ -49,6 +51,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Outcome {
         Command::Inbox(args) => inbox::run(&target()?, args, output).await,
         Command::Peers(args) => peers::run(&target()?, args, output).await,
         Command::Tail(args) => tail::run(&target()?, args, output).await,
+        Command::Files(args) => files::run(&target()?, args, output).await,
         Command::Message(args) => message::run(&target()?, args, output).await,
         Command::Outbox(args) => outbox::run(&target()?, args, output).await,
         Command::Dlq(command) => dlq::run(&target()?, command, output).await,

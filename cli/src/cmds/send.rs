@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use murmur_core::limits::TTL_SECONDS_MAX;
-use murmur_proto::node::v1::{Delivery, SendRequest, SendResponse};
+use murmur_proto::node::v1::{Delivery, SendFileRequest, SendRequest, SendResponse};
 use serde_json::json;
 
 use super::{
     body,
+    send_file::{self, FileArgs},
     wait::{self, WaitFor},
 };
 use crate::{
@@ -27,6 +28,8 @@ pub(crate) struct Args {
     text: Option<String>,
     #[command(flatten)]
     speaker: Speaker,
+    #[command(flatten)]
+    file: FileArgs,
     /// Id of the received message that this answers
     #[arg(long, value_name = "MSG_ID", default_value = "", hide_default_value = true)]
     in_reply_to: String,
@@ -45,7 +48,23 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
-    let Args { to, text, speaker, in_reply_to, ttl, idempotency_key, wait, timeout } = args;
+    let Args { to, text, speaker, file, in_reply_to, ttl, idempotency_key, wait, timeout } = args;
+    if let Some(path) = &file.file {
+        if wait.is_some() {
+            return Err(Failure::usage("--wait is for messages without a file")
+                .remedy("A file is followed until it has arrived; --no-wait leaves it to the node."));
+        }
+        let request = SendFileRequest {
+            agent: speaker.agent.clone(),
+            to,
+            body: body::read_if_given(text)?.into(),
+            in_reply_to,
+            ttl_seconds: ttl_seconds(ttl)?,
+            idempotency_key,
+            ..file.request(path)?
+        };
+        return send_file::run(&mut target.node_as(&speaker).await?, request, &file, output).await;
+    }
     let request = SendRequest {
         agent: speaker.agent.clone(),
         to,

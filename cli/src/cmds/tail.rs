@@ -57,7 +57,7 @@ fn show(item: &TailResponse, output: Output) -> Outcome {
         Some(state) => {
             let when = time::rfc3339(message.created_time.as_ref()).unwrap_or_default();
             let head = format!("{} to {} {when} [{state}]", view::kind(&message), text::clean_line(&message.to));
-            output::line(&format!("{}\n{}", output::bold(&head), view::indented(&view::body_text(&message))))
+            output::line(&format!("{}\n{}", output::bold(&head), view::said(&message)))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A received message, as a tool shows it.
 
-use murmur_proto::node::v1::Message;
+use murmur_proto::node::v1::{File, Message, TransferState};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -16,6 +16,53 @@ pub(super) enum Kind {
     Message,
     Request,
     Reply,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FileState {
+    Waiting,
+    Active,
+    Stalled,
+    Done,
+    Cancelled,
+    Failed,
+}
+
+/// A file that goes with a message. What is in it is data, whatever it says.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct FileShown {
+    name: String,
+    content_type: String,
+    size_bytes: u64,
+    state: FileState,
+    /// Where it is on this host; present once it is whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// Why it will never be whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl FileShown {
+    pub(super) fn of(file: &File) -> Self {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Self {
+            name: render::clean(&file.name),
+            content_type: render::clean(&file.content_type),
+            size_bytes: file.size_bytes,
+            state: match file.state() {
+                TransferState::Active => FileState::Active,
+                TransferState::Stalled => FileState::Stalled,
+                TransferState::Done => FileState::Done,
+                TransferState::Cancelled => FileState::Cancelled,
+                TransferState::Failed => FileState::Failed,
+                TransferState::Waiting | TransferState::Unspecified => FileState::Waiting,
+            },
+            path: some(&file.path),
+            reason: some(&file.reason),
+        }
+    }
 }
 
 /// A message that another agent sent. Its text is data, whatever it says.
@@ -37,6 +84,9 @@ pub(super) struct Received {
     conversation_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     in_reply_to: Option<String>,
+    /// The file that came with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<FileShown>,
     #[serde(skip_serializing_if = "Option::is_none")]
     created: Option<String>,
     /// Until when the sender of a request waits.
@@ -79,6 +129,7 @@ fn received(message: &Message, mut text: String, bytes_max: usize) -> Received {
         msg_id: message.msg_id.clone(),
         conversation_id: message.conversation_id.clone(),
         in_reply_to: some(&message.in_reply_to),
+        file: message.file.as_ref().map(FileShown::of),
         created: render::time(message.created_time.as_ref()),
         deadline: render::time(message.deadline_time.as_ref()),
         redelivered: message.redelivered,

@@ -20,6 +20,7 @@ use super::{
     publish::stored_event,
     receive::{After, Completion, Frame, Refusal},
     seal::encode_prekey,
+    stream,
     transition::{self, Key, Stepped},
 };
 use crate::{
@@ -59,6 +60,7 @@ impl Post {
         let (now_ms, config) = (self.clock.now_ms(), self.config.outbox.clone());
         let parties =
             Parties { acker: body.acker_agent_id, slug: chain.slug().to_owned(), sender: body.sender_agent_id };
+        let heard = stream::Heard::of(&body, chain.slug());
         let items = self.believe(body, &chain, now_ms);
         let committing = self.store.queue(move |tx| commit(tx, &parties, items, now_ms, &config));
         let post = Arc::clone(self);
@@ -66,6 +68,9 @@ impl Post {
             let committed: Result<(Vec<Stepped>, usize), StoreError> = committing.await;
             let (steps, ignored) = committed?;
             failpoint("S7");
+            if let Some(heard) = heard {
+                post.hear(heard).await?;
+            }
             let after = move || {
                 (0..ignored).for_each(|_| post.counters.acks_ignored.add());
                 steps.into_iter().for_each(|stepped| post.follow_up(stepped));
@@ -132,11 +137,16 @@ fn commit(
         if fresh_prekey.is_some() {
             row.fresh_prekey = fresh_prekey;
         }
+        let is_accepted = matches!(receipt, Receipt::Delivered | Receipt::Read);
         let before = row.delivery;
         let event = Event::Receipt { seal_attempt, receipt };
         let more = transition::advance(tx, &mut row, event, now_ms, config)?;
         if row.delivery != before || !more.is_empty() {
             effects = more;
+        }
+        if is_accepted {
+            // It is this copy that was accepted: a stream goes under its key.
+            row.env_digest = Some(*item.env_digest.as_bytes());
         }
         delivery::update(tx, &row)?;
         steps.push(Stepped { row, effects });

@@ -11,7 +11,7 @@ use murmur_core::{
 };
 use murmur_crypto::{
     hash::sha256,
-    inner::{Attr, InnerMessage as Inner, dm_conversation_id},
+    inner::{Attr, InnerMessage as Inner, dm_conversation_id, opens_stream},
 };
 
 use super::{
@@ -103,8 +103,12 @@ impl Post {
     /// [`QueryError::MessageNotFound`], [`QueryError::NotDead`], or [`QueryError::AgentEnded`] when nobody has the recipient's
     /// name. Nothing has changed then.
     pub async fn redrive(&self, whose: Whose, msg_id: MessageId) -> Result<Vec<Redriven>, QueryError> {
-        let listed = self.store.read(move |tx| listing::of_message(tx, whose, msg_id)).await?;
+        let look = move |tx: Tx<'_>| Ok((listing::of_message(tx, whose, msg_id)?, outbox::get(tx, msg_id)?));
+        let (listed, message) = self.store.read(look).await?;
         let letters = letters(listed, msg_id)?;
+        if message.is_some_and(|message| opens_stream(&message.inner)) {
+            return Err(QueryError::FileGone { msg_id });
+        }
         let target = |letter: &Listed| Ok((letter.row.recipient, self.target(&letter.row)?));
         let targets = letters.iter().map(target).collect::<Result<HashMap<_, _>, QueryError>>()?;
         let random = letters.iter().map(|_| random::id_bytes()).collect::<Option<Vec<_>>>();

@@ -1,6 +1,10 @@
 //! What can go wrong when an agent sends, reads or waits.
 
-use murmur_core::{id::MessageId, outbox::StateName, slug::ResolveError};
+use murmur_core::{
+    id::{MessageId, StreamId},
+    outbox::StateName,
+    slug::ResolveError,
+};
 
 use crate::store::StoreError;
 
@@ -64,6 +68,39 @@ pub enum SendError {
         /// How many may be open.
         limit: usize,
     },
+    /// `FILE_REFUSED`: what `path` names may not be sent.
+    #[error("path {rule}")]
+    FileRefused {
+        /// The rule it breaks.
+        rule: String,
+    },
+    /// `FILE_TOO_LARGE`.
+    #[error("the file has {bytes} bytes and may have {limit}")]
+    FileTooLarge {
+        /// What it has, at least.
+        bytes: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// `TRANSFERS_OPEN_TOO_MANY`.
+    #[error("{limit} files to {to} are on their way already")]
+    TransfersOpenTooMany {
+        /// The recipient.
+        to: String,
+        /// How many may be open.
+        limit: u64,
+    },
+    /// `STORAGE_FULL`: the agent has as many bytes on their way as it may.
+    #[error("{bytes} bytes of files are on their way already, and at most {limit} may be")]
+    SpoolFull {
+        /// What is on its way.
+        bytes: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// `STORAGE_FAILED`: the file could not be copied.
+    #[error("the file could not be copied: {0}")]
+    Spool(String),
     /// `STORAGE_FULL` or `STORAGE_FAILED`, as the cause says.
     #[error("the message could not be stored")]
     Store(#[from] StoreError),
@@ -103,6 +140,12 @@ pub enum QueryError {
         /// How it stands.
         state: StateName,
     },
+    /// `MESSAGE_NOT_DEAD`: the node's copy of the file that went with it is gone, so that it cannot be begun again.
+    #[error("message {msg_id} carried a file, whose copy is gone: send the file again")]
+    FileGone {
+        /// What was named.
+        msg_id: MessageId,
+    },
     /// `AGENT_NOT_FOUND`: the recipient of a dead letter has ended, and no agent has its name now.
     #[error("the agent {slug} has ended, and none has that name now")]
     AgentEnded {
@@ -130,6 +173,12 @@ pub enum QueryError {
     /// `INTERNAL`: the operating system gave no randomness.
     #[error("the operating system gave no randomness")]
     Random,
+    /// `TRANSFER_NOT_FOUND`: the agent has no such transfer.
+    #[error("there is no file transfer {stream_id}")]
+    TransferNotFound {
+        /// What was named.
+        stream_id: StreamId,
+    },
     /// The slug to filter by means no agent; reasons as in [`SendError::Resolve`].
     #[error(transparent)]
     Resolve(#[from] ResolveError),

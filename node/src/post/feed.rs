@@ -113,6 +113,7 @@ mod tests {
             redelivered: false,
             traceparent: String::new(),
             deadline_ms: None,
+            file: None,
         })
     }
 

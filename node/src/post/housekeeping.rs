@@ -9,7 +9,7 @@ use murmur_core::limits::DEDUP_RETENTION_MS;
 use tokio_util::sync::CancellationToken;
 
 use super::Post;
-use crate::store::{StoreError, dead_letter, guard, inbox, outbox};
+use crate::store::{StoreError, dead_letter, guard, inbox, outbox, stream};
 
 /// How often: nothing here is urgent.
 const INTERVAL: Duration = Duration::from_secs(3600);
@@ -41,6 +41,7 @@ impl Post {
         self.store.write(move |tx| dead_letter::prune(tx, read_before)).await?;
         while self.store.write(move |tx| outbox::prune(tx, sent_before, BATCH)).await? > 0 {}
         while self.store.write(move |tx| inbox::prune(tx, read_before, BATCH)).await? > 0 {}
+        while self.store.write(move |tx| stream::prune(tx, read_before, BATCH)).await? > 0 {}
         self.store.write(move |tx| guard::prune(tx, now_ms.saturating_sub(GUARD_MS))).await
     }
 

@@ -77,8 +77,9 @@ impl Hub {
             inboxes.remove(&agent);
             return;
         }
-        match message.in_reply_to.filter(|request| message.kind == MessageKind::Reply && requests.contains_key(request))
-        {
+        let awaited =
+            message.in_reply_to.filter(|request| message.kind == MessageKind::Reply && requests.contains_key(request));
+        match message.awaits_file().or(awaited) {
             Some(request) => inbox.feed.pass_over(message.cursor, request),
             None => inbox.feed.push(message),
         }

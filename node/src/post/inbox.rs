@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 use super::{
     Post,
     error::QueryError,
+    stream::announced,
     types::{DeliveryView, Direction, InboxMessage, InboxPage, InboxQuery, LocalAgent, MessageKind, TailItem},
 };
 use crate::store::{
@@ -23,6 +24,7 @@ use crate::store::{
     delivery::{self, DeliveryRow},
     inbox::{self, Filter, ReadRow},
     outbox::{self, OutboxRow},
+    transfer,
 };
 
 /// `AckItem.status` of a message that its agent has read.
@@ -49,7 +51,9 @@ impl Post {
         messages.truncate(limit as usize);
         let next_after = messages.last().filter(|_| more).map_or(0, |last| last.cursor);
         if !peek {
-            self.mark_read(id, messages.iter().map(|message| message.cursor).collect()).await?;
+            // A message whose file is still coming is not read before the file can be.
+            let whole = messages.iter().filter(|message| !message.has_file_to_come());
+            self.mark_read(id, whole.map(|message| message.cursor).collect()).await?;
         }
         Ok(InboxPage { messages, next_after, unread: self.unread(id).await? })
     }
@@ -138,7 +142,8 @@ impl Post {
             let awaited = message
                 .in_reply_to
                 .filter(|request| message.kind == MessageKind::Reply && self.hub.is_awaited(*request));
-            match awaited {
+            // It is shown once, with its file: the stream holds it until that is whole, or never will be.
+            match message.awaits_file().or(awaited) {
                 Some(request) => self.hub.pass_over(agent, message.cursor, request),
                 None => messages.push(message),
             }
@@ -244,7 +249,10 @@ fn backlog_of(tx: Tx<'_>, agent: &LocalAgent, limit: u32) -> Result<Vec<TailItem
         .collect();
     for row in outbox::newest(tx, agent.agent_id, limit)? {
         for delivery in delivery::of_message(tx, row.msg_id)? {
-            let message = sent_message(&row, agent.slug.clone(), delivery.to_slug);
+            let mut message = sent_message(&row, agent.slug.clone(), delivery.to_slug);
+            if message.file.is_some() {
+                message.file = transfer::of_sent(tx, row.msg_id)?.map(Box::new);
+            }
             let state = Some(delivery.delivery.state.name());
             items.push((row.created_ms, TailItem { direction: Direction::Out, message, state }));
         }
@@ -276,5 +284,6 @@ pub(super) fn sent_message(row: &OutboxRow, from: Slug, to: Slug) -> InboxMessag
         redelivered: false,
         traceparent: row.traceparent.clone(),
         deadline_ms: said.and_then(|inner| inner.deadline_ms),
+        file: said.and_then(|inner| inner.stream.as_ref()).map(|manifest| Box::new(announced(manifest))),
     }
 }

@@ -22,6 +22,7 @@ use super::{
     failpoint::failpoint,
     inbox::STATUS_READ,
     receive::{After, Completion, Frame, Refusal},
+    stream::{Opening, Refusing},
     types::{Direction, InboxMessage, MessageKind, TailItem},
 };
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
         agents,
         inbox::{self, Arrival, Known},
         request,
+        stream::InRow,
     },
 };
 
@@ -88,6 +90,18 @@ impl From<Option<Known>> for Lookup {
     }
 }
 
+/// A message to store, and the stream that it opens.
+struct Arrived {
+    arrival: Arrival,
+    opening: Option<Opening>,
+}
+
+impl From<Refusing> for Refused {
+    fn from(Refusing { code, retry_after_s }: Refusing) -> Self {
+        Self { code, retry_after_s }
+    }
+}
+
 /// How the transaction went.
 enum Committed {
     New {
@@ -97,6 +111,8 @@ enum Committed {
         completes: bool,
         /// Messages that were unread before it.
         unread: u64,
+        /// The stream that it opens.
+        stream: Option<Box<InRow>>,
     },
     Known(AckRow),
 }
@@ -197,7 +213,7 @@ impl Post {
     }
 
     /// Steps 9 to 11. `None` when what was inside cannot be read, which the protocol keeps silent about.
-    fn open(&self, authentic: &Authentic, now_ms: u64, span: &Span) -> Result<Option<Arrival>, Refused> {
+    fn open(&self, authentic: &Authentic, now_ms: u64, span: &Span) -> Result<Option<Arrived>, Refused> {
         let Authentic { envelope, chain, recipient, known: _ } = authentic;
         if recipient.has_ended {
             return Err(Code::AgentGone.into());
@@ -207,7 +223,8 @@ impl Post {
         let digest = opened.inner_digest();
         let Ok(inner) = Inner::decode(&opened.inner) else { return Ok(None) };
         check_inner(envelope.header(), &inner).map_err(|error| error.code())?;
-        let kind = kind(inner.kind).ok_or(Code::TypeRefused)?;
+        let kind = kind(&inner).ok_or(Code::TypeRefused)?;
+        let manifest = inner.stream.clone();
         if inner.body.len() > self.config.body_bytes_max || inner.channel_epoch > 0 {
             return Err(Code::PolicyDenied.into());
         }
@@ -223,7 +240,13 @@ impl Post {
             received_ms: now_ms,
             ..as_message(envelope.header(), inner, kind, from, recipient.slug.clone())
         };
-        Ok(Some(arrival(envelope, message, recipient.agent_id, digest)))
+        let mut arrival = arrival(envelope, message, recipient.agent_id, digest);
+        if let Some(manifest) = manifest {
+            let opening = self.opening(envelope.header(), &arrival.message, &manifest, &opened.stream_key)?;
+            arrival.message.file = Some(Box::new(opening.file()));
+            return Ok(Some(Arrived { arrival, opening: Some(opening) }));
+        }
+        Ok(Some(Arrived { arrival, opening: None }))
     }
 
     /// Step 9. A message that is known already costs nothing.
@@ -239,7 +262,7 @@ impl Post {
     }
 
     /// Step 12, queued, and what follows it.
-    fn store_arrival(self: &Arc<Self>, arrival: Arrival, now_ms: u64, span: Span) -> Completion {
+    fn store_arrival(self: &Arc<Self>, arrival: Arrived, now_ms: u64, span: Span) -> Completion {
         let limit = self.config.inbox_unread_max;
         let committing = self.store.queue(move |tx| commit(tx, arrival, now_ms, limit));
         let post = Arc::clone(self);
@@ -252,9 +275,13 @@ impl Post {
     }
 
     /// What follows the transaction, in the order of the transactions.
-    fn settled(&self, committed: Committed) -> Verdict {
+    fn settled(self: &Arc<Self>, committed: Committed) -> Verdict {
         match committed {
-            Committed::New { message, row, completes, unread } => self.arrived(message, row, completes, unread),
+            Committed::New { message, row, completes, unread, stream } => {
+                // From here on its sender may send more than the first few chunks.
+                stream.into_iter().for_each(|stream| self.take_up(*stream));
+                self.arrived(message, row, completes, unread);
+            }
             Committed::Known(row) => {
                 if row.status == STATUS_FAILED {
                     self.counters.refused.add();
@@ -323,7 +350,8 @@ impl Post {
 }
 
 /// Step 12: inbox row, completed request and acknowledgement, or the acknowledgement of what is there already.
-fn commit(tx: Tx<'_>, mut arrival: Arrival, now_ms: u64, inbox_max: u64) -> Result<Committed, StoreError> {
+fn commit(tx: Tx<'_>, arrived: Arrived, now_ms: u64, inbox_max: u64) -> Result<Committed, StoreError> {
+    let Arrived { mut arrival, mut opening } = arrived;
     let message = &arrival.message;
     let (sender, recipient) = (message.from_agent_id, arrival.recipient);
     let known = inbox::known(tx, sender, message.msg_id, recipient)?;
@@ -340,7 +368,12 @@ fn commit(tx: Tx<'_>, mut arrival: Arrival, now_ms: u64, inbox_max: u64) -> Resu
     };
     let unread = agents::unread(tx, recipient)?;
     match &known {
-        Some(known) if known.inner_digest == arrival.inner_digest => row.status = status_of(known),
+        Some(known) if known.inner_digest == arrival.inner_digest => {
+            row.status = status_of(known);
+            if let Some(opening) = &opening {
+                opening.save_key(tx, arrival.env_digest)?;
+            }
+        }
         Some(_) => {
             tracing::warn!(%sender, msg_id = %message.msg_id, "a message id came twice with different content");
             (row.status, row.code) = (STATUS_FAILED, Code::MsgIdConflict.number());
@@ -349,13 +382,21 @@ fn commit(tx: Tx<'_>, mut arrival: Arrival, now_ms: u64, inbox_max: u64) -> Resu
             (row.status, row.code) = (STATUS_FAILED, Code::InboxFull.number());
             row.retry_after_s = INBOX_FULL_RETRY_S;
         }
-        None => {
-            arrival.message.cursor = inbox::insert(tx, &arrival)?;
-            let completes = complete_request(tx, &arrival)?;
-            row.id = ack::insert(tx, &row, now_ms)?;
-            failpoint("R2");
-            return Ok(Committed::New { message: Box::new(arrival.message), row, completes, unread });
-        }
+        None => match opening.as_mut().map_or(Ok(Ok(())), |opening| opening.insert(tx, arrival.env_digest))? {
+            Err(refusing) => {
+                (row.status, row.code) = (STATUS_FAILED, refusing.code.number());
+                row.retry_after_s = refusing.retry_after_s;
+            }
+            Ok(()) => {
+                arrival.message.cursor = inbox::insert(tx, &arrival)?;
+                // A file answers a request when it is whole.
+                let completes = opening.is_none() && complete_request(tx, &arrival)?;
+                row.id = ack::insert(tx, &row, now_ms)?;
+                failpoint("R2");
+                let stream = opening.map(|opening| Box::new(opening.row().clone()));
+                return Ok(Committed::New { message: Box::new(arrival.message), row, completes, unread, stream });
+            }
+        },
     }
     row.id = ack::insert(tx, &row, now_ms)?;
     Ok(Committed::Known(row))
@@ -423,15 +464,19 @@ fn as_message(header: &Header, inner: Inner, kind: MessageKind, from: Slug, to: 
         redelivered: false,
         traceparent: String::new(),
         deadline_ms: inner.deadline_ms,
+        file: None,
     }
 }
 
-const fn kind(kind: Kind) -> Option<MessageKind> {
-    match kind {
+const fn kind(inner: &Inner) -> Option<MessageKind> {
+    match inner.kind {
         Kind::Message => Some(MessageKind::Message),
         Kind::Request => Some(MessageKind::Request),
         Kind::Reply => Some(MessageKind::Reply),
-        Kind::StreamOpen | Kind::Control => None,
+        // A file may answer a request as well.
+        Kind::StreamOpen if inner.in_reply_to.is_some() => Some(MessageKind::Reply),
+        Kind::StreamOpen => Some(MessageKind::Message),
+        Kind::Control => None,
     }
 }
 

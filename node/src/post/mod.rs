@@ -31,6 +31,7 @@ mod seal;
 mod send;
 mod showing;
 mod stats;
+mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -61,8 +62,9 @@ pub use self::{
     receive::Frame,
     stats::{LatencyHook, PostStats},
     types::{
-        DeliveryView, Direction, Draft, InboxMessage, InboxPage, InboxQuery, LocalAgent, MessageKind, Outcome,
-        PostConfig, Sent, StateName, TailItem,
+        Attachment, DeliveryView, Direction, Draft, FileDraft, FileInfo, InboxMessage, InboxPage, InboxQuery,
+        LocalAgent, MessageKind, Outcome, PostConfig, Sent, StateName, StreamConfig, TailItem, Transfer, TransferState,
+        Transfers,
     },
 };
 use self::{
@@ -99,6 +101,7 @@ pub struct Post {
     config: PostConfig,
     policy: Policy,
     hub: Arc<Hub>,
+    streams: stream::Streams,
     counters: Counters,
     latency: OnceLock<LatencyHook>,
     /// When the broker last held nothing for this node.
@@ -142,6 +145,7 @@ impl Post {
         let (directs, directs_end) = mpsc::unbounded_channel();
         Arc::new(Self {
             policy: Policy::new(&config),
+            streams: stream::Streams::new(&config.streams, clock.now_ms()),
             ends: std::sync::Mutex::new(Some(Ends { work: work_end, acks: acks_end, directs: directs_end })),
             hub: Arc::default(),
             counters: Counters::default(),
@@ -174,12 +178,14 @@ impl Post {
         self.load_shown().await?;
         driver::load(self).await?;
         ack_out::load(self).await?;
+        stream::load(self).await?;
         let tasks = TaskTracker::new();
         tasks.spawn(driver::run(Arc::clone(self), work, token.clone()));
         tasks.spawn(publish::run(Arc::clone(self), directs, token.clone()));
         tasks.spawn(publish::note_answers(Arc::clone(self), token.clone()));
         tasks.spawn(ack_out::run(Arc::clone(self), acks, token.clone()));
         tasks.spawn(receive::run(Arc::clone(self), token.clone()));
+        tasks.spawn(stream::run(Arc::clone(self), token.clone()));
         tasks.spawn(housekeeping::run(Arc::clone(self), token));
         tasks.close();
         tasks.wait().await;
@@ -260,6 +266,7 @@ impl Post {
             }
             self.hub.request_changed(stepped.row.msg_id);
         }
+        self.streams.stepped(stepped);
         self.hub.delivery_changed(stepped.row.msg_id);
     }
 

@@ -150,8 +150,8 @@ impl Post {
         match address.destination {
             Destination::Agent(recipient) => self.mail(frame, address.source, recipient).await,
             Destination::Ack => self.ack(frame, address.source).await,
-            // Neither streams nor channels have begun here, so nobody can be sending to them.
-            Destination::Blocks => Err(Refusal::Quarantine(Code::StreamUnknown)),
+            Destination::Blocks => self.block(frame, address.source).await,
+            // Channels have not begun here, so nobody can be sending to them.
             Destination::Multi => Err(Refusal::Quarantine(Code::NotAMember)),
         }
     }

@@ -9,6 +9,7 @@ use murmur_core::{
     subject::Destination,
 };
 use murmur_crypto::{
+    inner::opens_stream,
     keys::PrekeyPublic,
     prekey::{PrekeyId, VerifiedPrekey},
     seal::{Recipient, SealError, SealRequest, Sealed, seal},
@@ -27,6 +28,7 @@ use crate::{
         copy::{self, CopyRow},
         delivery::DeliveryRow,
         outbox::OutboxRow,
+        stream,
     },
 };
 
@@ -37,6 +39,8 @@ pub(super) struct Fresh {
     prekey_id: PrekeyId,
     peer: Arc<VerifiedPeer>,
     is_stale: bool,
+    /// For a message that opens a stream.
+    stream_key: Option<zeroize::Zeroizing<[u8; 64]>>,
 }
 
 /// A committed copy, to be published next.
@@ -77,7 +81,9 @@ pub(super) fn seal_one(
             chain: Some(&signer.chain),
         },
     )?;
-    Ok(Fresh { seal_attempt, sealed, prekey_id: prekey.id, peer: Arc::clone(peer), is_stale: prekey.is_stale(now_ms) })
+    let stream_key = opens_stream(&message.inner).then(|| sealed.stream_key.to_bytes());
+    let is_stale = prekey.is_stale(now_ms);
+    Ok(Fresh { seal_attempt, sealed, prekey_id: prekey.id, peer: Arc::clone(peer), is_stale, stream_key })
 }
 
 /// Stores a copy under a random broker id and moves its delivery, which the caller saves, to SEALED and on to being published.
@@ -89,7 +95,7 @@ pub(super) fn commit_fresh(
     now_ms: u64,
     config: &Config,
 ) -> Result<Option<CopyRow>, StoreError> {
-    let Fresh { seal_attempt, sealed, prekey_id, peer, is_stale } = fresh;
+    let Fresh { seal_attempt, sealed, prekey_id, peer, is_stale, stream_key } = fresh;
     let wanted = matches!(row.delivery.state, State::Queued { seal_attempt: wanted, .. } if wanted == seal_attempt);
     if !wanted {
         return Ok(None);
@@ -105,6 +111,10 @@ pub(super) fn commit_fresh(
         env_bytes: Some(sealed.bytes),
     };
     copy::insert(tx, &copy)?;
+    if let Some(key) = stream_key {
+        let (env_digest, route) = (copy.env_digest, Some(copy.route.clone()));
+        stream::save_sealed_key(tx, row.msg_id, &stream::KeyRow { env_digest, key, route })?;
+    }
     row.env_digest = Some(copy.env_digest);
     row.stale_prekey = is_stale;
     transition::advance(tx, row, Event::Sealed { seal_attempt }, now_ms, config)?;

@@ -22,8 +22,9 @@ use super::{
     error::SendError,
     failpoint::failpoint,
     random,
+    stream::Announced,
     transition::{self, Stepped},
-    types::{Direction, Draft, InboxMessage, LocalAgent, MessageKind, Sent, StateName, TailItem},
+    types::{Attachment, Direction, Draft, InboxMessage, LocalAgent, MessageKind, Sent, StateName, TailItem},
 };
 use crate::store::{
     Tx,
@@ -54,6 +55,7 @@ pub(super) struct Accepted {
     deadline_ms: Option<u64>,
     /// The place in the sender's inbox of what this answers.
     answers: Option<u64>,
+    file: Option<Box<Attachment>>,
 }
 
 /// Whom a draft goes to, and as what.
@@ -122,7 +124,8 @@ impl Post {
             in_reply_to: draft.in_reply_to,
             deadline_ms,
             traceparent: Some(traceparent.clone()).filter(|text| !text.is_empty()),
-            ..Inner::new(wire_kind(kind), conversation_id, draft.body)
+            stream: draft.file.as_ref().map(|file| file.manifest.clone()),
+            ..Inner::new(wire_kind(kind, draft.file.is_some()), conversation_id, draft.body)
         };
         let inner =
             inner.encode().map_err(|error| SendError::Field { field: error.field, rule: error.rule.into_owned() })?;
@@ -141,6 +144,7 @@ impl Post {
             content_digest,
             deadline_ms,
             answers,
+            file: draft.file,
         })
     }
 
@@ -163,7 +167,12 @@ impl Post {
         }
         failpoint("S1");
         let accepted = Arc::new(accepted);
-        let committed = match self.commit_direct(from.agent_id, &accepted).await? {
+        // The keys of a stream are kept with its row, which only the long way writes.
+        let direct = match accepted.file {
+            Some(_) => None,
+            None => self.commit_direct(from.agent_id, &accepted).await?,
+        };
+        let committed = match direct {
             Some(committed) => committed,
             None => self.commit_queued(from.agent_id, Arc::clone(&accepted)).await?,
         };
@@ -329,6 +338,10 @@ pub(super) fn insert_message(tx: Tx<'_>, row: &OutboxRow, accepted: &Accepted) -
     if let Some(deadline_ms) = accepted.deadline_ms {
         request::insert(tx, accepted.msg_id, row.sender, accepted.recipient, deadline_ms)?;
     }
+    if let Some(file) = &accepted.file {
+        let Accepted { msg_id, recipient, ref to, created_ms, .. } = *accepted;
+        file.insert(tx, &Announced { msg_id, sender: row.sender, recipient, to, created_ms })?;
+    }
     Ok(super::inbox::read(tx, row.sender, accepted.answers.as_slice(), accepted.created_ms)?)
 }
 
@@ -345,7 +358,8 @@ fn digest(recipient: AgentId, kind: MessageKind, content_type: &str, draft: &Dra
     let reply = draft.in_reply_to.map(MessageId::to_vec).unwrap_or_default();
     let lengths = [content_type.len() as u64, reply.len() as u64].map(u64::to_be_bytes).concat();
     let kind = [kind as u32 as u8];
-    sha256(&[recipient.as_bytes(), &kind[..], &lengths, content_type.as_bytes(), &reply, &draft.body].concat())
+    let file = draft.file.as_ref().map(|file| file.digest()).unwrap_or_default();
+    sha256(&[recipient.as_bytes(), &kind[..], &lengths, content_type.as_bytes(), &reply, &file, &draft.body].concat())
 }
 
 pub(super) fn outbox_row(sender: AgentId, accepted: &Accepted, sequence_epoch: u64, sequence: u64) -> OutboxRow {
@@ -383,8 +397,10 @@ pub(super) fn delivery_row(sender: AgentId, accepted: &Accepted, sequence: u64) 
     }
 }
 
-const fn wire_kind(kind: MessageKind) -> Kind {
+const fn wire_kind(kind: MessageKind, has_file: bool) -> Kind {
     match kind {
+        // What it answers stands in the message all the same.
+        _ if has_file => Kind::StreamOpen,
         MessageKind::Message => Kind::Message,
         MessageKind::Request => Kind::Request,
         MessageKind::Reply => Kind::Reply,

@@ -118,6 +118,9 @@ impl World {
 
     pub(crate) async fn node_with(&self, n: u8, names: &[&str], config: PostConfig, clock: Clock) -> TestNode {
         let home = tempfile::tempdir().unwrap();
+        let mut config = config;
+        config.streams.dir = home.path().join("files");
+        home.path().clone_into(&mut config.streams.data_dir);
         let options = StoreOptions { readers: 1, pages_max: None, now_ms: clock.now_ms() };
         let store = Store::open(&home.path().join("node.db"), &options).unwrap();
         let identity = self.owner.identity(n);

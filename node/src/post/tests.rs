@@ -4,3 +4,4 @@ mod exchange;
 mod hostile;
 mod letters;
 mod retry;
+mod stream;

@@ -11,7 +11,11 @@ use murmur_core::{
 
 pub use murmur_core::outbox::StateName;
 
-pub use crate::store::inbox::{InboxMessage, MessageKind};
+pub use super::stream::{Attachment, FileDraft, StreamConfig, Transfers};
+pub use crate::store::{
+    inbox::{InboxMessage, MessageKind},
+    transfer::{FileInfo, Transfer, TransferState},
+};
 
 /// An agent of this node on whose behalf a call is made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,6 +41,8 @@ pub struct Draft {
     pub ttl_seconds: Option<u32>,
     /// The caller's own key for this message.
     pub idempotency_key: Option<String>,
+    /// A file that was copied; [`super::Post::send_file`] sets it.
+    pub file: Option<Box<Attachment>>,
 }
 
 /// A message that was accepted: it is on disk.
@@ -165,6 +171,8 @@ pub struct PostConfig {
     pub quarantine_bytes: u64,
     /// Retry, back-off and republish times.
     pub outbox: outbox::Config,
+    /// Files: where they are and how much of them.
+    pub streams: StreamConfig,
 }
 
 impl Default for PostConfig {
@@ -183,6 +191,7 @@ impl Default for PostConfig {
             quarantine_rows: 1_000,
             quarantine_bytes: 64 * 1024 * 1024,
             outbox: outbox::Config::default(),
+            streams: StreamConfig::default(),
         }
     }
 }

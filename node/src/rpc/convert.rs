@@ -6,8 +6,8 @@ use murmur_proto::{node::v1, time::timestamp};
 
 use crate::{
     post::{
-        DeliveryView, Direction, InboxMessage, Listed, MessageKind, Outcome, Place, Redriven, StateName, TailItem,
-        Waiting, view,
+        DeliveryView, Direction, FileInfo, InboxMessage, Listed, MessageKind, Outcome, Place, Redriven, StateName,
+        TailItem, Transfer, TransferState, Waiting, view,
     },
     store::quarantine::QuarantineRow,
 };
@@ -31,6 +31,7 @@ pub(super) fn message(message: InboxMessage) -> v1::Message {
         redelivered,
         traceparent,
         deadline_ms,
+        file: attached,
     } = message;
     v1::Message {
         msg_id: msg_id.to_string(),
@@ -50,6 +51,47 @@ pub(super) fn message(message: InboxMessage) -> v1::Message {
         traceparent,
         deadline_time: deadline_ms.map(timestamp),
         to: to.to_string(),
+        file: attached.map(|attached| file(*attached)),
+    }
+}
+
+pub(super) fn file(info: FileInfo) -> v1::File {
+    let FileInfo { stream_id, name, content_type, size, sha256, state, done, path, reason } = info;
+    v1::File {
+        transfer_id: stream_id.to_string(),
+        name,
+        content_type,
+        size_bytes: size.unwrap_or_default(),
+        sha256: sha256.map(|digest| digest.to_vec().into()).unwrap_or_default(),
+        state: transfer_state(state).into(),
+        done_bytes: done,
+        path: path.unwrap_or_default(),
+        reason: reason.unwrap_or_default(),
+    }
+}
+
+const fn transfer_state(state: TransferState) -> v1::TransferState {
+    match state {
+        TransferState::Waiting => v1::TransferState::Waiting,
+        TransferState::Active => v1::TransferState::Active,
+        TransferState::Stalled => v1::TransferState::Stalled,
+        TransferState::Done => v1::TransferState::Done,
+        TransferState::Cancelled => v1::TransferState::Cancelled,
+        TransferState::Failed => v1::TransferState::Failed,
+    }
+}
+
+pub(super) fn transfer(transfer: Transfer) -> v1::Transfer {
+    let Transfer { file: info, is_incoming, msg_id, from, to, created_ms, active_ms } = transfer;
+    let direction = if is_incoming { v1::transfer::Direction::In } else { v1::transfer::Direction::Out };
+    v1::Transfer {
+        file: Some(file(info)),
+        direction: direction.into(),
+        msg_id: msg_id.to_string(),
+        from,
+        to,
+        create_time: Some(timestamp(created_ms)),
+        update_time: Some(timestamp(active_ms)),
     }
 }
 

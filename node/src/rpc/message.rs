@@ -10,7 +10,6 @@ use tonic::{Request, Response, Status};
 use tracing::warn;
 
 use super::{
-    caller::{Wish, existing, is_interactive, local, own_path, speaker},
     convert, parse,
     server::{Call, Shared},
     status::Refusal,
@@ -46,23 +45,13 @@ impl Messages {
 
     /// Who speaks; an interactive agent that does not exist yet is registered.
     async fn speaker(&self, call: &Call, agent: &str) -> Result<(Arc<Core>, LocalAgent), Refusal> {
-        let core = self.shared.core()?;
-        let (row, _) = speaker(&call.caller, Wish::named(agent), &core.agents, &core.identity).await?;
-        Ok((core, local(&row)))
+        self.shared.speaker(call, agent).await
     }
 
     /// Who reads: also an agent that has ended, whose messages stay readable here. One that never was is made, so that mail can
     /// come.
     async fn reader(&self, call: &Call, agent: &str) -> Result<(Arc<Core>, LocalAgent), Refusal> {
-        let core = self.shared.core()?;
-        if let Some(row) = existing(&call.caller, agent, &core.agents, &core.identity)? {
-            return Ok((core, local(&row)));
-        }
-        let slug = core.agents.slug(&own_path(agent, &core.identity)?)?;
-        match core.agents.ended_by_slug(slug).await?.filter(|row| is_interactive(row)) {
-            Some(row) => Ok((core, local(&row))),
-            None => self.speaker(call, agent).await,
-        }
+        self.shared.reader(call, agent).await
     }
 }
 
@@ -84,6 +73,7 @@ impl MessageService for Messages {
             in_reply_to: parse::msg_id_option("in_reply_to", &in_reply_to)?,
             ttl_seconds: Some(ttl_seconds).filter(|seconds| *seconds > 0),
             idempotency_key: parse::text_option(idempotency_key),
+            file: None,
         };
         let _place = self.place().await?;
         let sent = core.post.send(&from, draft).await.map_err(Refusal::from)?;

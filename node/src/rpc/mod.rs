@@ -8,6 +8,7 @@ mod caller;
 pub mod control;
 mod convert;
 mod door;
+mod file;
 pub mod forward;
 mod host;
 mod message;

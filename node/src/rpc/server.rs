@@ -7,8 +7,9 @@ use murmur_proto::{
     FILE_DESCRIPTOR_SET,
     client::RPC_MESSAGE_BYTES_MAX,
     node::v1::{
-        host_service_server::HostServiceServer, message_service_server::MessageServiceServer,
-        outbox_service_server::OutboxServiceServer, session_service_server::SessionServiceServer,
+        file_service_server::FileServiceServer, host_service_server::HostServiceServer,
+        message_service_server::MessageServiceServer, outbox_service_server::OutboxServiceServer,
+        session_service_server::SessionServiceServer,
     },
     status::status,
 };
@@ -20,8 +21,9 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Layer as _;
 
 use super::{
-    caller::Caller,
+    caller::{Caller, Wish, existing, is_interactive, local, own_path, speaker},
     door::Door,
+    file::Files,
     forward::Forward,
     host::Host,
     message::Messages,
@@ -33,6 +35,7 @@ use crate::{
     app::{Core, Stage},
     clock::Clock,
     metrics::Metrics,
+    post::LocalAgent,
 };
 
 /// What every service sees.
@@ -61,6 +64,27 @@ impl Shared {
         match &*self.stage.borrow() {
             Stage::Ready(core) => Ok(Arc::clone(core)),
             Stage::Pending(pending) => Err(NodePending(pending.to_string()).into()),
+        }
+    }
+
+    /// Who speaks; an interactive agent that does not exist yet is registered.
+    pub(super) async fn speaker(&self, call: &Call, agent: &str) -> Result<(Arc<Core>, LocalAgent), Refusal> {
+        let core = self.core()?;
+        let (row, _) = speaker(&call.caller, Wish::named(agent), &core.agents, &core.identity).await?;
+        Ok((core, local(&row)))
+    }
+
+    /// Who reads: also an agent that has ended, whose messages and files stay readable here. One that never was is made, so that
+    /// mail can come.
+    pub(super) async fn reader(&self, call: &Call, agent: &str) -> Result<(Arc<Core>, LocalAgent), Refusal> {
+        let core = self.core()?;
+        if let Some(row) = existing(&call.caller, agent, &core.agents, &core.identity)? {
+            return Ok((core, local(&row)));
+        }
+        let slug = core.agents.slug(&own_path(agent, &core.identity)?)?;
+        match core.agents.ended_by_slug(slug).await?.filter(|row| is_interactive(row)) {
+            Some(row) => Ok((core, local(&row))),
+            None => self.speaker(call, agent).await,
         }
     }
 
@@ -107,10 +131,12 @@ impl Services {
         let sessions = SessionServiceServer::new(SessionsRpc { shared: shared.clone() });
         let outbox = OutboxServiceServer::new(Outbox { shared: shared.clone() });
         let host = HostServiceServer::new(Host { shared: shared.clone() });
+        let files = FileServiceServer::new(Files::new(shared.clone()));
         let routes = Routes::new(messages.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(sessions.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(outbox)
             .add_service(host)
+            .add_service(files.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             // What Python's client still asks for.
@@ -128,6 +154,7 @@ impl Services {
         self.health.set_service_status("murmur.node.v1.MessageService", serving).await;
         self.health.set_service_status("murmur.node.v1.OutboxService", serving).await;
         self.health.set_service_status("murmur.node.v1.SessionService", serving).await;
+        self.health.set_service_status("murmur.node.v1.FileService", serving).await;
         self.health.set_service_status("murmur.node.v1.HostService", ServingStatus::Serving).await;
     }
 

@@ -102,6 +102,11 @@ fn of_send(error: SendError) -> Status {
         }
         SendError::IdempotencyConflict { .. } => status(Reason::IdempotencyConflict, text),
         SendError::RequestsOpenTooMany { .. } => status(Reason::RequestsOpenTooMany, text),
+        SendError::FileRefused { rule } => field_refusal(Reason::FileRefused, "path", rule),
+        SendError::FileTooLarge { .. } => field_refusal(Reason::FileTooLarge, "path", text),
+        SendError::TransfersOpenTooMany { .. } => status(Reason::TransfersOpenTooMany, text),
+        SendError::SpoolFull { .. } => status(Reason::StorageFull, text),
+        SendError::Spool(_) => status(Reason::StorageFailed, "the file could not be copied into the node's spool"),
         SendError::Store(error) => of_store(&error),
         SendError::Random => internal(&text),
     }
@@ -114,9 +119,10 @@ fn of_query(error: QueryError) -> Status {
         QueryError::RequestNotFound { .. } => status(Reason::RequestNotFound, text),
         QueryError::NotQuarantined { .. } => status(Reason::MessageNotFound, text),
         QueryError::Ended { .. } => status(Reason::MessageEnded, text),
-        QueryError::NotDead { .. } => status(Reason::MessageNotDead, text),
+        QueryError::NotDead { .. } | QueryError::FileGone { .. } => status(Reason::MessageNotDead, text),
         QueryError::AgentEnded { .. } | QueryError::NoAgent { .. } => status(Reason::AgentNotFound, text),
         QueryError::Unreadable { .. } | QueryError::Random => internal(&text),
+        QueryError::TransferNotFound { .. } => status(Reason::TransferNotFound, text),
         QueryError::Resolve(error) => of_resolve("from", &error),
         QueryError::Store(error) => of_store(&error),
     }

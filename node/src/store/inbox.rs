@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use murmur_core::{
-    id::{AgentId, ConversationId, MessageId},
+    id::{AgentId, ConversationId, MessageId, StreamId},
     slug::Slug,
     subject::Route,
     tier::Tier,
@@ -12,6 +12,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use super::{
     StoreError, Tx,
     row::{id, int, number, text, uint, uint_option},
+    transfer::{self, FileInfo, forgotten},
 };
 
 /// What a message is for, as far as agents see it.
@@ -76,6 +77,22 @@ pub struct InboxMessage {
     pub traceparent: String,
     /// For a request: until when its sender waits.
     pub deadline_ms: Option<u64>,
+    /// The file that comes with it.
+    pub file: Option<Box<FileInfo>>,
+}
+
+impl InboxMessage {
+    /// What holds the message back from sessions: its own id, while a file belongs to it that is not here yet.
+    #[must_use]
+    pub fn awaits_file(&self) -> Option<MessageId> {
+        self.has_file_to_come().then_some(self.msg_id)
+    }
+
+    /// Whether a file belongs to it that is not here yet.
+    #[must_use]
+    pub fn has_file_to_come(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| file.state.is_open())
+    }
 }
 
 /// A message to store, with what only the store and the acknowledgements need.
@@ -148,8 +165,8 @@ pub fn insert(tx: Tx<'_>, arrival: &Arrival) -> Result<u64, StoreError> {
     let Arrival { message, recipient, env_digest, inner_digest, sequence_epoch, reply_route } = arrival;
     let sql = "INSERT INTO inbox (sender_agent, msg_id, recipient, env_digest, inner_digest, conversation_id,
             sequence_epoch, sequence, kind, from_slug, to_slug, tier, content_type, body, in_reply_to, deadline_ms,
-            traceparent, reply_route, created_ms, received_ms)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
+            traceparent, reply_route, created_ms, received_ms, stream_id)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
     tx.conn().prepare_cached(sql)?.execute(params![
         message.from_agent_id.as_bytes(),
         message.msg_id.as_bytes(),
@@ -171,6 +188,7 @@ pub fn insert(tx: Tx<'_>, arrival: &Arrival) -> Result<u64, StoreError> {
         reply_route.as_ref().map(Route::to_string),
         int(message.created_ms),
         int(message.received_ms),
+        message.file.as_ref().map(|file| file.stream_id.to_vec()),
     ])?;
     Ok(u64::try_from(tx.conn().last_insert_rowid()).unwrap_or(0))
 }
@@ -202,7 +220,7 @@ pub fn list(tx: Tx<'_>, agent: AgentId, filter: &Filter, limit: u32) -> Result<V
     let mut statement = tx.conn().prepare_cached(sql)?;
     let from = from.map(AgentId::to_vec);
     let rows = statement.query_map(params![agent.as_bytes(), int(*after), from, limit], message_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    described(tx, rows.collect::<Result<_, _>>()?)
 }
 
 /// Unread rows behind a position, oldest first.
@@ -213,7 +231,7 @@ pub fn unread_after(tx: Tx<'_>, agent: AgentId, after: u64, limit: u32) -> Resul
     let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND read_ms IS NULL AND cursor > ?2 ORDER BY cursor LIMIT ?3";
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map(params![agent.as_bytes(), int(after), limit], message_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    described(tx, rows.collect::<Result<_, _>>()?)
 }
 
 /// One row by its position, while it is unread.
@@ -222,7 +240,8 @@ pub fn unread_after(tx: Tx<'_>, agent: AgentId, after: u64, limit: u32) -> Resul
 /// [`StoreError`].
 pub fn unread_at(tx: Tx<'_>, cursor: u64) -> Result<Option<InboxMessage>, StoreError> {
     let sql = "SELECT * FROM inbox WHERE cursor = ?1 AND read_ms IS NULL";
-    Ok(tx.conn().prepare_cached(sql)?.query_row([int(cursor)], message_row).optional()?)
+    let found = tx.conn().prepare_cached(sql)?.query_row([int(cursor)], message_row).optional()?;
+    Ok(described(tx, found.into_iter().collect())?.pop())
 }
 
 /// The newest rows of an inbox, oldest first.
@@ -235,7 +254,7 @@ pub fn newest(tx: Tx<'_>, agent: AgentId, limit: u32) -> Result<Vec<InboxMessage
     let rows = statement.query_map(params![agent.as_bytes(), limit], message_row)?;
     let mut messages = rows.collect::<Result<Vec<_>, _>>()?;
     messages.reverse();
-    Ok(messages)
+    described(tx, messages)
 }
 
 /// One row by its position.
@@ -244,7 +263,8 @@ pub fn newest(tx: Tx<'_>, agent: AgentId, limit: u32) -> Result<Vec<InboxMessage
 /// [`StoreError`].
 pub fn at(tx: Tx<'_>, cursor: u64) -> Result<Option<InboxMessage>, StoreError> {
     let sql = "SELECT * FROM inbox WHERE cursor = ?1";
-    Ok(tx.conn().prepare_cached(sql)?.query_row([int(cursor)], message_row).optional()?)
+    let found = tx.conn().prepare_cached(sql)?.query_row([int(cursor)], message_row).optional()?;
+    Ok(described(tx, found.into_iter().collect())?.pop())
 }
 
 /// The row of a message in an agent's inbox, whoever sent it.
@@ -254,7 +274,8 @@ pub fn at(tx: Tx<'_>, cursor: u64) -> Result<Option<InboxMessage>, StoreError> {
 pub fn find(tx: Tx<'_>, agent: AgentId, msg_id: MessageId) -> Result<Option<InboxMessage>, StoreError> {
     let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND msg_id = ?2 ORDER BY cursor LIMIT 1";
     let key = params![agent.as_bytes(), msg_id.as_bytes()];
-    Ok(tx.conn().prepare_cached(sql)?.query_row(key, message_row).optional()?)
+    let found = tx.conn().prepare_cached(sql)?.query_row(key, message_row).optional()?;
+    Ok(described(tx, found.into_iter().collect())?.pop())
 }
 
 /// Marks rows as pushed, keeping the first time.
@@ -308,6 +329,12 @@ fn route(row: &Row<'_>) -> rusqlite::Result<Option<Route>> {
     Ok(row.get::<_, Option<String>>("reply_route")?.and_then(|text| text.parse().ok()))
 }
 
+/// With how their files stand.
+fn described(tx: Tx<'_>, mut messages: Vec<InboxMessage>) -> Result<Vec<InboxMessage>, StoreError> {
+    transfer::describe(tx, &mut messages)?;
+    Ok(messages)
+}
+
 fn message_row(row: &Row<'_>) -> rusqlite::Result<InboxMessage> {
     Ok(InboxMessage {
         msg_id: id(row, "msg_id", MessageId::from_bytes)?,
@@ -328,5 +355,6 @@ fn message_row(row: &Row<'_>) -> rusqlite::Result<InboxMessage> {
             || row.get::<_, Option<i64>>("read_ms")?.is_some(),
         traceparent: row.get("traceparent")?,
         deadline_ms: uint_option(row, "deadline_ms")?,
+        file: row.get::<_, Option<[u8; 16]>>("stream_id")?.map(|id| Box::new(forgotten(StreamId::from_bytes(id)))),
     })
 }

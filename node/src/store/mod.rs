@@ -23,6 +23,8 @@ mod reader;
 pub mod request;
 mod row;
 pub mod showing;
+pub mod stream;
+pub mod transfer;
 mod writer;
 
 use std::{path::Path, sync::Arc};

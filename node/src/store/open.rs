@@ -13,10 +13,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use super::{OpenError, StoreError, row::int};
 
 /// Every migration, in order; the database's `user_version` says how many it has had.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/node/0001_post.sql"),
     include_str!("../../../migrations/node/0002_directory.sql"),
     include_str!("../../../migrations/node/0003_rows.sql"),
+    include_str!("../../../migrations/node/0004_stream.sql"),
 ];
 
 /// Pages that the writer keeps in memory, KiB.

@@ -6,6 +6,7 @@ mod crash;
 mod delivery;
 mod disk;
 mod errors;
+mod files;
 mod keys;
 mod letters;
 mod message;

@@ -1,0 +1,162 @@
+//! `send TO --file PATH`: hands a file to the node, and shows how it travels.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use murmur_proto::{
+    client::NodeClient,
+    node::v1::{File, SendFileRequest, SendFileResponse, TransferState, WatchTransfersRequest},
+};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::files::{file_json, size, state_name};
+use crate::{
+    exit::Exit,
+    failure::{Context as _, Failure},
+    output::{Outcome, Output},
+    text, view,
+};
+
+/// What `send` takes for a file.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FileArgs {
+    /// Send this file along; the text may then be left out
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    /// What to call the file [default: its own name]
+    #[arg(long, value_name = "NAME", requires = "file", default_value = "", hide_default_value = true)]
+    file_name: String,
+    /// What the file is, such as `text/csv` [default: what its name says]
+    #[arg(long, value_name = "TYPE", requires = "file", default_value = "", hide_default_value = true)]
+    file_type: String,
+    /// Send it although its name is one under which secrets are kept, such as `.env` or `id_ed25519`
+    #[arg(long, requires = "file")]
+    allow_secret: bool,
+    /// Return as soon as the node has its own copy, and let it travel in the background
+    #[arg(long, requires = "file")]
+    no_wait: bool,
+}
+
+impl FileArgs {
+    /// The call, with the path made absolute: the node runs elsewhere.
+    pub(crate) fn request(&self, path: &Path) -> Result<SendFileRequest, Failure> {
+        let absolute = std::path::absolute(path).context(format!("finding `{}`", path.display()))?;
+        let path = absolute.to_str().ok_or_else(|| Failure::usage("--file must be a path in UTF-8"))?;
+        Ok(SendFileRequest {
+            path: path.to_owned(),
+            name: self.file_name.clone(),
+            content_type: self.file_type.clone(),
+            allow_secret_names: self.allow_secret,
+            ..SendFileRequest::default()
+        })
+    }
+}
+
+/// A file that nobody has taken up after this time is left to the node.
+const TAKEN_UP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Sends the file and, while its recipient is there, follows it until it has arrived.
+pub(crate) async fn run(node: &mut NodeClient, request: SendFileRequest, args: &FileArgs, output: Output) -> Outcome {
+    let agent = request.agent.clone();
+    let sent = node.files.send_file(request).await?.into_inner();
+    let mut file = sent.file.clone().unwrap_or_default();
+    if !args.no_wait {
+        file = follow(node, &agent, &file, output).await?;
+    }
+    show(&sent, &file, output)
+}
+
+/// Shows progress until the file has arrived, has failed, or stops moving. Ctrl-C leaves it to the node.
+async fn follow(node: &mut NodeClient, agent: &str, file: &File, output: Output) -> Result<File, Failure> {
+    let request = WatchTransfersRequest { agent: agent.to_owned(), transfer_id: file.transfer_id.clone() };
+    let mut changes = node.files.watch_transfers(request).await?.into_inner();
+    let (bar, give_up) = (Bar::new(file, output), Instant::now() + TAKEN_UP_WITHIN);
+    let mut last = file.clone();
+    loop {
+        let is_waiting = last.state() == TransferState::Waiting;
+        let change = tokio::select! {
+            change = changes.message() => change?,
+            _ = tokio::signal::ctrl_c() => return Ok(last),
+            () = tokio::time::sleep_until(give_up), if is_waiting => return Ok(last),
+        };
+        let Some(change) = change else { return Ok(last) };
+        last = change.transfer.and_then(|transfer| transfer.file).unwrap_or_default();
+        bar.show(&last);
+        if last.state() == TransferState::Stalled {
+            return Ok(last);
+        }
+    }
+}
+
+/// A bar in a terminal; elsewhere a line for each quarter, and nothing beside JSON.
+struct Bar {
+    bar: Option<ProgressBar>,
+    plain: bool,
+    quarters: std::cell::Cell<u64>,
+}
+
+impl Bar {
+    fn new(file: &File, output: Output) -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        let bar = (is_terminal && !output.is_json()).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(file.size_bytes), ProgressDrawTarget::stderr());
+            let shape = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            if let Ok(style) = ProgressStyle::with_template(shape) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.set_message(text::clean_line(&file.name));
+            bar
+        });
+        Self { bar, plain: !is_terminal && !output.is_json(), quarters: std::cell::Cell::new(0) }
+    }
+
+    fn show(&self, file: &File) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(file.done_bytes);
+        }
+        let quarter = (file.done_bytes * 4).checked_div(file.size_bytes).unwrap_or(4);
+        if self.plain && quarter > self.quarters.replace(quarter) {
+            let (done, all) = (size(file.done_bytes), size(file.size_bytes));
+            eprintln!("{} {done} of {all}", text::clean_line(&file.name));
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn show(sent: &SendFileResponse, file: &File, output: Output) -> Outcome {
+    let SendFileResponse { msg_id, conversation_id, to, recipient_online, unread, file: _ } = sent;
+    if matches!(file.state(), TransferState::Failed | TransferState::Cancelled) {
+        let why = view::some(&file.reason).map(|reason| format!(": {reason}")).unwrap_or_default();
+        let what = format!("the file for {} is {}{why}", text::clean_line(to), state_name(file.state()));
+        return Err(Failure::new(Exit::Failed, what).remedy("Send it again if it still matters."));
+    }
+    let value = json!({
+        "msg_id": msg_id,
+        "conversation_id": conversation_id,
+        "to": to,
+        "recipient_online": recipient_online,
+        "unread": unread,
+        "file": file_json(file),
+    });
+    output.show(&value, || {
+        let (name, size, to) = (text::clean_line(&file.name), size(file.size_bytes), text::clean_line(to));
+        let note = match (file.state(), recipient_online) {
+            (TransferState::Done, _) => return format!("delivered {name} ({size}) to {to}, message {msg_id}"),
+            (TransferState::Waiting, false) => "nobody is listening there now, it waits",
+            _ => "it goes on in the background",
+        };
+        format!("sent {name} ({size}) to {to}, message {msg_id}; {note}: see `murmurctl files`")
+    })
+}
