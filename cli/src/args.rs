@@ -135,7 +135,7 @@ pub(crate) enum Command {
     /// The workspace on the control plane
     #[command(subcommand)]
     Workspace(cmds::workspace::Command),
-    /// Nodes: invite, list, approve
+    /// Nodes: invite, list, approve, take over
     #[command(subcommand)]
     Node(cmds::node::Command),
     /// Tokens for the control plane

@@ -210,6 +210,25 @@ impl Agents {
         Ok(token)
     }
 
+    /// How far the store has come.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn store_mark(&self) -> Result<u64, StoreError> {
+        self.store.mark().await
+    }
+
+    /// Goes on with a store that is an old copy: a new epoch for what is sent, new keys for everybody (PROTOCOL §3.7).
+    ///
+    /// # Errors
+    /// [`AgentError`] when the disk refuses.
+    pub async fn begin_anew(&self) -> Result<(), AgentError> {
+        let (keys, now_ms) = (self.keys.clone(), self.clock.now_ms());
+        tokio::task::spawn_blocking(move || keys.rotate(now_ms)).await.map_err(|_| StoreError::Closed)??;
+        // Last, since this is what is not done twice.
+        Ok(self.store.begin_epoch(now_ms).await?)
+    }
+
     /// Publishes the keys of every agent whose published ones are old or missing.
     ///
     /// # Errors

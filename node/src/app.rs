@@ -267,10 +267,14 @@ impl Base {
         let token = self.dir.token()?.context("the node's token is gone: enrol anew in another data directory")?;
         let channel = control::channel(&record.control_plane_url, self.ca_pem.as_deref())?;
         self.forward.set_channel(channel.clone());
-        let control = Control::new(channel, &token)?;
+        let incarnation = new_incarnation(clock.now_ms())?;
+        let control = Control::new(channel, &token, incarnation)?;
         let directory = Directory::load(identity.clone(), store.clone()).await?;
         let keys = Arc::new(Keys::open(self.data_dir.path(), identity.clone())?);
-        let bus = Bus::new(BusConfig::new(identity.node_id));
+        let bus = Bus::new(BusConfig {
+            heartbeat: Duration::from_millis(self.config.broker_heartbeat_ms),
+            ..BusConfig::new(identity.node_id)
+        });
         let sessions = Sessions::new(directory.clone(), control.clone(), clock);
         let agents = Agents::load(
             store.clone(),
@@ -293,7 +297,7 @@ impl Base {
             dir: self.dir.clone(),
             broker_key: self.broker_key.clone(),
             clock,
-            incarnation: new_incarnation(clock.now_ms())?,
+            incarnation,
         });
         let core = Core { identity, dir: self.dir.clone(), directory, agents, post, sessions, control, bus };
         Ok((Arc::new(core), tasks))

@@ -12,7 +12,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,7 +29,7 @@ use nkeys::KeyPair;
 use tokio::sync::watch;
 
 pub use self::pull::{Delivered, Verdict};
-use crate::post::failpoint::failpoint;
+use crate::{post::failpoint::failpoint, wake::Wake};
 
 /// The imported prefix of the JetStream API (PROTOCOL §5.3).
 const API_PREFIX: &str = "mmjs.API";
@@ -120,6 +120,9 @@ pub struct Bus {
     config: BusConfig,
     shared: Arc<Shared>,
     session: watch::Sender<Option<Arc<Session>>>,
+    /// Whether the node's consumer answers; [`Bus::connected`] is about the connection alone.
+    receiving: watch::Sender<bool>,
+    wake: Arc<Wake>,
     #[cfg(test)]
     test: Option<(Route, tokio::sync::mpsc::UnboundedSender<Outgoing>)>,
 }
@@ -133,6 +136,10 @@ struct Shared {
     generation: AtomicU64,
     /// Subjects to which the broker said the node may not publish.
     denied: Mutex<HashSet<String>>,
+    /// A connection was lost, and with it perhaps what the broker had handed out.
+    redeliver: AtomicBool,
+    /// How often the broker refused the credentials.
+    refusals: watch::Sender<u64>,
 }
 
 /// One client, which survives any number of reconnects.
@@ -150,11 +157,15 @@ impl Bus {
             losses: watch::Sender::new(0),
             generation: AtomicU64::new(0),
             denied: Mutex::default(),
+            redeliver: AtomicBool::new(false),
+            refusals: watch::Sender::new(0),
         };
         Arc::new(Self {
             config,
             shared: Arc::new(shared),
             session: watch::Sender::new(None),
+            receiving: watch::Sender::new(false),
+            wake: Arc::default(),
             #[cfg(test)]
             test: None,
         })
@@ -186,6 +197,8 @@ impl Bus {
     /// # Errors
     /// [`BusError`] when they cannot be used; a broker that is away is no error.
     pub async fn set_credentials(&self, credentials: BrokerCredentials) -> Result<(), BusError> {
+        // Whoever hands them over has asked whether the place is still this process's.
+        self.wake.clear();
         let current = self.session.borrow().clone();
         if let Some(session) = current.filter(|session| session.credentials.load().same_place(&credentials)) {
             session.credentials.store(Arc::new(credentials));
@@ -206,7 +219,10 @@ impl Bus {
     pub fn suspend(&self) {
         self.shared.generation.fetch_add(1, Ordering::SeqCst);
         self.shared.connected.send_replace(false);
-        self.session.send_replace(None);
+        self.receiving.send_replace(false);
+        if self.session.send_replace(None).is_some() {
+            self.shared.lost();
+        }
     }
 
     /// Whether the broker is there.
@@ -219,6 +235,41 @@ impl Bus {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         *self.shared.connected.borrow()
+    }
+
+    /// Whether the node's consumer answers. False while it is connected means that nothing is received: the consumer is gone.
+    #[must_use]
+    pub fn receiving(&self) -> watch::Receiver<bool> {
+        self.receiving.subscribe()
+    }
+
+    /// How often the connection was lost. What the broker sent last may have been lost with it.
+    #[must_use]
+    pub fn losses(&self) -> watch::Receiver<u64> {
+        self.shared.losses.subscribe()
+    }
+
+    /// Whether a connection was lost since this was last asked: the broker is to hand out again what it had sent.
+    #[must_use]
+    pub fn take_redeliver(&self) -> bool {
+        self.shared.redeliver.swap(false, Ordering::SeqCst)
+    }
+
+    /// Keeps in mind that the broker has not been asked yet.
+    pub fn keep_redeliver(&self) {
+        self.shared.redeliver.store(true, Ordering::SeqCst);
+    }
+
+    /// How often the broker refused the credentials: they ended, or are void.
+    #[must_use]
+    pub fn refusals(&self) -> watch::Receiver<u64> {
+        self.shared.refusals.subscribe()
+    }
+
+    /// Whether this process has been running all the time.
+    #[must_use]
+    pub fn wake(&self) -> &Arc<Wake> {
+        &self.wake
     }
 
     /// Where this node takes deliveries; `None` before the first credentials.
@@ -309,6 +360,12 @@ fn into_publish(message: Outgoing) -> (String, PublishMessage) {
 }
 
 impl Shared {
+    /// The connection is gone, and whatever was on the way.
+    fn lost(&self) {
+        self.redeliver.store(true, Ordering::SeqCst);
+        self.losses.send_modify(|losses| *losses += 1);
+    }
+
     fn refused(&self, subject: &str, error: &PublishError) -> PublishAnswer {
         if self.denied().contains(subject) {
             return PublishAnswer::Denied;

@@ -1,40 +1,110 @@
 //! The clock: the one place of the node that asks what time it is.
 //!
-//! Debug builds add an offset from `MURMUR_CLOCK_OFFSET_MS` (milliseconds, may be negative), so that scenarios can let two
-//! nodes disagree; release builds hold no trace of it.
+//! A host's clock may be wrong by hours, and be set while we run. Certificates, prekeys and messages are judged by time, on this host and
+//! on others, so the node counts by the control plane's time once it has been told it: from then on by the machine's uptime, which
+//! nobody sets, and told again with every heartbeat (docs/adr/0007-time.md). Until then the host's clock is all there is.
+//!
+//! Debug builds add an offset to the host's clock, from `MURMUR_CLOCK_OFFSET_MS` or, read again each time, from the file that
+//! `MURMUR_CLOCK_OFFSET_FILE` names (milliseconds, may be negative), so that scenarios can let clocks disagree and step; release
+//! builds hold no trace of it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::{AtomicBool, AtomicI64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-/// Unix time in milliseconds, as this process sees it. Cheap to clone.
+/// Closer than this is good enough: the time is not set again for it.
+const CLOSE_MS: u64 = 1_000;
+/// Further than this the control plane is not believed. Duplicates are known for two days longer than a message lives, which is more
+/// than twice this, so nobody who lies about the time can have an old message accepted again.
+pub const CORRECTION_MS_MAX: u64 = 12 * 3600 * 1000;
+
+/// Unix time in milliseconds, as this process sees it. Cheap to copy; copies tell the same time.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Clock {
     offset_ms: i64,
+    told: Option<&'static Told>,
+}
+
+/// What the control plane said.
+#[derive(Debug, Default)]
+struct Told {
+    is_known: AtomicBool,
+    /// Unix time less uptime.
+    base_ms: AtomicI64,
 }
 
 impl Clock {
-    /// The system's clock, with the offset of a debug build's environment.
+    /// The process's clock, with the offset of a debug build's environment. To be made once: it is never freed.
     #[must_use]
     pub fn system() -> Self {
-        Self { offset_ms: offset_ms() }
+        Self { offset_ms: 0, told: Some(Box::leak(Box::default())) }
     }
 
-    /// A clock that is ahead of the system's by `offset_ms`.
+    /// A clock that is ahead of the system's by `offset_ms`, and that nobody tells the time.
     #[must_use]
     pub const fn with_offset(offset_ms: i64) -> Self {
-        Self { offset_ms }
+        Self { offset_ms, told: None }
     }
 
     /// Milliseconds since 1970.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add_signed(self.offset_ms)
+        match self.told.filter(|told| told.is_known.load(Ordering::SeqCst)) {
+            Some(told) => uptime_ms().saturating_add_signed(told.base_ms.load(Ordering::SeqCst)),
+            None => self.host_ms(),
+        }
     }
+
+    /// What the host's clock says.
+    fn host_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let since_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        since_ms.saturating_add_signed(self.offset_ms.saturating_add(offset_ms()))
+    }
+
+    /// Takes the control plane's time. Returns how many milliseconds it is ahead of the host's clock.
+    pub fn tell(&self, server_ms: u64) -> i64 {
+        let host_ms = self.host_ms();
+        if let Some(told) = self.told {
+            // A clock that is right is left as it is, to the millisecond; one that differs too much may be right, too.
+            let is_wrong = (CLOSE_MS + 1..=CORRECTION_MS_MAX).contains(&server_ms.abs_diff(host_ms));
+            let time_ms = if is_wrong { server_ms } else { host_ms };
+            if !told.is_known.load(Ordering::SeqCst) || self.now_ms().abs_diff(time_ms) > CLOSE_MS {
+                told.base_ms.store(difference_ms(time_ms, uptime_ms()), Ordering::SeqCst);
+                told.is_known.store(true, Ordering::SeqCst);
+            }
+        }
+        difference_ms(server_ms, host_ms)
+    }
+}
+
+fn difference_ms(left_ms: u64, right_ms: u64) -> i64 {
+    i64::try_from(i128::from(left_ms) - i128::from(right_ms)).unwrap_or(i64::MAX)
+}
+
+/// Milliseconds that the machine has been up. Goes on while it sleeps, and nobody sets it.
+#[must_use]
+pub fn uptime_ms() -> u64 {
+    use nix::time::{ClockId, clock_gettime};
+    #[cfg(target_os = "linux")]
+    const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
+    #[cfg(not(target_os = "linux"))]
+    const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
+    // The kernel has these clocks, or nothing works.
+    let time = clock_gettime(CLOCK).map(Duration::from).unwrap_or_default();
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(debug_assertions)]
 fn offset_ms() -> i64 {
-    std::env::var("MURMUR_CLOCK_OFFSET_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    use std::{path::PathBuf, sync::LazyLock};
+    static FIXED_MS: LazyLock<i64> =
+        LazyLock::new(|| std::env::var("MURMUR_CLOCK_OFFSET_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(0));
+    static FILE: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os("MURMUR_CLOCK_OFFSET_FILE").map(PathBuf::from));
+    let of_file = || std::fs::read_to_string(FILE.as_ref()?).ok()?.trim().parse::<i64>().ok();
+    *FIXED_MS + of_file().unwrap_or(0)
 }
 
 #[cfg(not(debug_assertions))]
@@ -46,10 +116,53 @@ const fn offset_ms() -> i64 {
 mod tests {
     use super::*;
 
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn close(left_ms: u64, right_ms: u64) -> bool {
+        left_ms.abs_diff(right_ms) < 500
+    }
+
+    fn clock(offset_ms: i64) -> Clock {
+        Clock { offset_ms, ..Clock::system() }
+    }
+
     #[test]
     fn an_offset_moves_the_clock() {
-        let (now, ahead) = (Clock::with_offset(0).now_ms(), Clock::with_offset(3_600_000).now_ms());
-        assert!(ahead >= now + 3_600_000);
-        assert!(Clock::with_offset(-3_600_000).now_ms() < now);
+        let (now, ahead) = (Clock::with_offset(0).now_ms(), Clock::with_offset(HOUR_MS).now_ms());
+        assert!(close(ahead, now + 3_600_000));
+        assert!(Clock::with_offset(-HOUR_MS).now_ms() < now);
+    }
+
+    #[test]
+    fn what_the_control_plane_says_counts_and_the_hosts_error_is_told() {
+        let right = Clock::with_offset(0);
+        for offset_ms in [HOUR_MS, -HOUR_MS] {
+            let wrong = clock(offset_ms);
+            assert!(
+                close(wrong.now_ms(), right.now_ms().saturating_add_signed(offset_ms)),
+                "nothing else is known yet"
+            );
+            assert!((wrong.tell(right.now_ms()) + offset_ms).abs() < 500);
+            assert!(close(wrong.now_ms(), right.now_ms()));
+        }
+    }
+
+    #[test]
+    fn a_host_clock_that_steps_is_not_followed_once_the_time_is_told() {
+        let clock = clock(0);
+        clock.tell(clock.now_ms());
+        let stepped = Clock { offset_ms: -HOUR_MS, ..clock };
+        assert!(close(stepped.now_ms(), clock.now_ms()));
+        assert!((stepped.tell(clock.now_ms()) - HOUR_MS).abs() < 500, "and the step is told");
+        assert!(close(stepped.now_ms(), clock.now_ms()));
+    }
+
+    #[test]
+    fn a_control_plane_that_is_a_day_off_is_not_believed() {
+        let (clock, right) = (clock(0), Clock::with_offset(0));
+        for error_ms in [24 * HOUR_MS, -24 * HOUR_MS] {
+            clock.tell(right.now_ms().saturating_add_signed(error_ms));
+            assert!(close(clock.now_ms(), right.now_ms()));
+        }
     }
 }

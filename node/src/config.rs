@@ -69,6 +69,8 @@ pub struct Config {
     pub file_bytes_max: u64,
     /// Files are sent only from below these folders; none means from everywhere.
     pub file_roots: Vec<PathBuf>,
+    /// Silence of the broker after which its consumer is taken to be deaf; it beats twice as often.
+    pub broker_heartbeat_ms: u64,
     /// How long calls may take to end after the first signal.
     pub drain_ms: u64,
 }
@@ -129,6 +131,7 @@ impl Default for Config {
             republish_ms: post.outbox.republish.first_ms.into_iter().chain([then_ms]).collect(),
             file_bytes_max: post.streams.bytes_max,
             file_roots: Vec::new(),
+            broker_heartbeat_ms: 5_000,
             drain_ms: 10_000,
         }
     }
@@ -207,6 +210,7 @@ impl Config {
         rule(self.publishes_in_flight >= 1, "publishes_in_flight", "at least 1")?;
         let body_bytes_max = murmur_core::limits::BODY_BYTES_MAX;
         rule((1..=body_bytes_max).contains(&self.body_bytes_max), "body_bytes_max", "from 1 to 196608")?;
+        rule((100..=30_000).contains(&self.broker_heartbeat_ms), "broker_heartbeat_ms", "100 to 30000")?;
         rule(self.inbox_unread_max >= 1, "inbox_unread_max", "at least 1")?;
         rule(self.history_days >= 9, "history_days", "at least 9, since duplicates are known by it")?;
         let file_bytes = 1..=murmur_crypto::inner::STREAM_BYTES_MAX;
@@ -326,6 +330,10 @@ pub struct Flags {
     #[arg(long, value_name = "DIR", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]
     file_roots: Option<Vec<PathBuf>>,
+    /// Silence of the broker after which its consumer is taken to be deaf
+    #[arg(long, value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker_heartbeat_ms: Option<u64>,
     /// How long calls may take to end after the first signal
     #[arg(long, value_name = "MS")]
     #[serde(skip_serializing_if = "Option::is_none")]

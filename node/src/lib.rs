@@ -18,3 +18,4 @@ pub mod post;
 pub mod rpc;
 pub mod session;
 pub mod store;
+pub mod wake;

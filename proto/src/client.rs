@@ -39,6 +39,9 @@ use crate::{
 /// Metadata key under which both ends state [`PROTOCOL`]; a difference is refused as `VERSION_SKEW`.
 pub const PROTOCOL_HEADER: &str = "murmur-protocol";
 
+/// Metadata key under which a node states its incarnation, by which an earlier one is refused (PROTOCOL §5.9).
+pub const INCARNATION_HEADER: &str = "murmur-incarnation";
+
 /// Largest message of an RPC, both ways.
 pub const RPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -156,10 +159,12 @@ fn server_endpoint(url: &str, ca_pem: Option<&str>) -> Result<Endpoint, ConnectE
     }
 }
 
-/// What every call carries: the protocol number, a bearer token if there is one, and the caller's trace context.
+/// What every call carries: the protocol number, a bearer token and a node's incarnation if there is one, and the caller's trace
+/// context.
 #[derive(Clone)]
 pub struct Headers {
     authorization: Option<MetadataValue<Ascii>>,
+    incarnation: Option<MetadataValue<Ascii>>,
     trace: fn(&mut MetadataMap),
 }
 
@@ -172,7 +177,7 @@ impl Headers {
     /// No token, no trace.
     #[must_use]
     pub fn new() -> Self {
-        Self { authorization: None, trace: |_| {} }
+        Self { authorization: None, incarnation: None, trace: |_| {} }
     }
 
     /// Adds a bearer token.
@@ -184,6 +189,14 @@ impl Headers {
         value.set_sensitive(true);
         self.authorization = Some(value);
         Ok(self)
+    }
+
+    /// Adds a node's incarnation.
+    #[must_use]
+    pub fn with_incarnation(mut self, incarnation: murmur_core::id::Incarnation) -> Self {
+        // Hex digits and dashes are always valid.
+        self.incarnation = incarnation.to_string().parse().ok();
+        self
     }
 
     /// Adds what writes the current trace context, such as `murmur_telemetry::grpc::inject`.
@@ -206,6 +219,9 @@ impl Interceptor for Headers {
         metadata.insert(PROTOCOL_HEADER, MetadataValue::from(PROTOCOL));
         if let Some(authorization) = &self.authorization {
             metadata.insert("authorization", authorization.clone());
+        }
+        if let Some(incarnation) = &self.incarnation {
+            metadata.insert(INCARNATION_HEADER, incarnation.clone());
         }
         (self.trace)(metadata);
         Ok(request)

@@ -141,6 +141,7 @@ impl Rooms {
     fn services(&self, config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Router> {
         let directory = DirectoryRpc {
             directory: Arc::clone(&self.directory),
+            nodes: Arc::clone(&self.nodes),
             lifecycle: lifecycle.clone(),
             metrics: Arc::clone(&self.metrics),
         };

@@ -3,15 +3,12 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use murmur_core::{
-    limits::BROKER_JWT_LIFE_MS,
-    subject::{Route, Site},
-};
+use murmur_core::subject::{Route, Site};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{BrokerAddress, BrokerAdmin, BrokerError, BrokerKeys, BrokerLayout, StreamSettings},
+    broker::{BrokerAddress, BrokerAdmin, BrokerError, BrokerKeys, BrokerLayout, Revoker, StreamSettings},
     clock::Clock,
     nodes::NodeError,
 };
@@ -28,6 +25,8 @@ pub struct LinkConfig {
     pub address: BrokerAddress,
     /// How streams are made.
     pub streams: StreamSettings,
+    /// How long a node's credential is good.
+    pub token_life_ms: u64,
 }
 
 /// What a node needs to connect.
@@ -41,6 +40,14 @@ pub struct Access {
     pub ca_pem: String,
     /// Unix milliseconds.
     pub expire_ms: u64,
+    /// When the node's stream was made, Unix milliseconds.
+    pub stream_created_ms: u64,
+}
+
+/// Both connections to the broker.
+struct Hands {
+    admin: BrokerAdmin,
+    revoker: Revoker,
 }
 
 struct Configured {
@@ -53,7 +60,7 @@ struct Configured {
 pub struct BrokerLink {
     site: Site,
     configured: Option<Configured>,
-    admin: ArcSwapOption<BrokerAdmin>,
+    hands: ArcSwapOption<Hands>,
 }
 
 impl BrokerLink {
@@ -63,7 +70,7 @@ impl BrokerLink {
     /// [`BrokerError`] when the directory is not a prepared one.
     pub fn new(site: Site, config: Option<LinkConfig>) -> Result<Arc<Self>, BrokerError> {
         let configured = config.map(configure).transpose()?;
-        Ok(Arc::new(Self { site, configured, admin: ArcSwapOption::empty() }))
+        Ok(Arc::new(Self { site, configured, hands: ArcSwapOption::empty() }))
     }
 
     /// The site whose subjects the nodes use.
@@ -75,7 +82,7 @@ impl BrokerLink {
     /// Whether everything that is configured works: true without a broker.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.configured.is_none() || self.admin.load().as_ref().is_some_and(|admin| admin.is_connected())
+        self.configured.is_none() || self.hands.load().as_ref().is_some_and(|hands| hands.admin.is_connected())
     }
 
     /// Connects, however long it takes. Once made, the connection heals itself.
@@ -84,9 +91,9 @@ impl BrokerLink {
         let mut delay = RETRY_MIN;
         loop {
             let now_s = clock.now_ms() / 1000;
-            match BrokerAdmin::connect(&config.address, keys, config.streams.clone(), now_s).await {
-                Ok(admin) => {
-                    self.admin.store(Some(Arc::new(admin)));
+            match Hands::connect(config, keys, now_s).await {
+                Ok(hands) => {
+                    self.hands.store(Some(Arc::new(hands)));
                     return;
                 }
                 Err(error) => tracing::warn!(
@@ -105,35 +112,69 @@ impl BrokerLink {
     /// Changes whenever the connection was made anew; `None` before the first one.
     #[must_use]
     pub fn connections(&self) -> Option<watch::Receiver<u64>> {
-        self.admin.load().as_ref().map(|admin| admin.connections())
+        self.hands.load().as_ref().map(|hands| hands.admin.connections())
     }
 
-    /// Makes sure that a node's stream and consumer exist.
+    /// Makes sure that a node's stream and consumer exist. Returns when the stream was made, Unix milliseconds.
     ///
     /// # Errors
     /// As [`BrokerLink::admit`].
-    pub async fn prepare(&self, route: &Route) -> Result<(), NodeError> {
-        let admin = self.admin.load_full().filter(|admin| admin.is_connected()).ok_or(NodeError::BrokerDown)?;
-        admin.ensure_stream(&route.site, route.shard).await?;
-        Ok(admin.ensure_consumer(route).await?)
+    pub async fn prepare(&self, route: &Route) -> Result<u64, NodeError> {
+        let (hands, _) = self.connected()?;
+        let stream_created_ms = hands.admin.ensure_stream(&route.site, route.shard).await?;
+        hands.admin.ensure_consumer(route).await?;
+        Ok(stream_created_ms)
     }
 
-    /// Makes sure that a node's stream and consumer exist and signs a credential for its key.
+    /// Makes sure that a node's stream and consumer exist and signs a credential for its key, issued at `issue_s` (Unix seconds). With
+    /// `redeliver`, what the node was handed and has not acknowledged is handed out again.
     ///
     /// # Errors
     /// [`NodeError::BrokerDown`] while there is no connection, [`NodeError::Broker`] when the broker refuses.
-    pub async fn admit(&self, route: &Route, broker_public_key: &str, now_ms: u64) -> Result<Access, NodeError> {
-        let configured = self.configured.as_ref().ok_or(NodeError::BrokerDown)?;
-        self.prepare(route).await?;
-        let life_s = BROKER_JWT_LIFE_MS / 1000;
-        let now_s = now_ms / 1000;
-        let jwt = configured.keys.node_user_jwt(route.node, &[route.workspace], broker_public_key, now_s, life_s)?;
+    pub async fn admit(
+        &self,
+        route: &Route,
+        broker_public_key: &str,
+        issue_s: u64,
+        redeliver: bool,
+    ) -> Result<Access, NodeError> {
+        let (hands, configured) = self.connected()?;
+        if redeliver {
+            hands.admin.forget_consumer(route).await?;
+            tracing::info!(node.id = %route.node, "what node {} was handed and has not acknowledged is handed out again", route.node);
+        }
+        let stream_created_ms = self.prepare(route).await?;
+        let life_s = (configured.config.token_life_ms / 1000).max(1);
+        let jwt = configured.keys.node_user_jwt(route.node, &[route.workspace], broker_public_key, issue_s, life_s)?;
         Ok(Access {
             jwt,
             urls: vec![configured.config.address.url.clone()],
             ca_pem: configured.ca_pem.clone(),
-            expire_ms: (now_s + life_s) * 1000,
+            expire_ms: (issue_s + life_s) * 1000,
+            stream_created_ms,
         })
+    }
+
+    /// Voids every credential that a key was given up to `until_s` (Unix seconds), and disconnects whoever uses one.
+    ///
+    /// # Errors
+    /// As [`BrokerLink::admit`].
+    pub async fn void(&self, broker_public_key: &str, until_s: u64) -> Result<(), NodeError> {
+        let (hands, _) = self.connected()?;
+        Ok(hands.revoker.revoke(broker_public_key, until_s).await?)
+    }
+
+    fn connected(&self) -> Result<(Arc<Hands>, &Configured), NodeError> {
+        let hands = self.hands.load_full().filter(|hands| hands.admin.is_connected());
+        hands.zip(self.configured.as_ref()).ok_or(NodeError::BrokerDown)
+    }
+}
+
+impl Hands {
+    async fn connect(config: &LinkConfig, keys: &BrokerKeys, now_s: u64) -> Result<Self, BrokerError> {
+        let admin = BrokerAdmin::connect(&config.address, keys, config.streams.clone(), now_s).await?;
+        let revoker = Revoker::connect(&config.address, keys, now_s).await?;
+        Ok(Self { admin, revoker })
     }
 }
 

@@ -12,7 +12,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use murmur_core::{
-    limits::{HEARTBEAT_MS, LEASE_MS},
+    limits::{BROKER_JWT_LIFE_MS, HEARTBEAT_MS, LEASE_MS},
     place::BaseDirs,
     subject::Site,
 };
@@ -82,6 +82,10 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease_ms: Option<u32>,
+    /// How long a node's broker credential is good; it is renewed at two thirds.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker_token_life_ms: Option<u64>,
     /// Unary calls a second of one token.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,6 +148,8 @@ pub struct Config {
     pub heartbeat_ms: u32,
     /// Milliseconds.
     pub lease_ms: u32,
+    /// Milliseconds, whole seconds.
+    pub broker_token_life_ms: u64,
     /// A token.
     pub calls_per_second: NonZeroU32,
     /// A token.
@@ -194,6 +200,7 @@ impl Config {
             stream_duplicate_window_ms: 300_000,
             heartbeat_ms: u32::try_from(HEARTBEAT_MS).unwrap_or(u32::MAX),
             lease_ms: u32::try_from(LEASE_MS).unwrap_or(u32::MAX),
+            broker_token_life_ms: BROKER_JWT_LIFE_MS,
             calls_per_second: count(50),
             calls_burst: count(100),
             enroll_per_minute: count(5),
@@ -239,6 +246,9 @@ impl Config {
         if self.heartbeat_ms == 0 || self.lease_ms < self.heartbeat_ms.saturating_mul(2) {
             return rule("lease_ms", "must be at least two heartbeats");
         }
+        if self.broker_token_life_ms < 1_000 {
+            return rule("broker_token_life_ms", "must be at least 1000");
+        }
         if !(1..=5).contains(&self.stream_replicas) {
             return rule("stream_replicas", "must be 1 to 5");
         }
@@ -273,7 +283,8 @@ impl Config {
             duplicate_window: Duration::from_millis(self.stream_duplicate_window_ms),
             ..StreamSettings::default()
         };
-        self.broker_dir.clone().map(|dir| LinkConfig { dir, address, streams })
+        let token_life_ms = self.broker_token_life_ms;
+        self.broker_dir.clone().map(|dir| LinkConfig { dir, address, streams, token_life_ms })
     }
 
     /// As a duration.

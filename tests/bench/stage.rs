@@ -34,7 +34,7 @@ impl Stage {
     pub(crate) async fn start(sync_always: bool) -> Self {
         let env = RAISED.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let raw = Raw::start(sync_always).await;
-        let network = Network::start_with(Options { sync_always, env }).await;
+        let network = Network::start_with(Options { sync_always, env, ..Options::default() }).await;
         let here = network.node("here", "bench").await;
         let there = network.node("there", "bench").await;
         let stage = Self { raw, network, here, there };

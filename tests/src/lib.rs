@@ -15,6 +15,8 @@ pub mod network;
 pub mod otlp;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod shim;
 pub mod store;
+pub mod talk;
 pub mod wait;

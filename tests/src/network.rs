@@ -20,14 +20,17 @@ use murmur_crypto::{
 };
 use murmur_proto::{
     client::{ControlClient, Headers, NodeClient, connect_server, connect_socket},
-    node::v1::{GetStatusRequest, GetStatusResponse, ListPeersRequest},
+    node::v1::{Finding, GetStatusRequest, GetStatusResponse, ListPeersRequest},
     v1,
 };
 use tempfile::TempDir;
 
+use murmur_server::broker::{BrokerAddress, BrokerAdmin, BrokerKeys, BrokerLayout, StreamSettings};
+
 use crate::{
     ports::PortLease,
     process::{Process, binary, nats_server},
+    proxy::Proxy,
     shim::Shim,
     wait,
 };
@@ -45,6 +48,8 @@ pub struct Options {
     pub sync_always: bool,
     /// Variables for the control plane and every node.
     pub env: Vec<(String, String)>,
+    /// Everybody reaches the broker through a [`Proxy`].
+    pub proxy: bool,
 }
 
 /// A running network. Everything ends when it is dropped.
@@ -59,6 +64,8 @@ pub struct Network {
     pub server_url: String,
     /// `nats://127.0.0.1:…`.
     pub broker_url: String,
+    /// Between everybody and the broker, if asked for.
+    pub proxy: Option<Proxy>,
     options: Options,
     owner: Owner,
     _ports: Vec<PortLease>,
@@ -105,10 +112,15 @@ impl Network {
         let server_url = format!("http://127.0.0.1:{}", ports[1].port);
         let mut broker = start_broker(dir.path(), ports[0].port, &options);
         broker.start();
-        let mut server = describe_server(dir.path(), &broker_url, ports[1].port, &options);
+        let proxy = match options.proxy {
+            true => Some(Proxy::start(([127, 0, 0, 1], ports[0].port).into()).await),
+            false => None,
+        };
+        let used_url = proxy.as_ref().map(|proxy| format!("nats://{}", proxy.address));
+        let mut server = describe_server(dir.path(), used_url.as_ref().unwrap_or(&broker_url), ports[1].port, &options);
         server.start();
         let owner = Owner::new();
-        let network = Self { broker, server, dir, server_url, broker_url, options, owner, _ports: ports.into() };
+        let network = Self { broker, server, dir, server_url, broker_url, proxy, options, owner, _ports: ports.into() };
         network.ready().await;
         network.create_workspace().await;
         network
@@ -147,6 +159,32 @@ impl Network {
         node
     }
 
+    /// As [`Network::node`], with more variables.
+    ///
+    /// # Panics
+    /// When it never comes up.
+    pub async fn node_with(&self, name: &str, account: &str, env: &[(&str, String)]) -> Node {
+        let mut node = self.enrol(name, account).await;
+        for (key, value) in env {
+            node.process = node.process.env(key, value);
+        }
+        node.process.start();
+        self.approve(name).await;
+        node.ready().await;
+        node
+    }
+
+    /// A client with the control plane's rights over the broker's streams.
+    ///
+    /// # Panics
+    /// When the broker is not there.
+    pub async fn broker_admin(&self) -> async_nats::jetstream::Context {
+        let keys = BrokerKeys::load(&BrokerLayout::new(&self.dir.path().join("broker")).keys).unwrap();
+        let address = BrokerAddress { url: self.broker_url.clone(), ca: None };
+        let admin = BrokerAdmin::connect(&address, &keys, StreamSettings::default(), now_ms() / 1000).await.unwrap();
+        async_nats::jetstream::new(admin.client())
+    }
+
     /// Prepares a node with an invite in its directory, without starting it.
     ///
     /// # Panics
@@ -155,22 +193,43 @@ impl Network {
         let dir = self.dir.path().join("nodes").join(name);
         let invite = self.invite(account).await;
         let socket = self.dir.path().join(format!("{name}.sock"));
+        let process = self.describe_node(name, &dir, &socket, Some(invite));
+        Node { process, socket, dir, name: name.to_owned() }
+    }
+
+    fn describe_node(&self, name: &str, dir: &Path, socket: &Path, invite: Option<String>) -> Process {
         let mut args: Vec<OsString> = vec!["run".into()];
         for (flag, value) in [
-            ("--data-dir", dir.clone().into_os_string()),
-            ("--socket", socket.clone().into_os_string()),
+            ("--data-dir", dir.into()),
+            ("--socket", socket.into()),
             ("--name", name.into()),
-            ("--join", invite.into()),
             ("--metrics-listen", "127.0.0.1:0".into()),
         ] {
-            args.extend([flag.into(), value]);
+            args.extend([OsString::from(flag), value]);
+        }
+        if let Some(invite) = invite {
+            args.extend(["--join".into(), invite.into()]);
         }
         let log = self.dir.path().join(format!("logs/node-{name}.log"));
         let mut process = Process::new(&binary("murmur-node"), args, log);
         for (key, value) in &self.options.env {
             process = process.env(key, value.clone());
         }
-        Node { process, socket, dir, name: name.to_owned() }
+        process
+    }
+
+    /// A copy of a node's data directory under another socket, as a restored backup or a cloned machine would be. The node must not
+    /// run meanwhile, or the copy would be torn.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    #[must_use]
+    pub fn copy(&self, node: &Node, name: &str) -> Node {
+        let dir = self.dir.path().join("nodes").join(name);
+        copy_dir(&node.dir, &dir);
+        let socket = self.dir.path().join(format!("{name}.sock"));
+        let process = self.describe_node(name, &dir, &socket, None);
+        Node { process, socket, dir, name: node.name.clone() }
     }
 
     /// An invite for one node of an account.
@@ -303,6 +362,14 @@ impl Node {
         Some(client.host.get_status(GetStatusRequest {}).await.ok()?.into_inner())
     }
 
+    /// Waits until one of its findings contains these words.
+    pub async fn finds(&self, what: &str) -> Finding {
+        wait::until("the node says what is wrong", || async {
+            self.status().await?.findings.into_iter().find(|finding| finding.what.contains(what))
+        })
+        .await
+    }
+
     /// Waits until it is connected to the control plane and to the broker.
     pub async fn ready(&self) {
         wait::until("the node is connected", || async {
@@ -354,6 +421,19 @@ fn describe_server(dir: &Path, broker_url: &str, port: u16, options: &Options) -
         process = process.env(key, value.clone());
     }
     process
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let (kind, target) = (entry.file_type().unwrap(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else if kind.is_file() {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -1,10 +1,13 @@
-//! `node invite|ls|approve`: other hosts' nodes in this workspace.
+//! `node invite|ls|approve|takeover`: nodes of this workspace, and this host's own place among them.
 
 use std::time::Duration;
 
 use murmur_core::limits::INVITE_LIFE_MS_MAX;
 use murmur_crypto::hash::key_fingerprint;
-use murmur_proto::v1::{Node, NodeState, Presence};
+use murmur_proto::{
+    node::v1::TakeOverRequest,
+    v1::{Node, NodeState, Presence},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -38,6 +41,8 @@ pub(crate) enum Command {
         /// The fingerprint that the node shows on its own host: 64 hex digits, spaces and colons allowed
         fingerprint: String,
     },
+    /// End the session of whatever other process runs as this host's node, and take its place
+    Takeover,
 }
 
 pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Outcome {
@@ -45,6 +50,7 @@ pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Ou
         Command::Invite { account, ttl, uses } => invite(target, account, ttl, uses, output).await,
         Command::Ls => ls(target, output).await,
         Command::Approve { fingerprint } => approve(target, &fingerprint, output).await,
+        Command::Takeover => takeover(target, output).await,
     }
 }
 
@@ -83,6 +89,17 @@ async fn approve(target: &Target, text: &str, output: Output) -> Outcome {
     let node = enrol::approve(&mut target.control().await?, &owner, &wanted).await?;
     output.show(&node_json(&node), || {
         format!("approved: node {} of {}", text::clean_line(&node.name), text::clean_line(&node.account))
+    })
+}
+
+async fn takeover(target: &Target, output: Output) -> Outcome {
+    let took_over = target.node().await?.host.take_over(TakeOverRequest {}).await?.into_inner().took_over;
+    output.show(&json!({"took_over": took_over}), || {
+        if took_over {
+            "this node has its place again; the other process is fenced and receives nothing more".into()
+        } else {
+            "this node has its place: no other process runs as it".into()
+        }
     })
 }
 

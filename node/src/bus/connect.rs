@@ -3,7 +3,7 @@
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use arc_swap::ArcSwap;
-use async_nats::{Auth, AuthError, ConnectOptions, Event, ServerError, jetstream};
+use async_nats::{Auth, AuthError, ClientError, ConnectErrorKind, ConnectOptions, Event, ServerError, jetstream};
 use murmur_core::subject::inbox_prefix;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
@@ -14,6 +14,8 @@ const DENIED_MAX: usize = 1_000;
 /// Publishes that may wait for the broker's answer: more than all tasks that publish may have on their way together, so that none
 /// waits for a place that it holds itself.
 const PUBLISHES_MAX: usize = 16_384;
+/// A connection that answers no ping for two of these is given up and made anew.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest wait before another attempt to reconnect.
 const RECONNECT_MS_MAX: u64 = 5_000;
 
@@ -35,6 +37,7 @@ pub(super) async fn connect(
         .custom_inbox_prefix(inbox_prefix(config.node_id, random))
         .retry_on_initial_connect()
         .max_reconnects(None)
+        .ping_interval(PING_INTERVAL)
         .request_timeout(Some(PUBLISH_TIMEOUT))
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(listener(Arc::clone(shared), generation));
@@ -92,7 +95,13 @@ fn heard(shared: &Shared, event: &Event) {
         Event::Disconnected | Event::Closed => {
             tracing::warn!("disconnected from the broker");
             shared.connected.send_replace(false);
-            shared.losses.send_modify(|losses| *losses += 1);
+            shared.lost();
+        }
+        Event::ClientError(ClientError::Other(text))
+            if *text == ConnectErrorKind::AuthorizationViolation.to_string() =>
+        {
+            tracing::warn!("the broker refuses this node's credentials");
+            shared.refusals.send_modify(|refusals| *refusals += 1);
         }
         Event::ServerError(ServerError::Other(text)) => {
             tracing::warn!(%text, "the broker complained");

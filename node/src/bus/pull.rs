@@ -15,6 +15,8 @@ use super::{Bus, Session};
 
 /// How long to wait before the consumer is asked for again.
 const REBUILD_DELAY: Duration = Duration::from_millis(500);
+/// How long the control plane takes to put a consumer in the place of a deleted one.
+const SUCCESSOR_DELAY: Duration = Duration::from_millis(30);
 /// Bytes of one pull request, so that a node's memory has a bound whatever the messages' sizes.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
@@ -91,9 +93,15 @@ impl Bus {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "the node's consumer cannot be used");
+                self.receiving.send_replace(false);
+                if timed_out(&error) {
+                    // Nothing comes back over this connection, though nobody closed it.
+                    let _ = session.js.client().force_reconnect().await;
+                }
                 return wait_or(changed).await;
             }
         };
+        self.receiving.send_if_modified(|receiving| !std::mem::replace(receiving, true));
         loop {
             let next = tokio::select! {
                 () = &mut changed => break,
@@ -104,13 +112,16 @@ impl Bus {
                     // A bare message without a byte ends a response across accounts: the broker forgets the pull request with it, and
                     // until a new one is made nothing more arrives.
                     let ends_response = message.payload.is_empty() && message.headers.is_none();
-                    hand_over(message, messages).await;
-                    if ends_response {
+                    if !self.hand_over(message, messages).await || ends_response {
                         return;
                     }
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "the node's consumer fell silent and is set up again");
+                    // As when the control plane takes back what was lost on the way: the next one is there in a moment.
+                    if error.kind() == pull::MessagesErrorKind::ConsumerDeleted {
+                        return tokio::time::sleep(SUCCESSOR_DELAY).await;
+                    }
                     return wait_or(changed).await;
                 }
                 None => return,
@@ -118,8 +129,20 @@ impl Bus {
         }
         // What has arrived is dealt with: the broker would wait some seconds before it delivers it again.
         while let Some(Some(Ok(message))) = stream.next().now_or_never() {
-            hand_over(message, messages).await;
+            self.hand_over(message, messages).await;
         }
+    }
+
+    /// Returns false when the message is left to the broker: this process was stopped, and another may have its place.
+    async fn hand_over(&self, message: jetstream::Message, messages: &mpsc::Sender<Delivered>) -> bool {
+        if !self.wake.is_sure() {
+            return false;
+        }
+        if let Some(delivered) = read(message) {
+            // Nobody takes it only when the node ends; then it comes again at the next start.
+            let _ = messages.send(delivered).await;
+        }
+        true
     }
 
     async fn open(&self, session: &Session) -> Result<pull::Stream, async_nats::Error> {
@@ -149,18 +172,17 @@ impl Bus {
     }
 }
 
+/// Whether a request for the consumer was not answered, by the broker or by a lack of it.
+fn timed_out(error: &async_nats::Error) -> bool {
+    use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
+    error.downcast_ref::<ConsumerError>().is_some_and(|error| error.kind() == ConsumerErrorKind::TimedOut)
+}
+
 /// Waits before the consumer is asked for again, unless something changes first.
 async fn wait_or(changed: Pin<&mut impl Future<Output = ()>>) {
     tokio::select! {
         () = changed => {}
         () = tokio::time::sleep(REBUILD_DELAY) => {}
-    }
-}
-
-async fn hand_over(message: jetstream::Message, messages: &mpsc::Sender<Delivered>) {
-    if let Some(delivered) = read(message) {
-        // Nobody takes it only when the node ends; then it comes again at the next start.
-        let _ = messages.send(delivered).await;
     }
 }
 

@@ -114,6 +114,20 @@ impl Keys {
         due.map(|keyring| keyring.signer().agent_id).collect()
     }
 
+    /// Gives every agent a new certificate and prekey, due or not: they may be known to whoever has a copy of these. The earlier prekeys
+    /// stay for what is sealed to them.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the disk refuses.
+    pub fn rotate(&self, now_ms: u64) -> Result<(), KeyError> {
+        let mut agents = self.agents.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (agent_id, keyring) in agents.iter_mut() {
+            let slug = keyring.signer().slug.clone();
+            *keyring = Arc::new(self.renew(*agent_id, &slug, Some(&**keyring), now_ms)?);
+        }
+        Ok(())
+    }
+
     /// Deletes every key of an agent.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use super::{
     status::Refusal,
 };
 use crate::{
+    agents::AgentError,
     app::{Core, Pending, Stage},
     directory::{Peer, Snapshot},
     identity::IdentityDir,
@@ -107,6 +108,12 @@ impl HostService for Host {
         }))
     }
 
+    async fn take_over(&self, _: Request<v1::TakeOverRequest>) -> Result<Response<v1::TakeOverResponse>, Status> {
+        let core = self.shared.core()?;
+        let took_over = core.control.take_over().await.map_err(|error| Refusal::from(AgentError::from(error)))?;
+        Ok(Response::new(v1::TakeOverResponse { took_over }))
+    }
+
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
         let stage = self.shared.stage.borrow().clone();
         let mut status = match stage {
@@ -174,6 +181,7 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
     let control = core.control.state().borrow().clone();
     let broker = core.dir.blocking(IdentityDir::broker).await.ok().flatten();
     let broker_connected = *core.bus.connected().borrow();
+    let receiving = *core.bus.receiving().borrow();
     let open = [("queued", stats.queued), ("sealed", stats.sealed), ("stored", stats.stored)];
     let oldest = (stats.oldest_pending_ms > 0).then(|| now_ms.saturating_sub(stats.oldest_pending_ms));
     Ok(v1::GetStatusResponse {
@@ -184,7 +192,7 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         fingerprint: key_fingerprint(core.identity.key.public().as_bytes()),
         control_plane_connected: control.connected,
         control_plane_url: core.identity.control_plane_url.clone(),
-        broker_connected,
+        broker_connected: broker_connected && receiving,
         broker_urls: broker.map(|broker| broker.urls).unwrap_or_default(),
         sessions: u32::try_from(core.sessions.count()).unwrap_or(u32::MAX),
         agents: u32::try_from(core.agents.all().len()).unwrap_or(u32::MAX),
@@ -192,18 +200,20 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         oldest_pending_time: oldest.map(timestamp),
         broker_credential_expire_time: core.bus.credentials_expire_ms().map(timestamp),
         clock_skew_ms: control.clock_skew_ms,
-        findings: [findings(&control, broker_connected), letter_findings(&stats)].concat(),
+        findings: [findings(&control, broker_connected, receiving), letter_findings(&stats)].concat(),
         dead_letters: stats.dead_letters,
         quarantined: stats.in_quarantine,
         ..v1::GetStatusResponse::default()
     })
 }
 
-fn findings(control: &super::control::ControlState, broker_connected: bool) -> Vec<v1::Finding> {
+fn findings(control: &super::control::ControlState, broker_connected: bool, receiving: bool) -> Vec<v1::Finding> {
     let mut findings = Vec::new();
     if let Some(by) = &control.fenced {
-        let what = format!("another process ({by}) runs as this node: nothing is received here");
-        findings.push(finding(Severity::Error, &what, "Stop the other process, or this one."));
+        let what = format!("another process ({by}) runs as this node: nothing is sent or received here");
+        let remedy = "Stop the other process, or run `murmurctl node takeover` here to end its session. A copied data directory is no \
+                      second node: enrol that one in a directory of its own.";
+        findings.push(finding(Severity::Error, &what, remedy));
     } else if !control.connected {
         let why = control.trouble.as_deref().unwrap_or("it has not answered yet");
         let what = format!("the control plane is away: {why}");
@@ -213,17 +223,36 @@ fn findings(control: &super::control::ControlState, broker_connected: bool) -> V
     if !broker_connected {
         let remedy = "Messages wait on disk; start the broker, or check that this host can reach it.";
         findings.push(finding(Severity::Warning, "the broker is away", remedy));
+    } else if !receiving {
+        let what = "the broker is there, and this node's consumer on it is not: nothing is received";
+        let remedy = "The control plane makes it again; if that takes more than some seconds, look into its log.";
+        findings.push(finding(Severity::Error, what, remedy));
+    }
+    if control.restored_ms.is_some() {
+        let what =
+            "the store was restored from an older copy: what was received since that copy is gone; keys were renewed";
+        let remedy =
+            "Ask the senders for what is missing: they see it as delivered. What was sent before goes on by itself.";
+        findings.push(finding(Severity::Warning, what, remedy));
     }
     let skew_ms = control.clock_skew_ms.unsigned_abs();
     if control.connected && skew_ms > SKEW_TOLD_MS {
-        let ahead = if control.clock_skew_ms > 0 { "behind" } else { "ahead of" };
-        let what = format!("this host's clock is {} s {ahead} the control plane's", skew_ms / 1000);
-        let severity = if skew_ms > murmur_core::limits::CLOCK_SKEW_MS { Severity::Error } else { Severity::Warning };
-        findings.push(finding(
-            severity,
-            &what,
-            "Set the clock, for example by NTP: messages are refused at 5 minutes.",
-        ));
+        let side = super::control::session::side(control.clock_skew_ms);
+        let is_believed = skew_ms <= crate::clock::CORRECTION_MS_MAX;
+        let counted = if is_believed { "by which this node counts" } else { "too far to be believed" };
+        let what = format!("this host's clock is {} s {side} the control plane's, {counted}", skew_ms / 1000);
+        let (severity, remedy) = if is_believed {
+            (
+                Severity::Warning,
+                "Set the clock, for example by NTP: without the control plane this node would be wrong.",
+            )
+        } else {
+            (
+                Severity::Error,
+                "Set the clocks, for example by NTP: others refuse this node's messages, and it refuses theirs.",
+            )
+        };
+        findings.push(finding(severity, &what, remedy));
     }
     findings
 }
@@ -270,7 +299,7 @@ mod tests {
     use crate::rpc::control::ControlState;
 
     fn told(control: &ControlState, broker: bool) -> Vec<String> {
-        findings(control, broker).into_iter().map(|finding| finding.what).collect()
+        findings(control, broker, true).into_iter().map(|finding| finding.what).collect()
     }
 
     #[test]
@@ -289,7 +318,10 @@ mod tests {
         assert!(told(&fine, true).is_empty());
         assert_eq!(told(&fine, false), ["the broker is away"]);
         let behind = ControlState { clock_skew_ms: 90_000, ..fine.clone() };
-        assert_eq!(told(&behind, true), ["this host's clock is 90 s behind the control plane's"]);
+        assert_eq!(
+            told(&behind, true),
+            ["this host's clock is 90 s behind the control plane's, by which this node counts"]
+        );
         let away = ControlState { trouble: Some("refused".to_owned()), ..ControlState::default() };
         assert_eq!(told(&away, true), ["the control plane is away: refused"]);
         let fenced = ControlState { fenced: Some("x".to_owned()), ..ControlState::default() };

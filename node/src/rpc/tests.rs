@@ -111,7 +111,12 @@ async fn core(home: &tempfile::TempDir) -> Arc<Core> {
     let identity = node_identity(1, clock.now_ms());
     let directory = Directory::load(identity.clone(), store.clone()).await.unwrap();
     let keys = Arc::new(Keys::open(home.path(), identity.clone()).unwrap());
-    let control = Control::new(control::channel("http://127.0.0.1:1", None).unwrap(), "token").unwrap();
+    let control = Control::new(
+        control::channel("http://127.0.0.1:1", None).unwrap(),
+        "token",
+        murmur_core::id::Incarnation::from_bytes([1; 16]),
+    )
+    .unwrap();
     let bus = Bus::new(BusConfig::new(identity.node_id));
     let sessions = Sessions::new(directory.clone(), control.clone(), clock);
     let agents = Agents::load(

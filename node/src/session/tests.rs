@@ -17,7 +17,14 @@ async fn sessions() -> (tempfile::TempDir, Arc<Sessions>) {
     let store = Store::open(&home.path().join("sessions.db"), &options).unwrap();
     let directory = Directory::load(node_identity(1, clock.now_ms()), store).await.unwrap();
     let channel = crate::rpc::control::channel("http://127.0.0.1:1", None).unwrap();
-    (home, Sessions::new(directory, Control::new(channel, "token").unwrap(), clock))
+    (
+        home,
+        Sessions::new(
+            directory,
+            Control::new(channel, "token", murmur_core::id::Incarnation::from_bytes([1; 16])).unwrap(),
+            clock,
+        ),
+    )
 }
 
 /// Sends from the only agent of one node to the only agent of the other, and waits until it is there.

@@ -12,6 +12,7 @@ pub mod copy;
 pub mod dead_letter;
 pub mod delivery;
 pub mod directory;
+pub mod epoch;
 mod error;
 pub mod guard;
 pub mod inbox;
@@ -27,7 +28,13 @@ pub mod stream;
 pub mod transfer;
 mod writer;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 pub use error::{OpenError, StoreError};
 pub use open::StoreOptions;
@@ -43,7 +50,7 @@ pub struct Store {
 struct Inner {
     writer: Writer,
     readers: Readers,
-    sequence_epoch: u64,
+    sequence_epoch: AtomicU64,
     /// Held so that no second process opens the file (PROTOCOL §2.6).
     _lock: open::Lock,
 }
@@ -66,16 +73,35 @@ impl Store {
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
         let lock = open::Lock::take(path)?;
         let connection = open::writer(path, options)?;
-        let sequence_epoch = open::sequence_epoch(&connection, options.now_ms)?;
+        let sequence_epoch = AtomicU64::new(open::sequence_epoch(&connection, options.now_ms)?);
         let readers = Readers::start(path, options.readers)?;
         let writer = Writer::start(connection)?;
         Ok(Self { inner: Arc::new(Inner { writer, readers, sequence_epoch, _lock: lock }) })
     }
 
-    /// When this database was made: the epoch of every sequence in it (PROTOCOL §4.1).
+    /// When this database was made or restored: the epoch of every new sequence number in it (PROTOCOL §4.1).
     #[must_use]
     pub fn sequence_epoch(&self) -> u64 {
-        self.inner.sequence_epoch
+        self.inner.sequence_epoch.load(Ordering::SeqCst)
+    }
+
+    /// How far this database has come; see [`epoch::mark`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn mark(&self) -> Result<u64, StoreError> {
+        self.read(epoch::mark).await
+    }
+
+    /// Begins a new epoch: this database is an old copy, and numbers that it would give were given already.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn begin_epoch(&self, now_ms: u64) -> Result<(), StoreError> {
+        let epoch = now_ms.max(self.sequence_epoch().saturating_add(1));
+        self.write(move |tx| epoch::begin(tx, epoch)).await?;
+        self.inner.sequence_epoch.store(epoch, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Runs `work` in a transaction and answers after it is on disk. When `work` fails, nothing of it remains.

@@ -7,9 +7,9 @@ use async_nats::{
     Client,
     connection::State,
     jetstream::{
-        self,
+        self, ErrorCode,
         consumer::{AckPolicy, pull},
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+        stream::{Config, ConsumerErrorKind, DiscardPolicy, RetentionPolicy, StorageType},
     },
 };
 use murmur_core::{
@@ -98,17 +98,17 @@ impl BrokerAdmin {
         self.client.connection_state() == State::Connected
     }
 
-    /// Makes the stream of a shard, or brings an existing one up to the settings.
+    /// Makes the stream of a shard, or brings an existing one up to the settings. Returns when it was made, Unix milliseconds.
     ///
     /// # Errors
     /// [`BrokerError::Request`] when the broker does not answer or refuses, [`BrokerError::Refused`] when it answers with a
     /// stream that lacks the hardening.
-    pub async fn ensure_stream(&self, site: &Site, shard: Shard) -> Result<(), BrokerError> {
+    pub async fn ensure_stream(&self, site: &Site, shard: Shard) -> Result<u64, BrokerError> {
         let wanted = stream_config(site, shard, &self.settings);
         let action = "make a stream";
         let info = self.js.create_or_update_stream(wanted.clone()).await.map_err(BrokerError::request(action))?;
         match first_difference(&wanted, &info.config) {
-            None => Ok(()),
+            None => Ok(u64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()),
             Some(field) => Err(BrokerError::Refused { action, reason: format!("`{field}` is not as asked") }),
         }
     }
@@ -125,6 +125,23 @@ impl BrokerAdmin {
             .await
             .map(|_: jetstream::consumer::PullConsumer| ())
             .map_err(BrokerError::request("make a consumer"))
+    }
+
+    /// Forgets what a node was handed and has not acknowledged, and its open pull requests, by forgetting its consumer: the next one begins
+    /// with everything that is still in the stream. Nothing happens when there is none.
+    ///
+    /// # Errors
+    /// [`BrokerError::Request`] when the broker does not answer.
+    pub async fn forget_consumer(&self, route: &Route) -> Result<(), BrokerError> {
+        const NOT_FOUND: [ErrorCode; 2] = [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND];
+        let deleted = self.js.delete_consumer_from_stream(consumer_name(route.node), stream_name(route.shard)).await;
+        match deleted {
+            Ok(_) => Ok(()),
+            Err(error) => match error.kind() {
+                ConsumerErrorKind::JetStream(answer) if NOT_FOUND.contains(&answer.error_code()) => Ok(()),
+                _ => Err(BrokerError::request("forget a consumer")(error)),
+            },
+        }
     }
 
     /// Removes a node's consumer, for a node that will not come back. Its undelivered messages stay until they age out.

@@ -9,6 +9,7 @@ pub mod agent;
 pub mod agent_key;
 mod error;
 pub mod invite;
+pub mod lease;
 pub mod meta;
 pub mod node;
 mod open;

@@ -9,7 +9,7 @@ use super::{NodeError, Nodes};
 use crate::{
     broker_link::Access,
     db::{
-        agent, meta,
+        agent, lease, meta,
         node::{self, Node, State},
     },
     invalid::Invalid,
@@ -37,6 +37,7 @@ impl Nodes {
         &self,
         (workspace_id, id): (WorkspaceId, NodeId),
         broker_public_key: &str,
+        redeliver: bool,
     ) -> Result<Credentials, NodeError> {
         let node = self.approved(workspace_id, id).await?;
         if node.broker_public_key != broker_public_key {
@@ -44,9 +45,37 @@ impl Nodes {
         }
         // One shard until a site outgrows it; the directory hands the number out, so senders need not know.
         let route = Route { site: self.broker.site().clone(), shard: Shard::ZERO, workspace: workspace_id, node: id };
-        let access = self.broker.admit(&route, broker_public_key, self.clock.now_ms()).await?;
+        let (issue_s, take_back) = self.void_earlier((workspace_id, id), broker_public_key).await?;
+        // What an earlier incarnation was handed, did not acknowledge and may still hold is for this one.
+        let access = self.broker.admit(&route, broker_public_key, issue_s, redeliver || take_back).await?;
         self.store_route(&node, &route).await?;
         Ok(Credentials { access, stream: stream_name(route.shard), consumer: consumer_name(id), route })
+    }
+
+    /// Voids at the broker what an earlier incarnation got, if that has to be. Returns the Unix second from which on a credential
+    /// counts, and whether what that one was handed is to be taken back.
+    async fn void_earlier(
+        &self,
+        place: (WorkspaceId, NodeId),
+        broker_public_key: &str,
+    ) -> Result<(u64, bool), NodeError> {
+        let lease = {
+            let mut tx = self.db.read().await?;
+            lease::get(&mut tx, place).await?
+        };
+        let now_s = self.clock.now_ms() / 1000;
+        let Some(lease) = lease else { return Ok((now_s, false)) };
+        let is_due = lease.void_s > lease.voided_s;
+        if is_due {
+            self.broker.void(broker_public_key, lease.void_s).await?;
+            let mut tx = self.db.write().await?;
+            lease::voided(&mut tx, place, lease.void_s).await?;
+            tx.commit().await?;
+            tracing::info!(node.id = %place.1, "broker credentials of an earlier incarnation of node {} are void", place.1);
+        }
+        // The broker refuses what was issued in or before that second; the clock may also have been set back since.
+        let issue_s = if lease.void_s == 0 { now_s } else { now_s.max(lease.void_s + 1) };
+        Ok((issue_s, is_due && lease.redeliver))
     }
 
     async fn approved(&self, workspace_id: WorkspaceId, id: NodeId) -> Result<Node, NodeError> {

@@ -66,6 +66,11 @@ impl Registry {
         self.lock().get(&node_id).map(|live| live.last_seen_ms)
     }
 
+    /// Who holds the node's place right now.
+    pub(super) fn holder(&self, node_id: NodeId) -> Option<Incarnation> {
+        self.lock().get(&node_id).map(|live| live.incarnation)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.lock().len()
     }

@@ -7,7 +7,9 @@ use murmur_core::id::{AgentId, Incarnation, NodeId, WorkspaceId};
 use super::{Ended, NodeError, Nodes};
 use crate::{
     db::{
-        Conn, DbError, agent, meta,
+        Conn, DbError, agent,
+        lease::{self, Departed, Lease},
+        meta,
         node::{self, State},
     },
     random,
@@ -25,6 +27,8 @@ pub struct Hello {
     pub attached: HashSet<AgentId>,
     /// End the other session instead of being refused.
     pub takeover: bool,
+    /// How far its store has come.
+    pub store_mark: u64,
 }
 
 /// A session that holds the node's lease.
@@ -32,6 +36,9 @@ pub struct Session {
     workspace_id: WorkspaceId,
     node_id: NodeId,
     id: [u8; 16],
+    incarnation: Incarnation,
+    /// The largest mark that the node ever told.
+    pub store_mark: u64,
     /// Resolves when another session took over.
     pub ended: Ended,
 }
@@ -50,9 +57,14 @@ impl Nodes {
         let id: [u8; 16] = random::bytes()?;
         self.require_approved(workspace_id, node_id).await?;
         let claimed = self.registry.claim(node_id, id, hello.incarnation, hello.takeover, now_ms);
-        let session = Session { workspace_id, node_id, id, ended: claimed.map_err(NodeError::Fenced)? };
+        let ended = claimed.map_err(NodeError::Fenced)?;
+        let incarnation = hello.incarnation;
+        let mut session = Session { workspace_id, node_id, id, incarnation, store_mark: 0, ended };
         match self.store_opened(&session, &hello, now_ms).await {
-            Ok(()) => Ok(session),
+            Ok(store_mark) => {
+                session.store_mark = store_mark;
+                Ok(session)
+            }
             Err(error) => {
                 self.registry.release(node_id, &id);
                 Err(error.into())
@@ -69,6 +81,46 @@ impl Nodes {
         self.tokens.still_holds(&mut tx, caller).await?;
         self.registry.saw(session.node_id, &session.id, self.clock.now_ms());
         Ok(())
+    }
+
+    /// Remembers how far the node's store has come. The mark is the node's word alone and concerns nobody else.
+    ///
+    /// # Errors
+    /// [`NodeError::Db`].
+    pub async fn note_store(&self, session: &mut Session, mark: u64) -> Result<(), NodeError> {
+        if mark != session.store_mark {
+            let mut tx = self.db.write().await?;
+            lease::set_store_mark(&mut tx, (session.workspace_id, session.node_id), mark).await?;
+            tx.commit().await?;
+            session.store_mark = mark;
+        }
+        Ok(())
+    }
+
+    /// Refuses a call of an incarnation that is not this node any more: another one has its place, or had it since. One that has not
+    /// said hello yet is let pass, and so is one that states no incarnation.
+    ///
+    /// # Errors
+    /// [`NodeError::Fenced`].
+    pub async fn require_current(
+        &self,
+        place: (WorkspaceId, NodeId),
+        caller: Option<Incarnation>,
+    ) -> Result<(), NodeError> {
+        let Some(caller) = caller else { return Ok(()) };
+        let live = match self.registry.holder(place.1) {
+            Some(holder) => Some(holder),
+            None => {
+                let mut tx = self.db.read().await?;
+                let last = lease::get(&mut tx, place).await?.and_then(|lease| lease.incarnation);
+                // An incarnation begins with the time of its making.
+                last.filter(|last| caller.as_bytes() < last.as_bytes())
+            }
+        };
+        match live.filter(|holder| *holder != caller) {
+            Some(holder) => Err(NodeError::Fenced(holder)),
+            None => Ok(()),
+        }
     }
 
     /// Marks one of the node's agents as attached or detached. One that is not the node's is left alone: it may have been
@@ -93,13 +145,15 @@ impl Nodes {
     ///
     /// # Errors
     /// [`NodeError::Db`].
-    pub async fn close_session(&self, session: &Session) -> Result<(), NodeError> {
+    pub async fn close_session(&self, session: &Session, departed: Departed) -> Result<(), NodeError> {
         self.registry.release(session.node_id, &session.id);
-        let mut tx = self.db.write().await?;
-        let revision = meta::next_revision(&mut tx).await?;
         let place = (session.workspace_id, session.node_id);
-        if node::close_session(&mut tx, place, &session.id, self.clock.now_ms(), revision).await? {
-            tx.commit().await?;
+        let mut tx = self.db.write().await?;
+        lease::leave(&mut tx, place, session.incarnation, departed).await?;
+        let revision = meta::next_revision(&mut tx).await?;
+        let was_current = node::close_session(&mut tx, place, &session.id, self.clock.now_ms(), revision).await?;
+        tx.commit().await?;
+        if was_current {
             self.hub.ring(session.workspace_id);
         }
         Ok(())
@@ -115,15 +169,24 @@ impl Nodes {
         }
     }
 
-    async fn store_opened(&self, session: &Session, hello: &Hello, now_ms: u64) -> Result<(), DbError> {
+    /// Returns the largest mark of the node's store before this session.
+    async fn store_opened(&self, session: &Session, hello: &Hello, now_ms: u64) -> Result<u64, DbError> {
         let mut tx = self.db.write().await?;
         let revision = meta::next_revision(&mut tx).await?;
         let place = (session.workspace_id, session.node_id);
+        let last = lease::get(&mut tx, place).await?;
+        // Whoever held the lease before and did not say goodbye may still be connected to the broker. What one was handed that was killed
+        // comes again by itself, and is counted: a message that kills its recipient must be recognised.
+        let is_other = |last: &Lease| last.incarnation.is_some_and(|other| other != hello.incarnation);
+        let other = last.filter(is_other);
+        let may_run = other.is_some_and(|other| other.departed == Departed::No || hello.takeover);
+        let is_void = may_run || other.is_some_and(|other| other.departed == Departed::Broke);
+        lease::grant(&mut tx, place, hello.incarnation, is_void.then_some(now_ms / 1000), may_run).await?;
         node::open_session(&mut tx, place, &session.id, &hello.version, now_ms, revision).await?;
         attach_exactly(&mut tx, place, &hello.attached).await?;
         tx.commit().await?;
         self.hub.ring(session.workspace_id);
-        Ok(())
+        Ok(last.map_or(0, |last| last.store_mark))
     }
 }
 

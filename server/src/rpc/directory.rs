@@ -7,19 +7,22 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Answers, STREAM_ITEMS_MAX, caller, calling_node, convert, status};
+use super::{Answers, STREAM_ITEMS_MAX, caller, calling_node, convert, incarnation, status};
 use crate::{
     db::agent::Kind,
     directory::{Batch, Directory, Registration, ResumeToken},
     invalid::{Invalid, parse},
     lifecycle::Lifecycle,
     metrics::Metrics,
+    nodes::Nodes,
     tokens::Principal,
 };
 
 /// Workspaces, agents and keys.
 pub(crate) struct DirectoryRpc {
     pub(crate) directory: Arc<Directory>,
+    /// Knows which incarnation of a node may still write.
+    pub(crate) nodes: Arc<Nodes>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -60,6 +63,7 @@ impl DirectoryService for DirectoryRpc {
         request: Request<v1::RegisterAgentRequest>,
     ) -> Result<Response<v1::RegisterAgentResponse>, Status> {
         let (caller, node) = calling_node(&request)?;
+        self.nodes.require_current(node, incarnation(&request)?).await?;
         let (_, workspace) =
             caller.workspace.clone().ok_or_else(|| Status::from(crate::directory::DirectoryError::NoWorkspace))?;
         let wanted = registration(request.into_inner())?;
@@ -72,6 +76,7 @@ impl DirectoryService for DirectoryRpc {
         request: Request<v1::PublishKeysRequest>,
     ) -> Result<Response<v1::PublishKeysResponse>, Status> {
         let (_, node) = calling_node(&request)?;
+        self.nodes.require_current(node, incarnation(&request)?).await?;
         let v1::PublishKeysRequest { agent_id, keys } = request.into_inner();
         let id = parse("agent_id", &agent_id)?;
         let keys = keys.ok_or_else(|| Invalid::new("keys", "must be set"))?;
@@ -84,6 +89,7 @@ impl DirectoryService for DirectoryRpc {
         request: Request<v1::DeregisterAgentRequest>,
     ) -> Result<Response<v1::DeregisterAgentResponse>, Status> {
         let (_, node) = calling_node(&request)?;
+        self.nodes.require_current(node, incarnation(&request)?).await?;
         let id = parse("agent_id", &request.into_inner().agent_id)?;
         let deregistered = self.directory.deregister(node, id).await?;
         Ok(Response::new(v1::DeregisterAgentResponse { deregistered }))

@@ -36,6 +36,13 @@ fn caller<T>(request: &Request<T>) -> Result<Arc<Principal>, Status> {
     found.ok_or_else(|| status::refusal(&crate::tokens::Refusal::TokenMissing))
 }
 
+/// Which incarnation of a node calls; `None` when it does not say.
+fn incarnation<T>(request: &Request<T>) -> Result<Option<murmur_core::id::Incarnation>, Status> {
+    let Some(value) = request.metadata().get(murmur_proto::client::INCARNATION_HEADER) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    Ok(Some(crate::invalid::parse(murmur_proto::client::INCARNATION_HEADER, text)?))
+}
+
 /// The calling node.
 fn calling_node<T>(
     request: &Request<T>,

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, STREAM_ITEMS_MAX, caller, calling_node, convert, session::SessionDoor, status};
+use super::{Answers, STREAM_ITEMS_MAX, caller, calling_node, convert, incarnation, session::SessionDoor, status};
 use crate::{
     invalid::{Invalid, fixed, parse},
     lifecycle::Lifecycle,
@@ -87,7 +87,9 @@ impl NodeService for NodeRpc {
         request: Request<v1::GetBrokerCredentialsRequest>,
     ) -> Result<Response<v1::GetBrokerCredentialsResponse>, Status> {
         let (_, node) = calling_node(&request)?;
-        let credentials = self.nodes.credentials(node, &request.get_ref().broker_public_key).await?;
+        self.nodes.require_current(node, incarnation(&request)?).await?;
+        let v1::GetBrokerCredentialsRequest { broker_public_key, redeliver } = request.into_inner();
+        let credentials = self.nodes.credentials(node, &broker_public_key, redeliver).await?;
         Ok(Response::new(v1::GetBrokerCredentialsResponse {
             jwt: credentials.access.jwt,
             urls: credentials.access.urls,
@@ -96,6 +98,7 @@ impl NodeService for NodeRpc {
             consumer: credentials.consumer,
             expire_time: Some(convert::timestamp(credentials.access.expire_ms)),
             ca_pem: credentials.access.ca_pem,
+            stream_create_time: Some(convert::timestamp(credentials.access.stream_created_ms)),
         }))
     }
 

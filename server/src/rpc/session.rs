@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 use super::{convert::timestamp, status};
 use crate::{
     clock::Clock,
+    db::lease::Departed,
     invalid::{Invalid, parse, words},
     lifecycle::Lifecycle,
     nodes::{Hello, Nodes, Session},
@@ -78,13 +79,14 @@ impl Serving {
         };
         let mut session = self.nodes.open_session(node, read_hello(hello)?).await?;
         let result = self.serve(&mut session, drain).await;
-        self.nodes.close_session(&session).await?;
-        result
+        let departed = result.as_ref().map_or(Departed::No, |departed| *departed);
+        self.nodes.close_session(&session, departed).await?;
+        result.map(|_| ())
     }
 
-    async fn serve(&mut self, session: &mut Session, drain: &Lifecycle) -> Result<(), Status> {
+    async fn serve(&mut self, session: &mut Session, drain: &Lifecycle) -> Result<Departed, Status> {
         let lease = Duration::from_millis(self.door.lease_ms.into());
-        self.answer(Out::Welcome(self.welcome()));
+        self.answer(Out::Welcome(self.welcome(session.store_mark)));
         let mut deadline = Instant::now() + lease;
         loop {
             let message = tokio::select! {
@@ -92,26 +94,34 @@ impl Serving {
                 by = &mut session.ended => {
                     let by_incarnation = by.map(|by| by.to_string()).unwrap_or_default();
                     self.answer(Out::Fenced(v1::Fenced { by_incarnation }));
-                    return Ok(());
+                    return Ok(Departed::No);
                 }
                 () = drain.draining() => {
                     self.answer(Out::Draining(v1::Draining {}));
-                    return Ok(());
+                    return Ok(Departed::No);
                 }
                 () = sleep_until(deadline) => return Err(Status::deadline_exceeded("no heartbeat for a whole lease")),
-                () = self.answers.closed() => return Ok(()),
+                () = self.answers.closed() => return Ok(Departed::Broke),
             };
-            // A broken stream is the ordinary end of a session, not an error of ours.
-            let Ok(Some(message)) = message else { return Ok(()) };
+            let message = match message {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(Departed::Left),
+                // A broken stream is an ordinary end of a session, not an error of ours.
+                Err(_) => return Ok(Departed::Broke),
+            };
             deadline = Instant::now() + lease;
             self.nodes.heard_from(session, &self.caller).await?;
             self.handle(session, message).await?;
         }
     }
 
-    async fn handle(&self, session: &Session, message: v1::OpenSessionRequest) -> Result<(), Status> {
+    async fn handle(&self, session: &mut Session, message: v1::OpenSessionRequest) -> Result<(), Status> {
         match message.item {
-            Some(In::Heartbeat(_)) => {
+            Some(In::Heartbeat(v1::Heartbeat { store_mark })) => {
+                // One that tells none is older than marks.
+                if store_mark > 0 {
+                    self.nodes.note_store(session, store_mark).await?;
+                }
                 let server_time = Some(timestamp(self.door.clock.now_ms()));
                 self.answer(Out::HeartbeatAck(v1::HeartbeatAck { server_time }));
                 Ok(())
@@ -125,12 +135,13 @@ impl Serving {
         }
     }
 
-    fn welcome(&self) -> v1::Welcome {
+    fn welcome(&self, store_mark: u64) -> v1::Welcome {
         v1::Welcome {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             heartbeat_ms: self.door.heartbeat_ms,
             lease_ms: self.door.lease_ms,
             server_time: Some(timestamp(self.door.clock.now_ms())),
+            store_mark,
         }
     }
 
@@ -156,5 +167,6 @@ fn read_hello(hello: v1::Hello) -> Result<Hello, Status> {
         version: hello.version,
         attached,
         takeover: hello.takeover,
+        store_mark: hello.store_mark,
     })
 }

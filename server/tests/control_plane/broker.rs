@@ -60,7 +60,7 @@ fn init(dir: &Path) -> String {
 
 /// The node's credentials, once the control plane has found the broker.
 async fn credentials(world: &World, node: &NodeKit) -> v1::GetBrokerCredentialsResponse {
-    let request = v1::GetBrokerCredentialsRequest { broker_public_key: node.broker.public_key() };
+    let request = v1::GetBrokerCredentialsRequest { broker_public_key: node.broker.public_key(), redeliver: false };
     loop {
         match node.client(world).nodes.get_broker_credentials(request.clone()).await {
             Ok(credentials) => return credentials.into_inner(),

@@ -142,9 +142,10 @@ async fn credentials_wait_for_a_broker() {
     let owner = world.workspace("acme").await;
     let node = world.node(&owner, "jdoe", 1).await;
     let mut nodes = node.client(&world).nodes;
-    let foreign = v1::GetBrokerCredentialsRequest { broker_public_key: NodeKit::new(2).broker.public_key() };
+    let foreign =
+        v1::GetBrokerCredentialsRequest { broker_public_key: NodeKit::new(2).broker.public_key(), redeliver: false };
     assert_eq!(field(nodes.get_broker_credentials(foreign).await), "broker_public_key");
-    let own = v1::GetBrokerCredentialsRequest { broker_public_key: node.broker.public_key() };
+    let own = v1::GetBrokerCredentialsRequest { broker_public_key: node.broker.public_key(), redeliver: false };
     let status = nodes.get_broker_credentials(own).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(reason::<()>(Err(status)), Reason::BrokerDown);

@@ -83,7 +83,7 @@ async fn a_session_sets_presence_and_its_end_clears_it_at_once() {
     assert_eq!(listed(&world, &owner, &alice).await, v1::Presence::Online);
 
     session.say(In::Attachment(v1::AgentAttachment { agent_id: alice.id.to_string(), attached: false })).await;
-    session.say(In::Heartbeat(v1::Heartbeat {})).await;
+    session.say(In::Heartbeat(v1::Heartbeat::default())).await;
     assert!(matches!(session.next().await, Out::HeartbeatAck(_)));
     assert_eq!(listed(&world, &owner, &alice).await, v1::Presence::Offline);
 
@@ -142,7 +142,7 @@ async fn a_revoked_node_is_told_at_its_next_word() {
     let mut session = Open::welcome(&world, &node, hello(1)).await;
     let token_id = node.client(&world).auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner().token_id;
     world.admin().auth.revoke_token(v1::RevokeTokenRequest { token_id }).await.unwrap();
-    session.say(In::Heartbeat(v1::Heartbeat {})).await;
+    session.say(In::Heartbeat(v1::Heartbeat::default())).await;
     assert_eq!(reason(session.answers.message().await), Reason::TokenRevoked);
 }
 
@@ -151,7 +151,7 @@ async fn a_session_begins_with_a_hello_that_fits() {
     let world = World::start().await;
     let owner = world.workspace("acme").await;
     let node = world.node(&owner, "jdoe", 1).await;
-    let mut mute = Open::begin(&world, &node, In::Heartbeat(v1::Heartbeat {})).await;
+    let mut mute = Open::begin(&world, &node, In::Heartbeat(v1::Heartbeat::default())).await;
     assert_eq!(field(mute.answers.message().await), "hello");
     let nameless = v1::Hello { incarnation: "x".into(), ..hello(1) };
     let mut nameless = Open::begin(&world, &node, In::Hello(nameless)).await;

@@ -3,10 +3,12 @@
 
 mod canary;
 mod crash;
+mod credentials;
 mod delivery;
 mod disk;
 mod errors;
 mod files;
+mod fencing;
 mod keys;
 mod letters;
 mod message;
@@ -16,6 +18,8 @@ mod pair;
 mod power;
 mod promises;
 mod python;
+mod reconnect;
+mod restore;
 mod session;
 mod sizes;
 mod soak;

@@ -82,12 +82,11 @@ fn clock(status: &GetStatusResponse) -> Check {
     if skew.unsigned_abs() < SKEW_WARNING_MS {
         return Check::ok("clock", format!("{skew} ms from the control plane's"));
     }
-    let level = if skew.unsigned_abs() < murmur_core::limits::CLOCK_SKEW_MS { Level::Warning } else { Level::Error };
     Check::new(
-        level,
+        Level::Warning,
         "clock",
-        format!("{skew} ms from the control plane's; 5 minutes are tolerated"),
-        "Set the clock, by NTP best of all.",
+        format!("{skew} ms from the control plane's, by which the node counts"),
+        "Set the clock, by NTP best of all: without the control plane the node would be wrong.",
     )
 }
 

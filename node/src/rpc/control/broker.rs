@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use murmur_proto::v1;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{ControlError, call, convert, run::Parts, watch::BACKOFF};
@@ -13,31 +14,54 @@ use crate::{
 };
 
 /// How long the bus may be away before new credentials are asked for: the broker may have moved, or its stream be gone.
-const BUS_PATIENCE: Duration = Duration::from_secs(30);
+const BUS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Hands the bus what an earlier run left, if it is still good.
+/// How long a consumer may take to answer.
+const CONSUMER_PATIENCE: Duration = Duration::from_millis(250);
+/// Credentials are not asked for more often than this, however short they live.
+const RENEW_WAIT_MS_MIN: u64 = 500;
+
+/// Hands the bus what an earlier run left.
 pub(super) async fn use_saved(parts: &Parts) {
     match parts.dir.blocking(IdentityDir::broker).await {
-        Ok(Some(record)) if record.expire_ms > parts.clock.now_ms() => hand_over(parts, &record).await,
-        Ok(_) => {}
+        // Whether it has ended is for the broker to say: this host's clock may be wrong.
+        Ok(Some(record)) => hand_over(parts, &record).await,
+        Ok(None) => {}
         Err(error) => warn!(%error, "the saved broker credentials cannot be used"),
     }
 }
 
 /// Keeps the credentials fresh until the task is dropped.
 pub(super) async fn renew(parts: Parts) {
-    let mut delay = Delay::new(BACKOFF);
+    let (mut delay, mut repair) = (Delay::new(BACKOFF), Delay::new(BACKOFF));
+    let (mut losses, mut refusals) = (parts.bus.losses(), parts.bus.refusals());
     loop {
-        match fetch(&parts).await {
+        losses.mark_unchanged();
+        refusals.mark_unchanged();
+        let redeliver = parts.bus.take_redeliver();
+        match fetch(&parts, redeliver).await {
             Ok(renew_at_ms) => {
                 delay.reset();
-                let wait = Duration::from_millis(renew_at_ms.saturating_sub(parts.clock.now_ms()).max(1_000));
+                let wait =
+                    Duration::from_millis(renew_at_ms.saturating_sub(parts.clock.now_ms()).max(RENEW_WAIT_MS_MIN));
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
+                    () = tokio::time::sleep(wait) => repair.reset(),
                     () = bus_is_lost(&parts) => info!("the broker is away: asking where it is"),
+                    () = consumer_is_lost(&parts) => {
+                        info!("connected to the broker, and the consumer does not answer: asking for another");
+                        repair.wait().await;
+                    }
+                    () = is_back(&parts, &mut losses) => {}
+                    _ = refusals.changed() => {
+                        info!("the broker refuses these credentials: asking for others");
+                        repair.wait().await;
+                    }
                 }
             }
             Err(error) => {
+                if redeliver {
+                    parts.bus.keep_redeliver();
+                }
                 warn!(%error, "no broker credentials");
                 if parts.bus.route().is_none() {
                     use_saved(&parts).await;
@@ -49,8 +73,9 @@ pub(super) async fn renew(parts: Parts) {
 }
 
 /// Asks for credentials, which also makes sure that stream and consumer exist, and says when to ask again.
-async fn fetch(parts: &Parts) -> Result<u64, ControlError> {
-    let request = v1::GetBrokerCredentialsRequest { broker_public_key: parts.broker_key.public_key() };
+async fn fetch(parts: &Parts, redeliver: bool) -> Result<u64, ControlError> {
+    let broker_public_key = parts.broker_key.public_key();
+    let request = v1::GetBrokerCredentialsRequest { broker_public_key, redeliver };
     let mut client = parts.control.client.nodes.clone();
     let answer = call(client.get_broker_credentials(request)).await?;
     let record = convert::broker(answer, parts.clock.now_ms())?;
@@ -90,6 +115,32 @@ async fn hand_over(parts: &Parts, record: &BrokerRecord) {
     };
     if let Err(error) = parts.bus.set_credentials(credentials).await {
         warn!(%error, "the broker credentials cannot be used");
+    }
+}
+
+/// Ends when the connection stands and nothing can be received over it: the consumer was deleted, or the broker's store was lost.
+async fn consumer_is_lost(parts: &Parts) {
+    let (mut connected, mut receiving) = (parts.bus.connected(), parts.bus.receiving());
+    loop {
+        if connected.wait_for(|connected| *connected).await.is_err() {
+            return std::future::pending().await;
+        }
+        // Opening it takes a moment.
+        let is_open = tokio::time::timeout(CONSUMER_PATIENCE, receiving.wait_for(|receiving| *receiving)).await.is_ok();
+        if !is_open && *connected.borrow() {
+            return;
+        }
+        tokio::select! {
+            _ = connected.wait_for(|connected| !connected) => {}
+            _ = receiving.wait_for(|receiving| !receiving) => {}
+        }
+    }
+}
+
+/// Ends when a lost connection is back: what the broker sent into the old one is lost, and it would wait for it to be overdue.
+async fn is_back(parts: &Parts, losses: &mut watch::Receiver<u64>) {
+    if losses.changed().await.is_err() || parts.bus.connected().wait_for(|connected| *connected).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -63,7 +63,16 @@ pub(super) fn change(item: &Item) -> Result<Option<Change>, ControlError> {
 
 /// Broker credentials.
 pub(super) fn broker(answer: v1::GetBrokerCredentialsResponse, now_ms: u64) -> Result<BrokerRecord, ControlError> {
-    let v1::GetBrokerCredentialsResponse { jwt, urls, route, stream, consumer, expire_time, ca_pem } = answer;
+    let v1::GetBrokerCredentialsResponse {
+        jwt,
+        urls,
+        route,
+        stream,
+        consumer,
+        expire_time,
+        ca_pem,
+        stream_create_time: _,
+    } = answer;
     let expire_ms = unix_ms(&expire_time.ok_or_else(|| malformed("expire_time", "must be set"))?);
     Ok(BrokerRecord {
         jwt,

@@ -7,17 +7,23 @@ mod broker;
 mod convert;
 mod error;
 mod run;
-mod session;
+pub(super) mod session;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use murmur_core::id::AgentId;
+use murmur_core::id::{AgentId, Incarnation};
 use murmur_proto::{
     client::{ControlClient, Headers, TokenNotAscii},
     v1,
 };
-use tokio::sync::{Mutex, mpsc, watch::Receiver, watch::Sender};
+use tokio::sync::{Mutex, Notify, mpsc, watch::Receiver, watch::Sender};
 pub use tonic::transport::Channel;
 
 pub use error::ControlError;
@@ -44,6 +50,12 @@ pub struct ControlState {
     pub clock_skew_ms: i64,
     /// Why the last session ended or none could be opened.
     pub trouble: Option<String>,
+    /// When this process found that its store is an old copy.
+    pub restored_ms: Option<u64>,
+    /// Sessions opened so far.
+    pub opened: u64,
+    /// Sessions that could not be opened, or broke, so far.
+    pub failed: u64,
 }
 
 /// A session of an agent began or ended.
@@ -59,6 +71,12 @@ pub struct Control {
     state: Sender<ControlState>,
     attachments: mpsc::Sender<Attachment>,
     heard: Mutex<mpsc::Receiver<Attachment>>,
+    /// The next session is to end that of another process.
+    takeover: AtomicBool,
+    /// The session is to be opened, or opened again, now.
+    again: Notify,
+    /// Somebody opens sessions.
+    starting: AtomicBool,
 }
 
 impl Control {
@@ -66,8 +84,9 @@ impl Control {
     ///
     /// # Errors
     /// [`TokenNotAscii`] when the node's token cannot be sent.
-    pub fn new(channel: Channel, token: &str) -> Result<Arc<Self>, TokenNotAscii> {
-        let headers = Headers::new().with_token(token)?.with_trace(murmur_telemetry::grpc::inject);
+    pub fn new(channel: Channel, token: &str, incarnation: Incarnation) -> Result<Arc<Self>, TokenNotAscii> {
+        let headers =
+            Headers::new().with_token(token)?.with_incarnation(incarnation).with_trace(murmur_telemetry::grpc::inject);
         let (attachments, heard) = mpsc::channel(ATTACHMENTS_MAX);
         let client = ControlClient::new(channel, headers);
         Ok(Arc::new(Self {
@@ -75,7 +94,40 @@ impl Control {
             state: Sender::new(ControlState::default()),
             attachments,
             heard: Mutex::new(heard),
+            takeover: AtomicBool::new(false),
+            again: Notify::new(),
+            starting: AtomicBool::new(false),
         }))
+    }
+
+    /// Ends the session of whatever other process runs as this node, and takes its place. Returns false when this process had it.
+    ///
+    /// # Errors
+    /// [`ControlError::Down`] when no session can be opened.
+    pub async fn take_over(&self) -> Result<bool, ControlError> {
+        if self.state.borrow().connected {
+            return Ok(false);
+        }
+        self.takeover.store(true, Ordering::SeqCst);
+        self.again.notify_one();
+        let mut state = self.state();
+        let opened = async { drop(state.wait_for(|state| state.connected).await) };
+        if tokio::time::timeout(CALL_TIMEOUT, opened).await.is_ok() {
+            return Ok(true);
+        }
+        self.takeover.store(false, Ordering::SeqCst);
+        let trouble = self.state.borrow().trouble.clone();
+        Err(ControlError::Down(trouble.unwrap_or_else(|| "no session could be opened".to_owned())))
+    }
+
+    /// At the start the control plane first hears who calls from the hello; what comes before that could be taken for another process.
+    async fn introduced(&self) {
+        if !self.starting.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut state = self.state();
+        let known = async { drop(state.wait_for(|state| state.connected || state.trouble.is_some()).await) };
+        let _ = tokio::time::timeout(CALL_TIMEOUT, known).await;
     }
 
     /// What is known about it, and every change of that.
@@ -103,6 +155,7 @@ impl Control {
             kind: v1::AgentKind::Interactive.into(),
             suffix_when_taken: wish.suffix_when_taken,
         };
+        self.introduced().await;
         let mut client = self.client.directory.clone();
         let answer = call(client.register_agent(request)).await?;
         Ok((convert::answered(answer.agent)?, answer.created))
@@ -116,6 +169,7 @@ impl Control {
         let AgentKeys { chain, prekey } = keys;
         let keys = Some(v1::AgentKeys { chain, prekey });
         let request = v1::PublishKeysRequest { agent_id: agent.to_string(), keys };
+        self.introduced().await;
         let mut client = self.client.directory.clone();
         convert::answered(call(client.publish_keys(request)).await?.agent)
     }
@@ -126,6 +180,7 @@ impl Control {
     /// [`ControlError`].
     pub async fn deregister_agent(&self, agent: AgentId) -> Result<bool, ControlError> {
         let request = v1::DeregisterAgentRequest { agent_id: agent.to_string() };
+        self.introduced().await;
         let mut client = self.client.directory.clone();
         Ok(call(client.deregister_agent(request)).await?.deregistered)
     }

@@ -1,13 +1,16 @@
 //! Keeps the node's session with the control plane for as long as the process lives.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use murmur_core::{id::Incarnation, reason::Reason, retry::Backoff};
 use nkeys::KeyPair;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Control, ControlError, broker};
+use super::{Control, ControlError, ControlState, broker};
 use crate::{agents::Agents, bus::Bus, clock::Clock, delay::Delay, directory::Directory, identity::IdentityDir};
 
 /// Between tries to open a session. A node that was killed is expected back at once, so it begins short.
@@ -50,6 +53,10 @@ pub(super) enum Ended {
     Draining,
     /// Another process has taken over.
     Fenced(String),
+    /// It is to be opened anew.
+    Again,
+    /// This process ends.
+    Left,
 }
 
 impl ControlTasks {
@@ -61,19 +68,40 @@ impl ControlTasks {
 
     /// Opens the session again and again until the token is cancelled.
     pub async fn run(self, token: CancellationToken) {
+        self.parts.control.starting.store(true, Ordering::SeqCst);
         tokio::join!(self.keep_session(token.clone()), async {
             tokio::select! {
                 () = token.cancelled() => {}
-                () = self.manage_alone() => {}
+                ((), (), ()) = async { tokio::join!(self.manage_alone(), self.mind_stops(), self.parts.bus.wake().run()) } => {}
             }
         });
+    }
+
+    /// After a stop of this process the broker is left until the control plane has said that its place is not taken. When that cannot be
+    /// asked, messages must flow: whoever had the place meanwhile has voided what this process would sign in with.
+    async fn mind_stops(&self) {
+        let Parts { bus, control, .. } = &self.parts;
+        loop {
+            bus.wake().stopped().await;
+            bus.suspend();
+            let mut state = control.state();
+            let ControlState { opened, failed, .. } = state.borrow_and_update().clone();
+            control.again.notify_one();
+            let asked = state.wait_for(|state| state.opened > opened || state.failed > failed).await;
+            let Ok(is_away) = asked.map(|state| !state.connected && state.fenced.is_none()) else { return };
+            if is_away {
+                broker::use_saved(&self.parts).await;
+            }
+            // With a session, or fenced, the credentials come from there.
+            bus.wake().clear();
+        }
     }
 
     /// When the control plane cannot be asked at the start, messages flow with the credentials of an earlier run. A node that
     /// another process runs as, too, must not touch the consumer, which only the control plane can tell.
     async fn manage_alone(&self) {
         let mut state = self.parts.control.state();
-        let is_known = |state: &super::ControlState| state.connected || state.trouble.is_some();
+        let is_known = |state: &ControlState| state.connected || state.trouble.is_some();
         let heard = async { drop(state.wait_for(is_known).await) };
         // Silence is no news either way, and long silence means that nobody answers.
         let _ = tokio::time::timeout(ANSWER_WAIT, heard).await;
@@ -89,21 +117,26 @@ impl ControlTasks {
     async fn keep_session(&self, token: CancellationToken) {
         let mut delay = Delay::new(BACKOFF);
         loop {
-            let ended = tokio::select! {
-                () = token.cancelled() => return,
-                ended = super::session::run(&self.parts, &mut delay) => ended,
-            };
+            let ended = super::session::run(&self.parts, &mut delay, &token).await;
             self.parts.directory.set_live(false);
+            let at_once = matches!(ended, Ended::Again);
             self.note(ended);
+            if at_once {
+                continue;
+            }
             tokio::select! {
                 () = token.cancelled() => return,
+                () = self.parts.control.again.notified() => {}
                 () = delay.wait() => {}
             }
         }
     }
 
     fn note(&self, ended: Ended) {
+        let has_failed = !matches!(ended, Ended::Again | Ended::Left);
         let (trouble, fenced) = match ended {
+            Ended::Again => ("it is asked again".to_owned(), None),
+            Ended::Left => ("this node ends".to_owned(), None),
             Ended::Draining => ("it is going down".to_owned(), None),
             Ended::Fenced(by) => (format!("fenced by {by}"), Some(by)),
             Ended::Lost(error) => {
@@ -119,7 +152,8 @@ impl ControlTasks {
                 info!("the session with the control plane ended: {trouble}");
             }
             (state.connected, state.trouble, state.fenced) = (false, Some(trouble), fenced);
-            is_news
+            state.failed += u64::from(has_failed);
+            is_news || has_failed
         });
     }
 }

@@ -1,6 +1,6 @@
 //! One session: hello, welcome, then heartbeats and attachments until it ends (PROTOCOL §5.9).
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use murmur_crypto::WIRE_VERSION;
 use murmur_proto::{
@@ -13,8 +13,9 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Attachment, CALL_TIMEOUT, ControlError, broker,
@@ -26,22 +27,35 @@ use crate::delay::Delay;
 /// Between two looks for keys that are due.
 const KEYS_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// A clock that is further off is worth a line in the log.
+const SKEW_TOLD_MS: u64 = 60_000;
+/// How long the control plane may take to hear a goodbye.
+const GOODBYE_WAIT: Duration = Duration::from_secs(1);
+
 /// Runs one session from its hello to its end.
-pub(super) async fn run(parts: &Parts, delay: &mut Delay) -> Ended {
+pub(super) async fn run(parts: &Parts, delay: &mut Delay, stop: &CancellationToken) -> Ended {
     let mut heard = parts.control.heard.lock().await;
     // What was told before is in the hello as a whole; what comes from now on is told after it.
     while heard.try_recv().is_ok() {}
-    let (mut inbound, outbound, welcome) = match tokio::time::timeout(CALL_TIMEOUT, open(parts)).await {
+    let opened = tokio::select! {
+        () = stop.cancelled() => return Ended::Left,
+        opened = tokio::time::timeout(CALL_TIMEOUT, open(parts)) => opened,
+    };
+    let (mut inbound, outbound, welcome) = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(ended)) => return ended,
         Err(_) => return Ended::Lost(ControlError::silent(CALL_TIMEOUT)),
     };
     delay.reset();
+    if let Err(error) = begin_anew_if_restored(parts, &welcome).await {
+        return Ended::Lost(error);
+    }
     welcomed(parts, &welcome);
     let _tasks = follow(parts);
 
     let beat = Duration::from_millis(u64::from(welcome.heartbeat_ms.max(100)));
     let lease = Duration::from_millis(u64::from(welcome.lease_ms)).max(beat * 2);
+    parts.bus.wake().set_lease(lease);
     let mut beats = interval_at(Instant::now() + beat, beat);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut silent_at = Instant::now() + lease;
@@ -54,8 +68,17 @@ pub(super) async fn run(parts: &Parts, delay: &mut Delay) -> Ended {
                     None => continue,
                 }
             }
+            () = stop.cancelled() => {
+                // The half that is ours is closed, which is how a node says goodbye.
+                let _ = outbound.send(v1::OpenSessionRequest { item: Some(heartbeat(parts).await) }).await;
+                drop(outbound);
+                let heard = async { while let Ok(Some(_)) = inbound.message().await {} };
+                let _ = tokio::time::timeout(GOODBYE_WAIT, heard).await;
+                return Ended::Left;
+            }
+            () = parts.control.again.notified() => return Ended::Again,
             () = sleep_until(silent_at) => return Ended::Lost(ControlError::silent(lease)),
-            _ = beats.tick() => Say::Heartbeat(v1::Heartbeat {}),
+            _ = beats.tick() => heartbeat(parts).await,
             Some(Attachment { agent_id, attached }) = heard.recv() => {
                 Say::Attachment(v1::AgentAttachment { agent_id: agent_id.to_string(), attached })
             }
@@ -64,6 +87,25 @@ pub(super) async fn run(parts: &Parts, delay: &mut Delay) -> Ended {
             return Ended::Lost(ControlError::Down("the session's stream is closed".to_owned()));
         }
     }
+}
+
+async fn heartbeat(parts: &Parts) -> Say {
+    // Without a mark the control plane keeps the one that it has.
+    Say::Heartbeat(v1::Heartbeat { store_mark: parts.agents.store_mark().await.unwrap_or_default() })
+}
+
+/// The control plane remembers how far this node's store had come. One that has come less far is an old copy.
+async fn begin_anew_if_restored(parts: &Parts, welcome: &v1::Welcome) -> Result<(), ControlError> {
+    let failed = |error: &dyn std::error::Error| ControlError::Down(format!("this node's own store failed: {error}"));
+    let mark = parts.agents.store_mark().await.map_err(|error| failed(&error))?;
+    if welcome.store_mark <= mark {
+        return Ok(());
+    }
+    note_time(parts, welcome.server_time.as_ref());
+    warn!(mark, remembered = welcome.store_mark, "the store was restored from an older copy: new epoch, new keys");
+    parts.agents.begin_anew().await.map_err(|error| failed(&error))?;
+    parts.control.state.send_modify(|state| state.restored_ms = Some(parts.clock.now_ms()));
+    Ok(())
 }
 
 type Opened = (Streaming<v1::OpenSessionResponse>, mpsc::Sender<v1::OpenSessionRequest>, v1::Welcome);
@@ -78,7 +120,8 @@ async fn open(parts: &Parts) -> Result<Opened, Ended> {
         wire_version_max: WIRE_VERSION,
         features: Vec::new(),
         attached_agent_ids: attached.iter().map(ToString::to_string).collect(),
-        takeover: false,
+        takeover: parts.control.takeover.load(Ordering::SeqCst),
+        store_mark: 0,
     };
     let (outbound, said) = mpsc::channel(64);
     let hello = v1::OpenSessionRequest { item: Some(Say::Hello(hello)) };
@@ -114,8 +157,10 @@ fn hear(parts: &Parts, answer: Result<Option<v1::OpenSessionResponse>, tonic::St
 }
 
 fn welcomed(parts: &Parts, welcome: &v1::Welcome) {
+    parts.control.takeover.store(false, Ordering::SeqCst);
     parts.control.state.send_modify(|state| {
         state.connected = true;
+        state.opened += 1;
         state.fenced = None;
         state.trouble = None;
         state.server_version.clone_from(&welcome.server_version);
@@ -126,13 +171,24 @@ fn welcomed(parts: &Parts, welcome: &v1::Welcome) {
 
 fn note_time(parts: &Parts, server_time: Option<&prost_types::Timestamp>) {
     let Some(server_ms) = server_time.map(unix_ms) else { return };
-    let skew = i128::from(server_ms) - i128::from(parts.clock.now_ms());
-    let skew = i64::try_from(skew).unwrap_or(i64::MAX);
+    let skew = parts.clock.tell(server_ms);
     parts.control.state.send_if_modified(|state| {
         let is_news = state.clock_skew_ms.abs_diff(skew) > 1_000;
+        if is_news && skew.unsigned_abs() > SKEW_TOLD_MS {
+            warn!(
+                "this host's clock is {} s {} the control plane's, by which this node counts",
+                skew.unsigned_abs() / 1000,
+                side(skew)
+            );
+        }
         state.clock_skew_ms = skew;
         is_news
     });
+}
+
+/// On which side of the control plane's clock the host's is.
+pub(in crate::rpc) const fn side(skew_ms: i64) -> &'static str {
+    if skew_ms > 0 { "behind" } else { "ahead of" }
 }
 
 /// What goes on beside a session, and ends with it.

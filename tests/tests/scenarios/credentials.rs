@@ -1,0 +1,138 @@
+//! Credentials that end and clocks that are wrong, while everything goes on.
+
+use std::fs;
+
+use murmur_tests::{
+    network::{Network, Node, Options},
+    talk::{register, send, until_empty, until_texts},
+    wait,
+};
+
+const ALICE: &str = "/w/acme/u/jdoe/alice";
+const BOB: &str = "/w/acme/u/jdoe/bob";
+const HOUR_MS: i64 = 3_600_000;
+
+#[tokio::test]
+async fn a_broker_credential_is_renewed_before_it_ends() {
+    let network = Network::start_with(short_lived("3000")).await;
+    let (here, there) = pair(&network, &[]).await;
+    let first = expires(&here).await;
+    let mut sent = Vec::new();
+    for number in 0..3 {
+        // Each round waits for a credential of its own.
+        let before = expires(&here).await;
+        wait::until("the credential is renewed", || async { (expires(&here).await > before).then_some(()) }).await;
+        sent.push(format!("{number}"));
+        send(&here, "alice", BOB, sent.last().unwrap()).await;
+        let wanted: Vec<&str> = sent.iter().map(String::as_str).collect();
+        until_texts(&there, "bob", &wanted).await;
+    }
+    assert!(expires(&here).await > first);
+    until_empty(&here).await;
+    let log = here.process.output();
+    assert!(!log.to_lowercase().contains("expired"), "it ended before it was renewed: {log}");
+}
+
+#[tokio::test]
+async fn a_credential_that_ended_while_nobody_could_renew_it_is_renewed_afterwards() {
+    let mut network = Network::start_with(short_lived("2000")).await;
+    let (here, there) = pair(&network, &[]).await;
+    network.server.kill_9();
+    wait::until("the broker has thrown both out", || async {
+        let (here, there) = (here.status().await?, there.status().await?);
+        (!here.broker_connected && !there.broker_connected).then_some(())
+    })
+    .await;
+    send(&here, "alice", BOB, "accepted all the same").await;
+    network.server.start();
+    until_texts(&there, "bob", &["accepted all the same"]).await;
+    until_empty(&here).await;
+}
+
+#[tokio::test]
+async fn clocks_that_are_an_hour_off_either_way_do_no_harm() {
+    let network = Network::start().await;
+    let (here, there) = pair(&network, &[HOUR_MS, -HOUR_MS]).await;
+    send(&here, "alice", BOB, "from the future").await;
+    until_texts(&there, "bob", &["from the future"]).await;
+    send(&there, "bob", ALICE, "from the past").await;
+    until_texts(&here, "alice", &["from the past"]).await;
+    until_empty(&here).await;
+    until_empty(&there).await;
+    for (node, word) in [(&here, "ahead of"), (&there, "behind")] {
+        let finding = node.finds("clock").await;
+        let is_an_hour = ["3599 s", "3600 s", "3601 s"].iter().any(|text| finding.what.contains(text));
+        assert!(finding.what.contains(word) && is_an_hour, "{finding:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_expires_nothing_and_steals_no_lease() {
+    let env = [("MURMUR_SERVER_HEARTBEAT_MS", "200"), ("MURMUR_SERVER_LEASE_MS", "2000")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let network = Network::start_with(Options { env, ..Options::default() }).await;
+    let (here, mut there) = pair(&network, &[0, 0]).await;
+    let mut sent: Vec<String> = Vec::new();
+    for (round, step_ms) in [HOUR_MS, -HOUR_MS, 0].into_iter().enumerate() {
+        there.process.kill_9();
+        // Good for ten minutes: an hour's step must not end it.
+        let text = format!("round {round}");
+        let request = murmur_proto::node::v1::SendRequest {
+            agent: "alice".into(),
+            to: BOB.into(),
+            body: text.clone().into(),
+            ttl_seconds: 600,
+            ..Default::default()
+        };
+        here.client().await.messages.send(request).await.unwrap();
+        fs::write(clock_file(&network, "here"), step_ms.to_string()).unwrap();
+        wait::until("the step is seen", || async {
+            let skew_ms = here.status().await?.clock_skew_ms;
+            ((skew_ms + step_ms).abs() < 60_000).then_some(())
+        })
+        .await;
+        there.process.start();
+        sent.push(text);
+        let wanted: Vec<&str> = sent.iter().map(String::as_str).collect();
+        until_texts(&there, "bob", &wanted).await;
+        until_empty(&here).await;
+    }
+    assert!(!here.process.output().contains("another process"), "its lease was taken");
+}
+
+fn short_lived(life_ms: &str) -> Options {
+    let env = vec![("MURMUR_SERVER_BROKER_TOKEN_LIFE_MS".to_owned(), life_ms.to_owned())];
+    Options { env, ..Options::default() }
+}
+
+/// Alice's node and bob's, with clocks that are off by so much.
+async fn pair(network: &Network, offsets_ms: &[i64]) -> (Node, Node) {
+    let mut nodes = Vec::new();
+    for (index, name) in ["here", "there"].into_iter().enumerate() {
+        let mut env = Vec::new();
+        if let Some(offset_ms) = offsets_ms.get(index) {
+            let file = clock_file(network, name);
+            fs::write(&file, offset_ms.to_string()).unwrap();
+            env.push(("MURMUR_CLOCK_OFFSET_FILE", file.to_str().unwrap().to_owned()));
+        }
+        nodes.push(network.node_with(name, "jdoe", &env).await);
+    }
+    let (there, here) = (nodes.pop().unwrap(), nodes.pop().unwrap());
+    register(&here, "alice").await;
+    register(&there, "bob").await;
+    here.knows(BOB).await;
+    there.knows(ALICE).await;
+    (here, there)
+}
+
+fn clock_file(network: &Network, name: &str) -> std::path::PathBuf {
+    network.dir.path().join(format!("{name}.clock"))
+}
+
+/// When the node's broker credential ends, Unix seconds.
+async fn expires(node: &Node) -> i64 {
+    wait::until("the node has a credential", || async {
+        Some(node.status().await?.broker_credential_expire_time?.seconds)
+    })
+    .await
+}
