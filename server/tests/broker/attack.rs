@@ -1,35 +1,77 @@
-//! Attacks that use only what a node is allowed: reply subjects, headers, message ids.
+//! Attacks that use only what a node is allowed, with the broker as the deputy: it writes answers to any subject that it is
+//! given. Each is tried in both layouts of acknowledgements (PROTOCOL §5.3).
 
-use async_nats::{HeaderMap, jetstream::message::PublishMessage};
+use async_nats::jetstream::Message;
 use futures::StreamExt;
 
-use crate::harness::{Broker, Node, Progress, STREAM, mail, node_id, soon};
+use crate::harness::{AckLayout, Broker, Node, Picture, STREAM, mail, node_id, soon};
+
+/// What a pull may ask for: answered by data, 404, 408, heartbeats and then 408, 409, 400.
+const PULLS: [&str; 6] = [
+    r#"{"batch":1,"no_wait":true}"#,
+    r#"{"batch":1,"expires":1000000}"#,
+    r#"{"batch":1,"expires":3000000,"idle_heartbeat":1000000}"#,
+    r#"{"batch":1,"no_wait":true,"max_bytes":1}"#,
+    r#"{"batch":1,"group":"g","id":"x","priority":3}"#,
+    "malformed",
+];
 
 /// Node 1 attacks, node 2 has one message delivered and unacknowledged and one waiting.
-async fn scene() -> (Broker, Node, Node) {
-    let broker = Broker::start().await;
-    let (a, b) = (broker.node(1).await, broker.node(2).await);
-    b.send(2, "first").await.unwrap();
-    b.send(2, "second").await.unwrap();
-    let mut batch = b.consumer().await.fetch().max_messages(1).messages().await.unwrap();
-    soon("delivery", batch.next()).await.unwrap().unwrap();
-    assert_eq!(broker.progress(2).await, UNTOUCHED);
-    (broker, a, b)
+pub(crate) struct Scene {
+    pub(crate) broker: Broker,
+    pub(crate) a: Node,
+    pub(crate) b: Node,
+    delivered: Message,
 }
 
-/// What the scene leaves node 2 with, and what it must still have after an attack.
-const UNTOUCHED: Progress = Progress { delivered: 1, unacknowledged: 1, waiting: 1 };
+impl Scene {
+    pub(crate) async fn new(layout: AckLayout) -> Self {
+        let broker = Broker::start_in(layout).await;
+        let (a, b) = (broker.node(1).await, broker.node(2).await);
+        b.send(2, "first").await.unwrap();
+        b.send(2, "second").await.unwrap();
+        let delivered = take_one(&b).await;
+        Self { broker, a, b, delivered }
+    }
 
-/// The subjects that an attacker would like the broker to write to.
-fn targets() -> Vec<String> {
-    let victim = format!("{STREAM}.c_{}", node_id(2).hex());
-    let api = |prefix: &str| {
-        let verbs = ["CONSUMER.DELETE", "CONSUMER.MSG.NEXT"].map(|verb| format!("{prefix}.{verb}.{victim}"));
-        let stream = ["STREAM.PURGE", "STREAM.DELETE"].map(|verb| format!("{prefix}.{verb}.{STREAM}"));
-        [verbs, stream].concat()
-    };
-    let others = [mail(2, 1), mail(2, 2), format!("$JS.ACK.{victim}.1.1.1.1.0")];
-    [api("$JS.API"), api("mmjs.API"), others.to_vec()].concat()
+    /// The subject by which node 2 acknowledges what it holds.
+    pub(crate) fn foreign_ack(&self) -> String {
+        self.delivered.reply.as_ref().unwrap().to_string()
+    }
+
+    /// The subjects that an attacker would like the broker to write to.
+    pub(crate) fn targets(&self) -> Vec<String> {
+        let victim = format!("{STREAM}.c_{}", node_id(2).hex());
+        let api = |prefix: &str| {
+            let verbs = ["CONSUMER.DELETE", "CONSUMER.MSG.NEXT"].map(|verb| format!("{prefix}.{verb}.{victim}"));
+            let stream = ["STREAM.PURGE", "STREAM.DELETE"].map(|verb| format!("{prefix}.{verb}.{STREAM}"));
+            [verbs, stream].concat()
+        };
+        [api("$JS.API"), api("mmjs.API"), vec![mail(2, 1), mail(2, 2), self.foreign_ack()]].concat()
+    }
+
+    /// What must not change, once the broker has worked through everything that node 1 asked for.
+    async fn settled(&self) -> Picture {
+        settle(&self.a).await;
+        self.picture().await
+    }
+
+    async fn picture(&self) -> Picture {
+        let mut picture = self.broker.picture(1).await;
+        picture.subjects.retain(|subject, _| *subject != mail(1, 9));
+        picture
+    }
+
+    /// Node 2 goes on as if nothing had been: what it holds is still its own to acknowledge, what waits still comes.
+    pub(crate) async fn goes_on(self) {
+        soon("the confirmed acknowledgement", self.delivered.double_ack()).await.unwrap();
+        assert_eq!(take_one(&self.b).await.payload.as_ref(), b"second");
+    }
+}
+
+async fn take_one(node: &Node) -> Message {
+    let mut batch = node.consumer().await.fetch().max_messages(1).messages().await.unwrap();
+    soon("a delivery", batch.next()).await.unwrap().unwrap()
 }
 
 fn pull_subject(prefix: &str, n: u8) -> String {
@@ -42,7 +84,7 @@ async fn pull_with_reply(a: &Node, body: &'static str, reply: String) {
 }
 
 /// Returns once the broker has worked through everything this node asked for before, its later expiries included.
-async fn settled(a: &Node) {
+async fn settle(a: &Node) {
     let reply = a.client.new_inbox();
     let mut answers = a.client.subscribe(reply.clone()).await.unwrap();
     pull_with_reply(a, r#"{"batch":100,"expires":20000000}"#, reply).await;
@@ -53,54 +95,110 @@ async fn settled(a: &Node) {
 
 #[tokio::test]
 async fn the_broker_is_no_deputy_for_a_status_reply() {
-    let (broker, a, _b) = scene().await;
-    for target in targets() {
-        for body in [r#"{"batch":1,"no_wait":true}"#, r#"{"batch":1,"expires":1000000}"#, "malformed"] {
-            let before = broker.stored().await;
-            pull_with_reply(&a, body, target.clone()).await;
-            settled(&a).await;
-            assert_eq!((broker.progress(2).await, broker.stored().await), (UNTOUCHED, before + 1), "{target} {body}");
+    for layout in AckLayout::BOTH {
+        let scene = Scene::new(layout).await;
+        let before = scene.picture().await;
+        for target in scene.targets() {
+            for body in PULLS {
+                pull_with_reply(&scene.a, body, target.clone()).await;
+            }
+            assert_eq!(scene.settled().await, before, "{layout:?} {target}");
         }
+        scene.goes_on().await;
     }
 }
 
 #[tokio::test]
 async fn the_broker_is_no_deputy_for_pulled_data() {
-    let (broker, a, b) = scene().await;
-    for target in targets() {
-        let before = broker.stored().await;
-        b.send(1, "{}").await.unwrap();
-        pull_with_reply(&a, r#"{"batch":1,"no_wait":true}"#, target.clone()).await;
-        settled(&a).await;
-        // The bait is delivered and unacknowledged, and so still stored.
-        assert_eq!((broker.progress(2).await, broker.stored().await), (UNTOUCHED, before + 2), "{target}");
+    for layout in AckLayout::BOTH {
+        let scene = Scene::new(layout).await;
+        for target in scene.targets() {
+            scene.b.send(1, "{}").await.unwrap();
+            let before = scene.picture().await;
+            pull_with_reply(&scene.a, PULLS[0], target.clone()).await;
+            // The bait is delivered and unacknowledged, and so still stored.
+            assert_eq!(scene.settled().await, before, "{layout:?} {target}");
+        }
+        scene.goes_on().await;
+    }
+}
+
+/// An acknowledgement that asks for the next message is a pull by another name.
+#[tokio::test]
+async fn the_broker_is_no_deputy_for_an_acknowledgement_that_pulls() {
+    for layout in AckLayout::BOTH {
+        let scene = Scene::new(layout).await;
+        for target in scene.targets() {
+            for body in ["+NXT", r#"+NXT {"batch":1,"no_wait":true}"#, r#"+NXT {"batch":9,"expires":1000000}"#, "+ACK"] {
+                scene.b.send(1, "to be acknowledged").await.unwrap();
+                scene.b.send(1, "{}").await.unwrap();
+                let own_ack = take_one(&scene.a).await.reply.clone().unwrap();
+                // What is acknowledged goes; only the attacker's own mail may.
+                let mut before = scene.picture().await;
+                before.subjects.remove(&mail(2, 1));
+                scene.a.client.publish_with_reply(own_ack, target.clone(), body.into()).await.unwrap();
+                let mut after = scene.settled().await;
+                after.subjects.remove(&mail(2, 1));
+                assert_eq!(after, before, "{layout:?} {target} {body}");
+            }
+        }
+        scene.goes_on().await;
     }
 }
 
 #[tokio::test]
 async fn the_broker_is_no_deputy_for_a_publish_acknowledgement() {
-    let (broker, a, _b) = scene().await;
-    for target in targets() {
-        let before = broker.stored().await;
-        a.client.publish_with_reply(mail(1, 3), target.clone(), "bait".into()).await.unwrap();
-        settled(&a).await;
-        // The broker does not even store a message whose reply is an acknowledgement's subject.
-        let bait = u64::from(!target.starts_with("$JS.ACK"));
-        assert_eq!((broker.progress(2).await, broker.stored().await), (UNTOUCHED, before + bait + 1), "{target}");
+    for layout in AckLayout::BOTH {
+        let scene = Scene::new(layout).await;
+        for target in scene.targets() {
+            let mut before = scene.picture().await;
+            before.subjects.remove(&mail(1, 3));
+            scene.a.client.publish_with_reply(mail(1, 3), target.clone(), "bait".into()).await.unwrap();
+            let mut after = scene.settled().await;
+            after.subjects.remove(&mail(1, 3));
+            assert_eq!(after, before, "{layout:?} {target}");
+        }
+        scene.goes_on().await;
     }
 }
 
 #[tokio::test]
-async fn the_broker_is_no_deputy_for_consumer_info_or_an_acknowledgement() {
-    let (broker, a, _b) = scene().await;
-    let own = format!("c_{}", node_id(1).hex());
-    for target in targets() {
-        let before = broker.stored().await;
-        for subject in [format!("mmjs.API.CONSUMER.INFO.{STREAM}.{own}"), format!("$JS.ACK.{STREAM}.{own}.1.1.1.1.0")] {
-            a.client.publish_with_reply(subject, target.clone(), "".into()).await.unwrap();
+async fn the_broker_is_no_deputy_for_consumer_information() {
+    for layout in AckLayout::BOTH {
+        let scene = Scene::new(layout).await;
+        let before = scene.picture().await;
+        let own = format!("c_{}", node_id(1).hex());
+        for target in scene.targets() {
+            for subject in
+                [format!("mmjs.API.CONSUMER.INFO.{STREAM}.{own}"), format!("$JS.ACK.{STREAM}.{own}.1.1.1.1.0")]
+            {
+                scene.a.client.publish_with_reply(subject, target.clone(), "".into()).await.unwrap();
+            }
+            assert_eq!(scene.settled().await, before, "{layout:?} {target}");
         }
-        settled(&a).await;
-        assert_eq!((broker.progress(2).await, broker.stored().await), (UNTOUCHED, before + 1), "{target}");
+        scene.goes_on().await;
+    }
+}
+
+/// A traced message makes the server report to a subject of the sender's choice.
+#[tokio::test]
+async fn the_broker_is_no_deputy_for_a_trace() {
+    for layout in AckLayout::BOTH {
+        let scene = Scene::new(layout).await;
+        for target in scene.targets() {
+            for only in ["true", "false"] {
+                let mut headers = async_nats::HeaderMap::new();
+                headers.insert("Nats-Trace-Dest", target.as_str());
+                headers.insert("Nats-Trace-Only", only);
+                let mut before = scene.picture().await;
+                before.subjects.remove(&mail(1, 3));
+                scene.a.client.publish_with_headers(mail(1, 3), headers, "traced".into()).await.unwrap();
+                let mut after = scene.settled().await;
+                after.subjects.remove(&mail(1, 3));
+                assert_eq!(after, before, "{layout:?} {target} {only}");
+            }
+        }
+        scene.goes_on().await;
     }
 }
 
@@ -116,45 +214,4 @@ async fn in_one_account_the_same_pull_would_delete_the_stream() {
     client.publish_with_reply(pull, reply, r#"{"batch":1,"no_wait":true}"#.into()).await.unwrap();
     soon("deletion of the stream", deleted.next()).await.unwrap();
     assert!(broker.js.get_stream(STREAM).await.is_err());
-}
-
-#[tokio::test]
-async fn headers_decide_nothing() {
-    let broker = Broker::start().await;
-    let (a, b) = (broker.node(1).await, broker.node(2).await);
-    b.send(2, "b's own").await.unwrap();
-    a.send(2, "a's own").await.unwrap();
-    let refused = [
-        vec![("Nats-TTL", "never".to_owned())],
-        vec![("Nats-TTL", "1s".to_owned())],
-        vec![("Nats-Rollup", "all".to_owned())],
-        vec![("Nats-Rollup", "sub".to_owned())],
-        vec![("Nats-Incr", "+1".to_owned())],
-        vec![("Nats-Batch-Id", "b".to_owned()), ("Nats-Batch-Sequence", "1".to_owned())],
-        vec![("Nats-Schedule", "@every 1s".to_owned()), ("Nats-Schedule-Target", mail(2, 1))],
-        vec![("Nats-Schedule", "@at 2030-01-01T00:00:00Z".to_owned()), ("Nats-Schedule-Target", mail(2, 1))],
-    ];
-    for headers in refused {
-        let map: HeaderMap = headers.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
-            map.insert(*name, value.as_str());
-            map
-        });
-        let answer = a.client.request_with_headers(mail(1, 2), map, "x".into()).await.unwrap();
-        let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
-        assert!(answer["error"]["err_code"].is_number(), "{headers:?}: {answer}");
-        assert_eq!(broker.stored().await, 2, "{headers:?}");
-    }
-}
-
-/// A message id taken by somebody else makes the broker drop the honest copy and say so; the sender's outbox must not take
-/// that for delivery (PROTOCOL §7.1). Random ids make it a guess of 128 bits.
-#[tokio::test]
-async fn a_message_id_used_before_is_answered_as_a_duplicate() {
-    let broker = Broker::start().await;
-    let (a, b) = (broker.node(1).await, broker.node(2).await);
-    for (node, duplicate) in [(&a, false), (&b, true)] {
-        let message = PublishMessage::build().payload("x".into()).message_id("guessed");
-        let ack = node.js.send_publish(mail(node.n, 3), message).await.unwrap().await.unwrap();
-        assert_eq!(ack.duplicate, duplicate);
-    }
 }

@@ -1,6 +1,7 @@
 //! A real nats-server in a temporary directory, and nodes that connect to it the way a node does.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -20,7 +21,7 @@ use murmur_server::broker::{
     TlsFiles, init,
 };
 use nkeys::KeyPair;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc};
 
 pub(crate) const WORKSPACE: WorkspaceId = WorkspaceId::from_bytes([0xaa; 16]);
@@ -48,6 +49,17 @@ pub(crate) fn route(n: u8) -> Route {
 /// The subject of a message from node `from` to an agent on node `to`.
 pub(crate) fn mail(from: u8, to: u8) -> String {
     route(to).subject(Destination::Agent(AgentId::from_bytes([0xee; 16])), node_id(from))
+}
+
+/// How the server writes acknowledgement subjects: `$JS.ACK.<stream>.…`, or with domain and account before the stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AckLayout {
+    First,
+    Second,
+}
+
+impl AckLayout {
+    pub(crate) const BOTH: [Self; 2] = [Self::First, Self::Second];
 }
 
 /// A nats-server process; dropping it kills it.
@@ -108,6 +120,17 @@ impl Broker {
         Box::pin(Self::start_from(options("127.0.0.1:0", None), settings, change)).await
     }
 
+    /// Starts with this layout of acknowledgements.
+    pub(crate) async fn start_in(layout: AckLayout) -> Self {
+        let second = matches!(layout, AckLayout::Second);
+        Self::start_with(StreamSettings::default(), |config| {
+            if second {
+                config["feature_flags"] = json!({"js_ack_fc_v2": true});
+            }
+        })
+        .await
+    }
+
     /// Starts on every interface, with the certificate that this takes.
     pub(crate) async fn start_tls(tls: TlsFiles) -> Self {
         Box::pin(Self::start_from(options("0.0.0.0:0", Some(tls)), StreamSettings::default(), |_| {})).await
@@ -152,6 +175,27 @@ impl Broker {
         self.js.get_stream(STREAM).await.unwrap().get_info().await.unwrap().state.messages
     }
 
+    /// What an attack by node `attacker` must leave as it was. What that node may change, its own consumer, is left out.
+    pub(crate) async fn picture(&self, attacker: u8) -> Picture {
+        let ask = async |verb: &str, body: &'static str| -> Value {
+            let answer = self.admin.client().request(format!("$JS.API.{verb}.{STREAM}"), body.into()).await.unwrap();
+            serde_json::from_slice(&answer.payload).unwrap()
+        };
+        let stream = ask("STREAM.INFO", r#"{"subjects_filter":">"}"#).await;
+        let subjects = serde_json::from_value(stream["state"]["subjects"].clone()).unwrap_or_default();
+        let own = consumer_name(node_id(attacker));
+        let list = ask("CONSUMER.LIST", "").await;
+        let all = list["consumers"].as_array().unwrap().iter();
+        let consumers = all.filter(|consumer| consumer["name"] != own.as_str()).map(standing).collect();
+        Picture { config: stream["config"].clone(), subjects, consumers }
+    }
+
+    /// The seed of one of the broker's keys, as its file holds it.
+    pub(crate) fn stolen_key(&self, name: &str) -> KeyPair {
+        let seed = std::fs::read_to_string(self.dir.path().join(format!("broker/keys/{name}.seed"))).unwrap();
+        KeyPair::from_seed(seed.trim()).unwrap()
+    }
+
     /// What the broker has done for node `n` so far.
     pub(crate) async fn progress(&self, n: u8) -> Progress {
         let name = consumer_name(node_id(n));
@@ -160,6 +204,25 @@ impl Broker {
         let (delivered, unacknowledged) = (info.delivered.consumer_sequence, info.num_ack_pending);
         Progress { delivered, unacknowledged, waiting: info.num_pending }
     }
+}
+
+/// The state of the broker, but for times.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Picture {
+    config: Value,
+    /// Messages by subject.
+    pub(crate) subjects: BTreeMap<String, u64>,
+    consumers: BTreeMap<String, Value>,
+}
+
+/// A consumer's name, and everything about it that somebody else could have changed.
+fn standing(consumer: &Value) -> (String, Value) {
+    let count = |part: &str| consumer[part]["consumer_seq"].clone();
+    let fields = ["config", "num_ack_pending", "num_pending", "num_redelivered", "paused"];
+    let mut standing: Value = fields.into_iter().map(|field| (field.to_owned(), consumer[field].clone())).collect();
+    standing["delivered"] = count("delivered");
+    standing["acknowledged"] = count("ack_floor");
+    (consumer["name"].as_str().unwrap().to_owned(), standing)
 }
 
 /// How far a consumer has come.
@@ -230,6 +293,11 @@ impl Node {
         Ok(Self { n, client, js, inbox, nkey: public, events: Mutex::new(events) })
     }
 
+    /// Returns once the broker has read everything that was published before.
+    pub(crate) async fn flushed(&self) {
+        soon("a flush", self.client.flush()).await.unwrap();
+    }
+
     /// Publishes as a node does, and waits for the broker's word.
     pub(crate) async fn send(&self, to: u8, body: &str) -> Result<u64, PublishErrorKind> {
         let ack = self.js.publish(mail(self.n, to), body.to_owned().into()).await.unwrap();
@@ -252,7 +320,8 @@ impl Node {
         self.violation(&format!("Subscription to \"{subject}\"")).await;
     }
 
-    async fn violation(&self, text: &str) {
+    /// Waits until the broker says that something was forbidden.
+    pub(crate) async fn violation(&self, text: &str) {
         let text = format!("permissions violation for {text}").to_lowercase();
         self.event(&text, |event| event.to_string().to_lowercase().contains(&text)).await;
     }

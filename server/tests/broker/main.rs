@@ -6,8 +6,16 @@ mod attack;
 #[cfg(test)]
 mod boundary;
 #[cfg(test)]
+mod credentials;
+#[cfg(test)]
 mod delivery;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod headers;
+#[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod raw;
