@@ -1,7 +1,7 @@
 # The ways in. `make` alone lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check lint fmt bench bench-full bench-report build release audit breaking tools clean-cache
+.PHONY: help demo test soak check lint fmt bench bench-full bench-report build release audit breaking tools fuzz clean-cache
 
 CARGO ?= cargo
 # One broker for demo, tests and benchmarks: found or fetched once, checked, cached.
@@ -56,6 +56,10 @@ bench-full: bench ## the same, then a million messages, a million waiting, a tho
 
 bench-report: ## docs/BENCHMARKS.md and its charts from the figures of the last runs
 	@target/release/murmur-bench report $(FIGURES)
+
+fuzz: ## every parser of strangers' bytes, SECONDS each (default 60; needs a nightly toolchain)
+	sh deploy/tool.sh fuzz
+	fuzz/run.sh $${SECONDS:-60}
 
 audit: ## known vulnerabilities of the dependencies (needs the network)
 	$(CARGO) deny --workspace check advisories

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Development tools, found or installed once: `tool.sh install` brings what `make check` needs beside Rust and a C compiler;
-# `tool.sh buf …` and `tool.sh python …` run a tool from PATH or from the project's own cache.
+# `tool.sh fuzz` brings the fuzzer; `tool.sh buf …` and `tool.sh python …` run a tool from PATH or from the project's own cache.
 set -eu
 
 cache=${MURMUR_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:?set HOME or MURMUR_CACHE_DIR}/.cache}/murmur}
@@ -8,6 +8,7 @@ venv=$cache/tools-1
 nextest=0.9.143
 deny=0.20.2
 buf=1.75.0
+fuzz=0.13.1
 grpcio=1.85.1
 
 say() { echo "tool: $*" >&2; }
@@ -46,6 +47,7 @@ case "${1:-}" in
         ensure_cargo_tool nextest "$nextest"
         ensure_cargo_tool deny "$deny"
         ;;
+    fuzz) ensure_cargo_tool fuzz "$fuzz" ;;
     buf)
         shift
         if command -v buf >/dev/null 2>&1; then exec buf "$@"; fi
@@ -58,7 +60,7 @@ case "${1:-}" in
         exec "$venv/bin/python" "$@"
         ;;
     *)
-        say "usage: tool.sh install | buf … | python …"
+        say "usage: tool.sh install | fuzz | buf … | python …"
         exit 2
         ;;
 esac

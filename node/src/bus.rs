@@ -125,7 +125,13 @@ pub struct Bus {
     wake: Arc<Wake>,
     #[cfg(test)]
     test: Option<(Route, tokio::sync::mpsc::UnboundedSender<Outgoing>)>,
+    #[cfg(test)]
+    test_broker: Mutex<Option<TestBroker>>,
 }
+
+/// A test's word on each publish: whether the message is taken, and what the node hears of it.
+#[cfg(test)]
+pub(crate) type TestBroker = Box<dyn FnMut(&Outgoing) -> (bool, PublishAnswer) + Send>;
 
 /// What the connection's callbacks see.
 struct Shared {
@@ -168,6 +174,8 @@ impl Bus {
             wake: Arc::default(),
             #[cfg(test)]
             test: None,
+            #[cfg(test)]
+            test_broker: Mutex::default(),
         })
     }
 
@@ -184,6 +192,18 @@ impl Bus {
             bus.shared.connected.send_replace(true);
         }
         (bus, receiver)
+    }
+
+    /// Plays a broker that loses, refuses and repeats.
+    #[cfg(test)]
+    pub(crate) fn set_test_broker(&self, broker: TestBroker) {
+        *self.test_broker.lock().unwrap_or_else(PoisonError::into_inner) = Some(broker);
+    }
+
+    #[cfg(test)]
+    fn test_word(&self, message: &Outgoing) -> (bool, PublishAnswer) {
+        let mut broker = self.test_broker.lock().unwrap_or_else(PoisonError::into_inner);
+        broker.as_mut().map_or((true, PublishAnswer::Stored { duplicate: false }), |word| word(message))
     }
 
     /// Plays a broker that goes and comes.
@@ -298,8 +318,10 @@ impl Bus {
     pub async fn begin(&self, message: Outgoing) -> impl Future<Output = PublishAnswer> + Send + use<> {
         #[cfg(test)]
         if let Some((_, sender)) = &self.test {
-            let sent = *self.shared.connected.borrow() && sender.send(message).is_ok();
-            let answer = if sent { PublishAnswer::Stored { duplicate: false } } else { PublishAnswer::Failed };
+            let is_connected = *self.shared.connected.borrow();
+            let (is_taken, answer) =
+                if is_connected { self.test_word(&message) } else { (false, PublishAnswer::Failed) };
+            let answer = if is_taken && sender.send(message).is_err() { PublishAnswer::Failed } else { answer };
             return Begun::Answered(answer).answer();
         }
         let session = self.session.borrow().clone();

@@ -106,3 +106,22 @@ fn one_room_owns_each_library() {
     only("node/src", "axum", &["node/src/rpc/", "node/src/metrics.rs", "node/src/app.rs"]);
     only("mcp-shim/src", "rmcp", &["mcp-shim/src/"]);
 }
+
+#[test]
+fn every_attack_on_the_list_has_its_test() {
+    let list = fs::read_to_string(root().join("tests/ATTACKS.md")).unwrap();
+    let folders = ["core", "crypto", "node", "server", "mcp-shim", "tests"];
+    let sources: String = folders.into_iter().flat_map(sources).map(|(_, text)| text).collect();
+    let rows = list.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Attack"));
+    let mut named = 0;
+    for row in rows {
+        let tests = row.rsplit_once(" | ").unwrap().1;
+        for name in tests.split('`').skip(1).step_by(2) {
+            // The targets of the fuzzer are tests by the name in the macro that makes them.
+            let is_there = sources.contains(&format!("fn {name}("));
+            assert!(is_there, "{name} is no test any more: {row}");
+            named += 1;
+        }
+    }
+    assert!(named > 60, "the list is empty");
+}

@@ -28,4 +28,6 @@ pub use state::{DeadCause, InvalidStateName, State, StateName};
 pub use step::{Config, Delivery, Step};
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -195,7 +195,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// Every rule that holds for every single step.
-fn check_step(before: Delivery, event: Event, now_ms: u64, step: &Step) -> Result<(), TestCaseError> {
+pub(super) fn check_step(before: Delivery, event: Event, now_ms: u64, step: &Step) -> Result<(), TestCaseError> {
     let (old, new) = (before.state.name(), step.delivery.state.name());
     let scheduled: Vec<_> = step.effects.iter().filter(|effect| matches!(effect, Effect::ScheduleAt { .. })).collect();
     let reported: Vec<_> = step.effects.iter().filter(|effect| matches!(effect, Effect::Report(_))).collect();

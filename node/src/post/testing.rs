@@ -1,7 +1,7 @@
 //! A workspace of nodes for tests. In place of the broker there is a channel: what a node publishes comes out at its end, and
 //! the test decides when, how often and to whom it is delivered.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use murmur_core::{
     id::{AgentId, NodeId, WorkspaceId},
@@ -14,7 +14,11 @@ use murmur_crypto::{
     issue::{Issuer, NodeSpec, RootSpec, Validity, root},
     keys::IdentityKey,
 };
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{Mutex, mpsc},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Frame, LocalAgent, Post, PostConfig};
@@ -98,12 +102,14 @@ pub(crate) struct World {
 
 /// A node, with the test as its broker.
 pub(crate) struct TestNode {
-    _home: tempfile::TempDir,
+    home: Arc<tempfile::TempDir>,
     pub(crate) post: Arc<Post>,
     pub(crate) n: u8,
     agents: Vec<LocalAgent>,
     published: Mutex<mpsc::UnboundedReceiver<Outgoing>>,
     token: CancellationToken,
+    /// Of a node that can be killed: everything of it runs here.
+    runtime: Option<Runtime>,
 }
 
 impl World {
@@ -117,13 +123,52 @@ impl World {
     }
 
     pub(crate) async fn node_with(&self, n: u8, names: &[&str], config: PostConfig, clock: Clock) -> TestNode {
-        let home = tempfile::tempdir().unwrap();
-        let mut config = config;
+        let home = Arc::new(tempfile::tempdir().unwrap());
+        TestNode::open(home, self.owner.identity(n), n, names, config, clock, None).await
+    }
+
+    /// A running node that can be killed.
+    pub(crate) async fn mortal(&self, n: u8, names: &[&str], config: PostConfig, clock: Clock) -> TestNode {
+        let home = Arc::new(tempfile::tempdir().unwrap());
+        TestNode::open(home, self.owner.identity(n), n, names, config, clock, Some(own_runtime())).await
+    }
+
+    /// Two nodes with one agent each, known to each other: `alice` on the first, `bob` on the second.
+    pub(crate) async fn pair(&self) -> (TestNode, TestNode) {
+        let (a, b) = (self.node(1, &["alice"]).await, self.node(2, &["bob"]).await);
+        introduce(&[&a, &b]);
+        (a, b)
+    }
+}
+
+fn own_runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// Tells every node about every agent.
+pub(crate) fn introduce(nodes: &[&TestNode]) {
+    let peers: Vec<Arc<Peer>> = nodes.iter().flat_map(|node| node.peers()).collect();
+    for node in nodes {
+        let changes = peers.iter().cloned().map(Change::Agent).collect();
+        let batch = Batch { changes, whole: true, resume_token: None };
+        node.post.directory.apply(batch, node.post.clock.now_ms());
+    }
+}
+
+impl TestNode {
+    async fn open(
+        home: Arc<tempfile::TempDir>,
+        identity: Arc<NodeIdentity>,
+        n: u8,
+        names: &[&str],
+        mut config: PostConfig,
+        clock: Clock,
+        runtime: Option<Runtime>,
+    ) -> Self {
         config.streams.dir = home.path().join("files");
         home.path().clone_into(&mut config.streams.data_dir);
         let options = StoreOptions { readers: 1, pages_max: None, now_ms: clock.now_ms() };
         let store = Store::open(&home.path().join("node.db"), &options).unwrap();
-        let identity = self.owner.identity(n);
         let keys = Arc::new(Keys::open(home.path(), Arc::clone(&identity)).unwrap());
         let directory = Directory::load(Arc::clone(&identity), store.clone()).await.unwrap();
         let (bus, published) = Bus::to_test(BusConfig::new(node_id(n)), route(n));
@@ -147,29 +192,40 @@ impl World {
         let post = Post::new(store, keys, directory, identity, bus, clock, config);
         let token = CancellationToken::new();
         let (running, ends) = (Arc::clone(&post), token.clone());
-        tokio::spawn(async move { running.run(ends).await.unwrap() });
-        TestNode { _home: home, post, n, agents, published: Mutex::new(published), token }
+        let run = async move { running.run(ends).await.unwrap() };
+        match &runtime {
+            Some(runtime) => drop(runtime.spawn(run)),
+            None => drop(tokio::spawn(run)),
+        }
+        Self { home, post, n, agents, published: Mutex::new(published), token, runtime }
     }
 
-    /// Two nodes with one agent each, known to each other: `alice` on the first, `bob` on the second.
-    pub(crate) async fn pair(&self) -> (TestNode, TestNode) {
-        let (a, b) = (self.node(1, &["alice"]).await, self.node(2, &["bob"]).await);
-        introduce(&[&a, &b]);
-        (a, b)
+    /// Does something on the runtime of a node that can be killed.
+    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.runtime.as_ref().unwrap().spawn(work)
     }
-}
 
-/// Tells every node about every agent.
-pub(crate) fn introduce(nodes: &[&TestNode]) {
-    let peers: Vec<Arc<Peer>> = nodes.iter().flat_map(|node| node.peers()).collect();
-    for node in nodes {
-        let changes = peers.iter().cloned().map(Change::Agent).collect();
-        let batch = Batch { changes, whole: true, resume_token: None };
-        node.post.directory.apply(batch, node.post.clock.now_ms());
+    /// Kills the node wherever it is, and opens it again from disk. Every task stops where it waits; of the store, what was
+    /// queued is committed, as if the kill had come right after.
+    pub(crate) async fn killed_and_back(self) -> Self {
+        let clock = self.post.clock;
+        self.killed_and_back_at(clock).await
     }
-}
 
-impl TestNode {
+    /// The same, to come back at another time.
+    pub(crate) async fn killed_and_back_at(mut self, clock: Clock) -> Self {
+        let (home, identity, n) = (Arc::clone(&self.home), Arc::clone(&self.post.identity), self.n);
+        let names: Vec<String> = self.agents.iter().map(|agent| agent.slug.name().to_owned()).collect();
+        let config = self.post.config.clone();
+        let runtime = self.runtime.take().unwrap();
+        // Blocks until every task is gone, and with it every hold on the store.
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(60))).await.unwrap();
+        assert_eq!(Arc::strong_count(&self.post), 1, "something of the node survived it");
+        drop(self);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        Self::open(home, identity, n, &names, config, clock, Some(own_runtime())).await
+    }
+
     pub(crate) fn agent(&self, index: usize) -> LocalAgent {
         self.agents[index].clone()
     }
@@ -216,6 +272,9 @@ impl TestNode {
 impl Drop for TestNode {
     fn drop(&mut self) {
         self.token.cancel();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

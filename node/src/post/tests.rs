@@ -5,3 +5,5 @@ mod hostile;
 mod letters;
 mod retry;
 mod stream;
+mod rotation;
+mod two_party;

@@ -129,7 +129,8 @@ async fn the_broker_is_no_deputy_for_an_acknowledgement_that_pulls() {
     for layout in AckLayout::BOTH {
         let scene = Scene::new(layout).await;
         for target in scene.targets() {
-            for body in ["+NXT", r#"+NXT {"batch":1,"no_wait":true}"#, r#"+NXT {"batch":9,"expires":1000000}"#, "+ACK"] {
+            for body in ["+NXT", r#"+NXT {"batch":1,"no_wait":true}"#, r#"+NXT {"batch":9,"expires":1000000}"#, "+ACK"]
+            {
                 scene.b.send(1, "to be acknowledged").await.unwrap();
                 scene.b.send(1, "{}").await.unwrap();
                 let own_ack = take_one(&scene.a).await.reply.clone().unwrap();

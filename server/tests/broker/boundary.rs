@@ -63,8 +63,11 @@ async fn another_nodes_consumer_is_out_of_reach() {
         for verb in ["MSG.NEXT", "INFO", "DELETE", "UNPIN", "PAUSE", "RESET", "LEADER.STEPDOWN", "DURABLE.CREATE"] {
             a.publish_denied(&format!("{prefix}.CONSUMER.{verb}.{STREAM}.{foreign}"), "").await;
         }
-        a.publish_denied(&format!("{prefix}.CONSUMER.CREATE.{STREAM}.mine.{}", route(2).filter().replace('>', "x")), "")
-            .await;
+        a.publish_denied(
+            &format!("{prefix}.CONSUMER.CREATE.{STREAM}.mine.{}", route(2).filter().replace('>', "x")),
+            "",
+        )
+        .await;
     }
     assert_eq!(broker.picture(1).await, before);
 }

@@ -83,7 +83,7 @@ async fn an_expired_token_is_dropped_and_does_not_come_back() {
 }
 
 /// Signs a node's token with the key that signs nodes, and rights of the signer's own choice.
-fn token_by_thief(stolen: &KeyPair, account: &str, user: &KeyPair, body: Value) -> String {
+fn token_by_thief(stolen: &KeyPair, account: &str, user: &KeyPair, body: &Value) -> String {
     let mut nats = json!({"type": "user", "version": 2, "issuer_account": account});
     for (name, value) in body.as_object().unwrap() {
         nats[name] = value.clone();
@@ -105,7 +105,7 @@ async fn whoever_steals_the_nodes_signing_key_stays_inside_the_template() {
     let tags = json!([format!("ws:{}", crate::harness::WORKSPACE.hex())]);
     let user = KeyPair::new_user();
     // With the template's rights the key signs good tokens; this shows that the refusals below have their reason in the rights.
-    let plain = token_by_thief(&stolen, &account, &user, json!({"tags": tags}));
+    let plain = token_by_thief(&stolen, &account, &user, &json!({"tags": tags}));
     assert_eq!(greeted(&broker, Some(&plain), Some(&user), json!({})).await, "PONG");
     for rights in [
         json!({"pub": {"allow": [">"]}, "sub": {"allow": [">"]}}),
@@ -115,7 +115,7 @@ async fn whoever_steals_the_nodes_signing_key_stays_inside_the_template() {
     ] {
         let mut body = rights.clone();
         body["tags"] = tags.clone();
-        let jwt = token_by_thief(&stolen, &account, &user, body);
+        let jwt = token_by_thief(&stolen, &account, &user, &body);
         let mut raw = Raw::open(&broker).await;
         if raw.greet(Some(&jwt), Some(&user), json!({})).await != "PONG" {
             continue;
@@ -130,7 +130,7 @@ async fn whoever_steals_the_nodes_signing_key_stays_inside_the_template() {
     // It signs for its own account and no other.
     for account in ["js", "sys"] {
         let account = broker.stolen_key(account).public_key();
-        let jwt = token_by_thief(&stolen, &account, &user, json!({"tags": tags, "pub": {}, "sub": {}}));
+        let jwt = token_by_thief(&stolen, &account, &user, &json!({"tags": tags, "pub": {}, "sub": {}}));
         let answer = greeted(&broker, Some(&jwt), Some(&user), json!({})).await;
         assert!(answer.starts_with("-ERR"), "{answer}");
     }

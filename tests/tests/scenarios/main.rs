@@ -9,6 +9,7 @@ mod disk;
 mod errors;
 mod files;
 mod fencing;
+mod hostile_input;
 mod keys;
 mod letters;
 mod message;
