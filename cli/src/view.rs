@@ -34,6 +34,7 @@ pub(crate) fn message_json(message: &Message) -> Value {
     if let Some(file) = &message.file {
         set("file", file_json(file));
     }
+    set("gap", json!(message.gap));
     Value::Object(object)
 }
 
@@ -41,8 +42,9 @@ pub(crate) fn message_json(message: &Message) -> Value {
 pub(crate) fn message_text(message: &Message) -> String {
     let when = time::rfc3339(message.received_time.as_ref().or(message.created_time.as_ref())).unwrap_or_default();
     let repeat = if message.redelivered { ", shown before" } else { "" };
+    let gap = if message.gap { ", earlier ones are missing" } else { "" };
     let head = format!(
-        "{} {} {when} [{}{repeat}]",
+        "{} {} {when} [{}{repeat}{gap}]",
         kind(message),
         text::clean_line(&message.from),
         text::clean_line(&message.tier)

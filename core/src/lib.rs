@@ -6,6 +6,7 @@
 pub mod code;
 pub mod id;
 pub mod limits;
+pub mod order;
 pub mod outbox;
 pub mod place;
 pub mod presence;

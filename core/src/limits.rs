@@ -77,6 +77,11 @@ pub const PAIR_RATE_PER_MINUTE_DEFAULT: u32 = 60;
 /// Burst of the pair rate.
 pub const PAIR_BURST_DEFAULT: u32 = 30;
 
+/// Messages of one pair that wait to be shown because there were too many at once; more are refused.
+pub const HELD_PER_PAIR_MAX: u32 = 1_000;
+/// How long a message waits to be shown for one that was sent before it.
+pub const GAP_WAIT_MS: u64 = 30_000;
+
 /// Longest slug.
 pub const SLUG_BYTES_MAX: usize = 512;
 /// Longest slug segment.

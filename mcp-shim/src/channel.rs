@@ -59,6 +59,11 @@ fn content(message: &Message) -> String {
             message.cursor.saturating_sub(1)
         ));
     }
+    if message.gap {
+        content.push_str(
+            "\n[Earlier messages of this sender are missing. They were waited for in vain, and may never come.]",
+        );
+    }
     if message.kind() == MessageKind::Request {
         let until = render::time(message.deadline_time.as_ref());
         content.push_str(&format!(
@@ -95,6 +100,7 @@ fn attributes(message: &Message) -> Map<String, Value> {
         put("file_path", &file.path);
         put("file_failed", if file.path.is_empty() { &file.reason } else { "" });
     }
+    put("gap", if message.gap { "true" } else { "" });
     meta
 }
 

@@ -45,6 +45,12 @@ pub struct Config {
     pub pair_rate_per_minute: std::num::NonZeroU32,
     /// Burst of the pair rate.
     pub pair_burst: std::num::NonZeroU32,
+    /// Messages of one pair that may wait to be shown at its rate; more are refused.
+    pub pair_held_max: u32,
+    /// How long a message waits to be shown for one that was sent before it.
+    pub gap_wait_ms: u64,
+    /// How long a full inbox asks its senders to wait.
+    pub inbox_full_retry_ms: u64,
     /// Messages per second from one source node.
     pub source_rate_per_second: std::num::NonZeroU32,
     /// Burst of the source rate.
@@ -119,6 +125,9 @@ impl Default for Config {
             local: LocalConfig::default(),
             pair_rate_per_minute: post.pair_per_minute,
             pair_burst: post.pair_burst,
+            pair_held_max: post.pair_held_max,
+            gap_wait_ms: post.gap_wait_ms,
+            inbox_full_retry_ms: post.inbox_full_retry_ms,
             source_rate_per_second: post.source_per_second,
             source_burst: post.source_burst,
             inbox_unread_max: post.inbox_unread_max,
@@ -176,6 +185,9 @@ impl Config {
         let mut post = PostConfig {
             pair_per_minute: self.pair_rate_per_minute,
             pair_burst: self.pair_burst,
+            pair_held_max: self.pair_held_max,
+            gap_wait_ms: self.gap_wait_ms,
+            inbox_full_retry_ms: self.inbox_full_retry_ms,
             source_per_second: self.source_rate_per_second,
             source_burst: self.source_burst,
             inbox_unread_max: self.inbox_unread_max,
@@ -282,6 +294,18 @@ pub struct Flags {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pair_burst: Option<u32>,
+    /// Messages of one pair that may wait to be shown at its rate
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pair_held_max: Option<u32>,
+    /// How long a message waits to be shown for one that was sent before it
+    #[arg(long, value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap_wait_ms: Option<u64>,
+    /// How long a full inbox asks its senders to wait
+    #[arg(long, value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inbox_full_retry_ms: Option<u64>,
     /// Messages per second from one source node
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]

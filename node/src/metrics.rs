@@ -148,6 +148,9 @@ fn register_post(registry: &mut Registry, stats: &PostStats) {
     registry.register("quarantine_rows", refused, gauge(stats.in_quarantine));
     let registry = registry.sub_registry_with_prefix("node");
     registry.register("deliveries", "Deliveries that their recipients acknowledged", counter(stats.delivered));
+    registry.register("inbox_held", "Messages that wait for their turn to be shown", gauge(stats.held));
+    let trips = "Messages for which a pair of agents was found over its rate";
+    registry.register("pair_rate_trips", trips, counter(stats.pair_rate_trips));
     registry.register("outbox_dead", "Deliveries that ended as dead", counter(stats.dead));
     registry.register("outbox_expired", "Deliveries that ended as expired", counter(stats.expired));
     registry.register("outbox_retries", "Publishes that the broker did not take", counter(stats.retried));

@@ -95,6 +95,9 @@ pub(super) struct Received {
     /// It was shown before.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     redelivered: bool,
+    /// Messages that the sender sent before it are missing: they were waited for in vain.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    gap: bool,
     /// Its place in the inbox.
     cursor: u64,
 }
@@ -133,6 +136,7 @@ fn received(message: &Message, mut text: String, bytes_max: usize) -> Received {
         created: render::time(message.created_time.as_ref()),
         deadline: render::time(message.deadline_time.as_ref()),
         redelivered: message.redelivered,
+        gap: message.gap,
         cursor: message.cursor,
     }
 }

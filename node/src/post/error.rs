@@ -47,7 +47,9 @@ pub enum SendError {
         msg_id: MessageId,
     },
     /// `RATE_LIMITED`, with when to try again.
-    #[error("too many messages to {to}; try again in {retry_after_ms} ms")]
+    #[error(
+        "too many messages to {to}, as when two agents answer each other for ever; try again in {retry_after_ms} ms"
+    )]
     RateLimited {
         /// The recipient.
         to: String,

@@ -114,6 +114,7 @@ mod tests {
             traceparent: String::new(),
             deadline_ms: None,
             file: None,
+            gap: false,
         })
     }
 

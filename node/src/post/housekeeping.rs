@@ -28,7 +28,7 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
             tracing::warn!(%error, "old rows could not be deleted");
         }
         post.tidy_keys().await;
-        post.policy.shrink();
+        post.policy.shrink(post.clock.now_ms());
     }
 }
 

@@ -285,5 +285,6 @@ pub(super) fn sent_message(row: &OutboxRow, from: Slug, to: Slug) -> InboxMessag
         traceparent: row.traceparent.clone(),
         deadline_ms: said.and_then(|inner| inner.deadline_ms),
         file: said.and_then(|inner| inner.stream.as_ref()).map(|manifest| Box::new(announced(manifest))),
+        gap: false,
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use murmur_core::{
-    code::Code,
+    code::{Code, Reaction},
     id::{AgentId, NodeId},
     slug::Slug,
     subject::Route,
@@ -13,7 +13,7 @@ use murmur_crypto::{
     chain::VerifiedChain,
     envelope::{Envelope, VerifiedEnvelope},
     header::Header,
-    inner::{InnerMessage as Inner, Kind, check_inner},
+    inner::{InnerMessage as Inner, Kind, check_inner, dm_conversation_id},
 };
 use tracing::Span;
 
@@ -21,6 +21,8 @@ use super::{
     Post,
     failpoint::failpoint,
     inbox::STATUS_READ,
+    order::{self as turns, Look, Released},
+    policy::OverRate,
     receive::{After, Completion, Frame, Refusal},
     stream::{Opening, Refusing},
     types::{Direction, InboxMessage, MessageKind, TailItem},
@@ -32,8 +34,8 @@ use crate::{
         StoreError, Tx,
         ack::{self, AckRow},
         agents,
-        inbox::{self, Arrival, Known},
-        request,
+        inbox::{self, Arrival, Hold, Known},
+        order::{self, Thread},
         stream::InRow,
     },
 };
@@ -42,8 +44,6 @@ use crate::{
 const STATUS_DELIVERED: u32 = 1;
 /// `AckItem.status` of a message that was refused.
 const STATUS_FAILED: u32 = 3;
-/// How long a full inbox asks its senders to wait.
-const INBOX_FULL_RETRY_S: u32 = 60;
 /// When a message whose keys are not known here yet is looked at again.
 const KEYS_LATER: Duration = Duration::from_secs(5);
 
@@ -52,6 +52,13 @@ const KEYS_LATER: Duration = Duration::from_secs(5);
 struct Refused {
     code: Code,
     retry_after_s: u32,
+}
+
+impl From<OverRate> for Refused {
+    fn from(over: OverRate) -> Self {
+        let retry_after_s = u32::try_from(over.retry_after_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+        Self { code: Code::RateLimited, retry_after_s }
+    }
 }
 
 impl From<Code> for Refused {
@@ -104,17 +111,23 @@ impl From<Refusing> for Refused {
 
 /// How the transaction went.
 enum Committed {
-    New {
-        message: Box<InboxMessage>,
-        row: AckRow,
-        /// It is the first reply to a request of its recipient.
-        completes: bool,
-        /// Messages that were unread before it.
-        unread: u64,
-        /// The stream that it opens.
-        stream: Option<Box<InRow>>,
-    },
+    /// It is in the inbox, and perhaps what waited for it.
+    New { released: Released, row: AckRow, look: Option<Look>, stream: Option<Box<InRow>> },
+    /// It is on disk and waits for its turn; what it was waited for is in the inbox now.
+    Held { row: AckRow, look: Look, stream: Option<Box<InRow>> },
+    /// It was there before, or is refused.
     Known(AckRow),
+}
+
+/// What a transaction that stores a message goes by.
+#[derive(Clone, Copy)]
+struct Terms {
+    now_ms: u64,
+    /// It is not shown before this.
+    not_before_ms: u64,
+    gap_wait_ms: u64,
+    inbox_max: u64,
+    full_retry_s: u32,
 }
 
 impl Post {
@@ -150,7 +163,8 @@ impl Post {
         let chain = self.sender_chain(&envelope, &header)?;
         let envelope = envelope.verify_sender(&chain).map_err(|error| Refusal::Quarantine(error.code()))?;
         let mut authentic = Authentic { envelope, chain, recipient, known };
-        if let Err(over_rate) = self.check_rate(&authentic) {
+        let mut not_before_ms = now_ms;
+        if !self.may_show(&authentic, now_ms) {
             let agent_id = authentic.recipient.agent_id;
             if matches!(authentic.known, Lookup::NotAsked) {
                 authentic.known = self.look_up(&header, agent_id).await?.1.into();
@@ -160,13 +174,16 @@ impl Post {
             }
             // Another copy of a message that was let in is let in as well.
             if !matches!(authentic.known, Lookup::Known(_)) {
-                return Ok(self.refuse(&authentic, over_rate));
+                match self.policy.hold(header.sender_agent_id, agent_id, now_ms) {
+                    Ok(at_ms) => not_before_ms = at_ms,
+                    Err(over) => return Ok(self.refuse(&authentic, over.into())),
+                }
             }
         }
         // Entered only when it has its parent, which is inside the message.
         let span = tracing::info_span!("post.receive");
         match in_time.map_err(Refused::from).and_then(|()| self.open(&authentic, now_ms, &span)) {
-            Ok(Some(arrival)) => Ok(self.store_arrival(arrival, now_ms, span.clone())),
+            Ok(Some(arrival)) => Ok(self.store_arrival(arrival, self.terms(now_ms, not_before_ms), span.clone())),
             Ok(None) => Err(Refusal::Quarantine(Code::Malformed)),
             Err(refused) => Ok(self.refuse(&authentic, refused)),
         }
@@ -249,22 +266,28 @@ impl Post {
         Ok(Some(Arrived { arrival, opening: None }))
     }
 
-    /// Step 9. A message that is known already costs nothing.
-    fn check_rate(&self, authentic: &Authentic) -> Result<(), Refused> {
+    /// Step 9: whether the two agents keep to their pace. A message that is known already costs nothing.
+    fn may_show(&self, authentic: &Authentic, now_ms: u64) -> bool {
         if matches!(authentic.known, Lookup::Known(_)) || authentic.recipient.has_ended {
-            return Ok(());
+            return true;
         }
         let (from, to) = (authentic.envelope.header().sender_agent_id, authentic.recipient.agent_id);
-        self.policy.may_receive(from, to).map_err(|over| Refused {
-            code: Code::RateLimited,
-            retry_after_s: u32::try_from(over.retry_after_ms.div_ceil(1000)).unwrap_or(u32::MAX),
-        })
+        self.policy.may_show(from, to, now_ms)
+    }
+
+    fn terms(&self, now_ms: u64, not_before_ms: u64) -> Terms {
+        Terms {
+            now_ms,
+            not_before_ms,
+            gap_wait_ms: self.config.gap_wait_ms,
+            inbox_max: self.config.inbox_unread_max,
+            full_retry_s: u32::try_from(self.config.inbox_full_retry_ms.div_ceil(1000)).unwrap_or(u32::MAX),
+        }
     }
 
     /// Step 12, queued, and what follows it.
-    fn store_arrival(self: &Arc<Self>, arrival: Arrived, now_ms: u64, span: Span) -> Completion {
-        let limit = self.config.inbox_unread_max;
-        let committing = self.store.queue(move |tx| commit(tx, arrival, now_ms, limit));
+    fn store_arrival(self: &Arc<Self>, arrival: Arrived, terms: Terms, span: Span) -> Completion {
+        let committing = self.store.queue(move |tx| commit(tx, arrival, terms));
         let post = Arc::clone(self);
         Box::pin(async move {
             let committed: Result<Committed, StoreError> = committing.await;
@@ -277,10 +300,19 @@ impl Post {
     /// What follows the transaction, in the order of the transactions.
     fn settled(self: &Arc<Self>, committed: Committed) -> Verdict {
         match committed {
-            Committed::New { message, row, completes, unread, stream } => {
+            Committed::New { released, row, look, stream } => {
                 // From here on its sender may send more than the first few chunks.
                 stream.into_iter().for_each(|stream| self.take_up(*stream));
-                self.arrived(message, row, completes, unread);
+                self.counters.received.add();
+                self.acknowledge([row]);
+                self.show_arrival(released);
+                look.into_iter().for_each(|look| self.released(look));
+            }
+            Committed::Held { row, look, stream } => {
+                stream.into_iter().for_each(|stream| self.take_up(*stream));
+                self.counters.received.add();
+                self.acknowledge([row]);
+                self.released(look);
             }
             Committed::Known(row) => {
                 if row.status == STATUS_FAILED {
@@ -295,10 +327,8 @@ impl Post {
     }
 
     /// Step 15: whoever waits is woken.
-    fn arrived(&self, message: Box<InboxMessage>, row: AckRow, completes: bool, unread: u64) {
-        self.counters.received.add();
-        let recipient = row.acker;
-        self.acknowledge([row]);
+    pub(super) fn show_arrival(&self, released: Released) {
+        let Released { recipient, message, completes, unread } = released;
         if let Some(request) = message.in_reply_to.filter(|_| completes) {
             self.hub.replied(request, &message, unread);
         }
@@ -327,21 +357,33 @@ impl Post {
         self.counters.refused.add();
         let digest = *authentic.envelope.env_digest().as_bytes();
         let row = ack_row(header, authentic.recipient.agent_id, digest, STATUS_FAILED);
-        self.answer(AckRow { code: code.number(), retry_after_s, ..row })
+        let for_good = matches!(code.reaction(), Reaction::Dead | Reaction::Expire);
+        let passed_over = passed_over(header, authentic.recipient.agent_id).filter(|_| for_good);
+        self.answer_and_pass(AckRow { code: code.number(), retry_after_s, ..row }, passed_over)
     }
 
-    fn answer(self: &Arc<Self>, mut row: AckRow) -> Completion {
+    fn answer(self: &Arc<Self>, row: AckRow) -> Completion {
+        self.answer_and_pass(row, None)
+    }
+
+    /// Answers; with `passed_over`, what comes behind that message need not wait for it.
+    fn answer_and_pass(self: &Arc<Self>, mut row: AckRow, passed_over: Option<(Thread, u64)>) -> Completion {
         let now_ms = self.clock.now_ms();
         let committing = self.store.queue(move |tx| {
             row.id = ack::insert(tx, &row, now_ms)?;
-            Ok(row)
+            let look = match passed_over {
+                Some((thread, sequence)) if order::follow(tx, &thread, sequence)? => look(tx, thread, now_ms)?,
+                _ => None,
+            };
+            Ok((row, look))
         });
         let post = Arc::clone(self);
         Box::pin(async move {
-            let row: Result<AckRow, StoreError> = committing.await;
-            let row = row?;
+            let answered: Result<(AckRow, Option<Look>), StoreError> = committing.await;
+            let (row, look) = answered?;
             let after = move || {
                 post.acknowledge([row]);
+                look.into_iter().for_each(|look| post.released(look));
                 Verdict::Ack
             };
             Ok(Box::new(after) as After)
@@ -350,8 +392,9 @@ impl Post {
 }
 
 /// Step 12: inbox row, completed request and acknowledgement, or the acknowledgement of what is there already.
-fn commit(tx: Tx<'_>, arrived: Arrived, now_ms: u64, inbox_max: u64) -> Result<Committed, StoreError> {
+fn commit(tx: Tx<'_>, arrived: Arrived, terms: Terms) -> Result<Committed, StoreError> {
     let Arrived { mut arrival, mut opening } = arrived;
+    let Terms { now_ms, not_before_ms, gap_wait_ms, inbox_max, full_retry_s } = terms;
     let message = &arrival.message;
     let (sender, recipient) = (message.from_agent_id, arrival.recipient);
     let known = inbox::known(tx, sender, message.msg_id, recipient)?;
@@ -378,25 +421,46 @@ fn commit(tx: Tx<'_>, arrived: Arrived, now_ms: u64, inbox_max: u64) -> Result<C
             tracing::warn!(%sender, msg_id = %message.msg_id, "a message id came twice with different content");
             (row.status, row.code) = (STATUS_FAILED, Code::MsgIdConflict.number());
         }
-        None if unread >= inbox_max => {
-            (row.status, row.code) = (STATUS_FAILED, Code::InboxFull.number());
-            row.retry_after_s = INBOX_FULL_RETRY_S;
+        None => {
+            let (thread, sequence) = (Thread::of(&arrival), message.sequence);
+            let follows = unread < inbox_max && not_before_ms <= now_ms && order::follow(tx, &thread, sequence)?;
+            // What is held counts, but never keeps out the one that it waits for.
+            let has_room = unread.saturating_add(order::held_for(tx, recipient)?) < inbox_max;
+            let opened = match &mut opening {
+                Some(opening) if follows || has_room => opening.insert(tx, arrival.env_digest)?,
+                _ => Ok(()),
+            };
+            let stream = || opening.as_ref().map(|opening| Box::new(opening.row().clone()));
+            match opened {
+                Err(refusing) => {
+                    (row.status, row.code) = (STATUS_FAILED, refusing.code.number());
+                    row.retry_after_s = refusing.retry_after_s;
+                }
+                Ok(()) if follows => {
+                    arrival.message.cursor = inbox::insert(tx, &arrival, None)?;
+                    let completes = turns::completes(tx, recipient, &arrival.message)?;
+                    row.id = ack::insert(tx, &row, now_ms)?;
+                    failpoint("R2");
+                    let look = look(tx, thread, now_ms)?;
+                    let stream = stream();
+                    let released = Released { recipient, message: Box::new(arrival.message), completes, unread };
+                    return Ok(Committed::New { released, row, look, stream });
+                }
+                Ok(()) if has_room => {
+                    let patience_ms = now_ms.saturating_add(gap_wait_ms).max(not_before_ms);
+                    let hold = Hold { cursor: order::next_held(tx)?, not_before_ms, patience_ms };
+                    inbox::insert(tx, &arrival, Some(hold))?;
+                    row.id = ack::insert(tx, &row, now_ms)?;
+                    failpoint("R2");
+                    let look = turns::release(tx, thread, now_ms)?;
+                    return Ok(Committed::Held { row, look, stream: stream() });
+                }
+                Ok(()) => {
+                    (row.status, row.code) = (STATUS_FAILED, Code::InboxFull.number());
+                    row.retry_after_s = full_retry_s;
+                }
+            }
         }
-        None => match opening.as_mut().map_or(Ok(Ok(())), |opening| opening.insert(tx, arrival.env_digest))? {
-            Err(refusing) => {
-                (row.status, row.code) = (STATUS_FAILED, refusing.code.number());
-                row.retry_after_s = refusing.retry_after_s;
-            }
-            Ok(()) => {
-                arrival.message.cursor = inbox::insert(tx, &arrival)?;
-                // A file answers a request when it is whole.
-                let completes = opening.is_none() && complete_request(tx, &arrival)?;
-                row.id = ack::insert(tx, &row, now_ms)?;
-                failpoint("R2");
-                let stream = opening.map(|opening| Box::new(opening.row().clone()));
-                return Ok(Committed::New { message: Box::new(arrival.message), row, completes, unread, stream });
-            }
-        },
     }
     row.id = ack::insert(tx, &row, now_ms)?;
     Ok(Committed::Known(row))
@@ -410,14 +474,16 @@ fn copy_of<'a>(known: &'a Lookup, env_digest: &[u8; 32]) -> Option<&'a Known> {
     }
 }
 
-fn complete_request(tx: Tx<'_>, arrival: &Arrival) -> Result<bool, StoreError> {
-    let message = &arrival.message;
-    match message.in_reply_to {
-        Some(request) if message.kind == MessageKind::Reply => {
-            request::complete(tx, request, arrival.recipient, message.from_agent_id, message.cursor)
-        }
-        _ => Ok(false),
-    }
+/// Looks at a thread that moved on, if anything may wait in it.
+fn look(tx: Tx<'_>, thread: Thread, now_ms: u64) -> Result<Option<Look>, StoreError> {
+    if order::is_holding(tx, thread.recipient)? { turns::release(tx, thread, now_ms).map(Some) } else { Ok(None) }
+}
+
+/// The place of a refused message among those of its sender, when its header tells the conversation of the two.
+fn passed_over(header: &Header, recipient: AgentId) -> Option<(Thread, u64)> {
+    let (sender, conversation) = (header.sender_agent_id, header.conversation_id);
+    let thread = Thread { recipient, sender, conversation, epoch: header.sequence_epoch };
+    (conversation == dm_conversation_id(sender, recipient)).then_some((thread, header.sequence))
 }
 
 fn open_for(
@@ -465,6 +531,7 @@ fn as_message(header: &Header, inner: Inner, kind: MessageKind, from: Slug, to: 
         traceparent: String::new(),
         deadline_ms: inner.deadline_ms,
         file: None,
+        gap: false,
     }
 }
 

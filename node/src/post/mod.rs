@@ -19,6 +19,7 @@ mod hub;
 mod inbox;
 mod lane;
 mod mail;
+mod order;
 mod outbox;
 mod pending;
 mod policy;
@@ -83,7 +84,8 @@ use crate::{
     identity::NodeIdentity,
     keys::Keys,
     store::{
-        Store, StoreError, Tx, ack::AckRow, dead_letter as dead_letter_rows, delivery, quarantine as quarantine_rows,
+        Store, StoreError, Tx, ack::AckRow, dead_letter as dead_letter_rows, delivery, order as order_rows,
+        quarantine as quarantine_rows,
     },
 };
 
@@ -100,6 +102,8 @@ pub struct Post {
     clock: Clock,
     config: PostConfig,
     policy: Policy,
+    /// When to look at what is held.
+    schedule: order::Schedule,
     hub: Arc<Hub>,
     streams: stream::Streams,
     counters: Counters,
@@ -146,6 +150,7 @@ impl Post {
         Arc::new(Self {
             policy: Policy::new(&config),
             streams: stream::Streams::new(&config.streams, clock.now_ms()),
+            schedule: order::Schedule::default(),
             ends: std::sync::Mutex::new(Some(Ends { work: work_end, acks: acks_end, directs: directs_end })),
             hub: Arc::default(),
             counters: Counters::default(),
@@ -179,6 +184,7 @@ impl Post {
         driver::load(self).await?;
         ack_out::load(self).await?;
         stream::load(self).await?;
+        self.load_held().await?;
         let tasks = TaskTracker::new();
         tasks.spawn(driver::run(Arc::clone(self), work, token.clone()));
         tasks.spawn(publish::run(Arc::clone(self), directs, token.clone()));
@@ -215,9 +221,11 @@ impl Post {
     /// # Errors
     /// [`StoreError`].
     pub async fn stats(&self) -> Result<PostStats, StoreError> {
-        let look =
-            |tx: Tx<'_>| Ok((delivery::open_counts(tx)?, dead_letter_rows::count(tx)?, quarantine_rows::count(tx)?));
-        let (open, dead_letters, in_quarantine) = self.store.read(look).await?;
+        let look = |tx: Tx<'_>| {
+            let put_aside = (dead_letter_rows::count(tx)?, quarantine_rows::count(tx)?);
+            Ok((delivery::open_counts(tx)?, put_aside, order_rows::held_count(tx)?))
+        };
+        let (open, (dead_letters, in_quarantine), held) = self.store.read(look).await?;
         let counters = &self.counters;
         Ok(PostStats {
             queued: open.queued,
@@ -238,7 +246,18 @@ impl Post {
             acks_ignored: counters.acks_ignored.get(),
             duplicate_suspects: counters.duplicate_suspects.get(),
             dead_letters,
+            held,
+            pair_rate_trips: self.policy.tripped.get(),
+            over_rate: self.over_rate(),
         })
+    }
+
+    /// The pairs that were over their rate lately, by slug where it is known.
+    fn over_rate(&self) -> Vec<(String, String)> {
+        let snapshot = self.directory.snapshot();
+        let name = |agent| snapshot.peer(agent).map_or_else(|| agent.to_string(), |peer| peer.slug.to_string());
+        let pairs = self.policy.over_rate(self.clock.now_ms());
+        pairs.into_iter().map(|(from, to)| (name(from), name(to))).collect()
     }
 
     /// Acts on a committed step: tells who waits, and hands what is to be done to the driver.

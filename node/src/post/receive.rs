@@ -83,6 +83,9 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
             Some(delivered) = messages.recv(), if settling.len() < COMMITS_MAX => {
                 settling.push_back(settle(Arc::clone(&post), delivered).await);
             }
+            () = post.schedule.due(&post.clock), if settling.len() < COMMITS_MAX => {
+                settling.push_back(release(Arc::clone(&post)));
+            }
             else => break,
         }
     }
@@ -95,17 +98,34 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
     }
 }
 
-/// A delivery whose commit is on disk.
+/// Shows what is due of what is held: one of the commits, whose order sessions go by.
+fn release(post: Arc<Post>) -> BoxFuture<'static, Settled> {
+    let releasing = post.release_due();
+    Box::pin(async move {
+        let looks = releasing.await;
+        let after = move || {
+            match looks {
+                Ok(looks) => looks.into_iter().for_each(|look| post.released(look)),
+                Err(error) => tracing::error!(%error, "what is held could not be shown"),
+            }
+            Verdict::Ack
+        };
+        Settled { delivered: None, after: Box::new(after) }
+    })
+}
+
+/// A delivery, or a release, whose commit is on disk.
 struct Settled {
-    delivered: Delivered,
+    delivered: Option<Delivered>,
     after: After,
 }
 
 impl Settled {
     async fn finish(self) {
         let verdict = (self.after)();
+        let Some(delivered) = self.delivered else { return };
         failpoint("R3");
-        self.delivered.answer(verdict).await;
+        delivered.answer(verdict).await;
         failpoint("R4");
     }
 }
@@ -117,7 +137,7 @@ async fn settle(post: Arc<Post>, delivered: Delivered) -> BoxFuture<'static, Set
     let examined = post.examine(&frame).await;
     Box::pin(async move {
         let after = post.complete(&frame, examined).await;
-        Settled { delivered, after }
+        Settled { delivered: Some(delivered), after }
     })
 }
 

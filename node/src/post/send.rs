@@ -158,7 +158,7 @@ impl Post {
             recipient_online: snapshot.peer(accepted.recipient).is_some_and(|peer| snapshot.online(peer)),
             unread: 0,
         };
-        if let Err(over) = self.policy.may_send(from.agent_id, accepted.recipient) {
+        if let Err(over) = self.policy.may_send(from.agent_id, accepted.recipient, accepted.created_ms) {
             // What was accepted before is so still.
             if let Some(msg_id) = self.repeated(from.agent_id, &accepted).await? {
                 return Ok(Sent { msg_id, unread: self.unread(from.agent_id).await?, ..sent });

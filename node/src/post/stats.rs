@@ -72,6 +72,12 @@ pub struct PostStats {
     pub acks_ignored: u64,
     /// Random broker ids that somebody had used before us.
     pub duplicate_suspects: u64,
+    /// Messages that are stored and wait for their turn to be shown.
+    pub held: u64,
+    /// How often a pair of agents was found over its rate.
+    pub pair_rate_trips: u64,
+    /// The pairs that were over their rate in the last minutes: who speaks, and to whom, by slug where it is known.
+    pub over_rate: Vec<(String, String)>,
     /// Dead letters that nobody has seen to.
     pub dead_letters: u64,
 }

@@ -3,6 +3,7 @@
 mod exchange;
 mod hostile;
 mod letters;
+mod order;
 mod retry;
 mod stream;
 mod rotation;

@@ -153,6 +153,12 @@ pub struct PostConfig {
     pub pair_per_minute: NonZeroU32,
     /// Burst of the pair rate.
     pub pair_burst: NonZeroU32,
+    /// Messages of one pair that may wait to be shown at its rate.
+    pub pair_held_max: u32,
+    /// How long a message waits to be shown for one that was sent before it.
+    pub gap_wait_ms: u64,
+    /// How long a full inbox asks its senders to wait.
+    pub inbox_full_retry_ms: u64,
     /// Messages per second from one source node.
     pub source_per_second: NonZeroU32,
     /// Burst of the source rate.
@@ -182,6 +188,9 @@ impl Default for PostConfig {
         Self {
             pair_per_minute: some(limits::PAIR_RATE_PER_MINUTE_DEFAULT),
             pair_burst: some(limits::PAIR_BURST_DEFAULT),
+            pair_held_max: limits::HELD_PER_PAIR_MAX,
+            gap_wait_ms: limits::GAP_WAIT_MS,
+            inbox_full_retry_ms: 60_000,
             source_per_second: some(5_000),
             source_burst: some(20_000),
             inbox_unread_max: limits::INBOX_UNREAD_MAX,

@@ -32,6 +32,7 @@ pub(super) fn message(message: InboxMessage) -> v1::Message {
         traceparent,
         deadline_ms,
         file: attached,
+        gap,
     } = message;
     v1::Message {
         msg_id: msg_id.to_string(),
@@ -52,6 +53,7 @@ pub(super) fn message(message: InboxMessage) -> v1::Message {
         deadline_time: deadline_ms.map(timestamp),
         to: to.to_string(),
         file: attached.map(|attached| file(*attached)),
+        gap,
     }
 }
 

@@ -200,7 +200,12 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         oldest_pending_time: oldest.map(timestamp),
         broker_credential_expire_time: core.bus.credentials_expire_ms().map(timestamp),
         clock_skew_ms: control.clock_skew_ms,
-        findings: [findings(&control, broker_connected, receiving), letter_findings(&stats)].concat(),
+        findings: [
+            findings(&control, broker_connected, receiving),
+            letter_findings(&stats),
+            rate_findings(&stats),
+        ]
+        .concat(),
         dead_letters: stats.dead_letters,
         quarantined: stats.in_quarantine,
         ..v1::GetStatusResponse::default()
@@ -272,6 +277,24 @@ fn letter_findings(stats: &PostStats) -> Vec<v1::Finding> {
             format!("{arrivals} {verb} in quarantine: not to be authenticated or read, or what stopped the node");
         let remedy = "See where they came from with `murmurctl quarantine ls`; then `murmurctl quarantine drop`.";
         findings.push(finding(Severity::Warning, &what, remedy));
+    }
+    findings
+}
+
+/// Pairs told of by name; of more, how many.
+const PAIRS_TOLD: usize = 5;
+
+/// Who was too fast: a flooder, or two who answer each other for ever.
+fn rate_findings(stats: &PostStats) -> Vec<v1::Finding> {
+    let remedy = "See whether the two answer each other for ever. If so much is meant, raise pair_rate_per_minute on both nodes.";
+    let told = |(from, to): &(String, String)| {
+        let what =
+            format!("{from} is faster than one agent may write to another, to {to}; it is told, or made to wait");
+        finding(Severity::Warning, &what, remedy)
+    };
+    let mut findings: Vec<_> = stats.over_rate.iter().take(PAIRS_TOLD).map(told).collect();
+    if let Some(more) = stats.over_rate.len().checked_sub(PAIRS_TOLD).filter(|more| *more > 0) {
+        findings.push(finding(Severity::Warning, &format!("{more} more pairs of agents are too fast"), remedy));
     }
     findings
 }

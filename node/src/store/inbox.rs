@@ -79,6 +79,8 @@ pub struct InboxMessage {
     pub deadline_ms: Option<u64>,
     /// The file that comes with it.
     pub file: Option<Box<FileInfo>>,
+    /// Messages that the sender sent before it are missing, and were waited for.
+    pub gap: bool,
 }
 
 impl InboxMessage {
@@ -92,7 +94,7 @@ impl InboxMessage {
     #[must_use]
     pub fn has_file_to_come(&self) -> bool {
         self.file.as_ref().is_some_and(|file| file.state.is_open())
-    }
+}
 }
 
 /// A message to store, with what only the store and the acknowledgements need.
@@ -110,6 +112,17 @@ pub struct Arrival {
     pub sequence_epoch: u64,
     /// Where acknowledgements go, as the sender said.
     pub reply_route: Option<Route>,
+}
+
+/// How a message is kept that is not shown yet (PROTOCOL §5.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// A negative position: it gets its place in the inbox when it is shown.
+    pub cursor: i64,
+    /// It is not shown before this.
+    pub not_before_ms: u64,
+    /// Until when it waits for messages that were sent before it.
+    pub patience_ms: u64,
 }
 
 /// What is known of a message that came before.
@@ -157,16 +170,16 @@ pub fn known(tx: Tx<'_>, sender: AgentId, msg_id: MessageId, recipient: AgentId)
     Ok(tx.conn().prepare_cached(sql)?.query_row(key, read).optional()?)
 }
 
-/// Stores a message and says its position.
+/// Stores a message and says its position; what is held has none yet, and 0 is said.
 ///
 /// # Errors
 /// [`StoreError`]; a second row for the same message is one, so ask [`known`] in the same transaction.
-pub fn insert(tx: Tx<'_>, arrival: &Arrival) -> Result<u64, StoreError> {
+pub fn insert(tx: Tx<'_>, arrival: &Arrival, hold: Option<Hold>) -> Result<u64, StoreError> {
     let Arrival { message, recipient, env_digest, inner_digest, sequence_epoch, reply_route } = arrival;
     let sql = "INSERT INTO inbox (sender_agent, msg_id, recipient, env_digest, inner_digest, conversation_id,
             sequence_epoch, sequence, kind, from_slug, to_slug, tier, content_type, body, in_reply_to, deadline_ms,
-            traceparent, reply_route, created_ms, received_ms, stream_id)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+            traceparent, reply_route, created_ms, received_ms, stream_id, cursor, not_before_ms, patience_ms)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)";
     tx.conn().prepare_cached(sql)?.execute(params![
         message.from_agent_id.as_bytes(),
         message.msg_id.as_bytes(),
@@ -189,6 +202,9 @@ pub fn insert(tx: Tx<'_>, arrival: &Arrival) -> Result<u64, StoreError> {
         int(message.created_ms),
         int(message.received_ms),
         message.file.as_ref().map(|file| file.stream_id.to_vec()),
+        hold.map(|hold| hold.cursor),
+        hold.map(|hold| int(hold.not_before_ms)),
+        hold.map(|hold| int(hold.patience_ms)),
     ])?;
     Ok(u64::try_from(tx.conn().last_insert_rowid()).unwrap_or(0))
 }
@@ -249,7 +265,7 @@ pub fn unread_at(tx: Tx<'_>, cursor: u64) -> Result<Option<InboxMessage>, StoreE
 /// # Errors
 /// [`StoreError`].
 pub fn newest(tx: Tx<'_>, agent: AgentId, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
-    let sql = "SELECT * FROM inbox WHERE recipient = ?1 ORDER BY cursor DESC LIMIT ?2";
+    let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND cursor > 0 ORDER BY cursor DESC LIMIT ?2";
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map(params![agent.as_bytes(), limit], message_row)?;
     let mut messages = rows.collect::<Result<Vec<_>, _>>()?;
@@ -272,7 +288,7 @@ pub fn at(tx: Tx<'_>, cursor: u64) -> Result<Option<InboxMessage>, StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub fn find(tx: Tx<'_>, agent: AgentId, msg_id: MessageId) -> Result<Option<InboxMessage>, StoreError> {
-    let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND msg_id = ?2 ORDER BY cursor LIMIT 1";
+    let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND msg_id = ?2 AND cursor > 0 ORDER BY cursor LIMIT 1";
     let key = params![agent.as_bytes(), msg_id.as_bytes()];
     let found = tx.conn().prepare_cached(sql)?.query_row(key, message_row).optional()?;
     Ok(described(tx, found.into_iter().collect())?.pop())
@@ -330,12 +346,12 @@ fn route(row: &Row<'_>) -> rusqlite::Result<Option<Route>> {
 }
 
 /// With how their files stand.
-fn described(tx: Tx<'_>, mut messages: Vec<InboxMessage>) -> Result<Vec<InboxMessage>, StoreError> {
+pub(super) fn described(tx: Tx<'_>, mut messages: Vec<InboxMessage>) -> Result<Vec<InboxMessage>, StoreError> {
     transfer::describe(tx, &mut messages)?;
     Ok(messages)
 }
 
-fn message_row(row: &Row<'_>) -> rusqlite::Result<InboxMessage> {
+pub(super) fn message_row(row: &Row<'_>) -> rusqlite::Result<InboxMessage> {
     Ok(InboxMessage {
         msg_id: id(row, "msg_id", MessageId::from_bytes)?,
         conversation_id: id(row, "conversation_id", ConversationId::from_bytes)?,
@@ -356,5 +372,6 @@ fn message_row(row: &Row<'_>) -> rusqlite::Result<InboxMessage> {
         traceparent: row.get("traceparent")?,
         deadline_ms: uint_option(row, "deadline_ms")?,
         file: row.get::<_, Option<[u8; 16]>>("stream_id")?.map(|id| Box::new(forgotten(StreamId::from_bytes(id)))),
+        gap: row.get("gap")?,
     })
 }

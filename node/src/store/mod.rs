@@ -18,6 +18,7 @@ pub mod guard;
 pub mod inbox;
 pub mod listing;
 mod open;
+pub mod order;
 pub mod outbox;
 pub mod quarantine;
 mod reader;

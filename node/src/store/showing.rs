@@ -30,7 +30,7 @@ pub fn end(tx: Tx<'_>, agent: AgentId, session: u64) -> Result<(), StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub fn died(tx: Tx<'_>, now_ms: u64) -> Result<(), StoreError> {
-    let mark = "UPDATE inbox SET pushed_ms = ?1 WHERE read_ms IS NULL AND pushed_ms IS NULL
+    let mark = "UPDATE inbox SET pushed_ms = ?1 WHERE read_ms IS NULL AND pushed_ms IS NULL AND cursor > 0
         AND recipient IN (SELECT value FROM meta WHERE key GLOB 'showing:*')";
     tx.conn().execute(mark, [int(now_ms)])?;
     tx.conn().execute("DELETE FROM meta WHERE key GLOB 'showing:*'", [])?;

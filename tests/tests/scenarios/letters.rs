@@ -27,7 +27,9 @@ const BOB: &str = "/w/acme/u/jdoe/bob";
 
 #[tokio::test]
 async fn a_message_that_waits_is_listed_and_can_be_taken_back_once() {
-    let (mut network, here, mut there) = pair().await;
+    // What is taken back never comes, and is waited for.
+    let env = vec![("MURMUR_NODE_GAP_WAIT_MS".to_owned(), "100".to_owned())];
+    let (mut network, here, mut there) = pair_with(Options { env, ..Options::default() }).await;
     there.process.kill_9();
     let stored = send(&here, "with the broker").await;
     until(&here, &stored, DeliveryState::Stored).await;
@@ -63,8 +65,12 @@ async fn a_message_that_waits_is_listed_and_can_be_taken_back_once() {
         cli(&here, &["message", &last, "--agent", "alice", "--wait", "delivered", "--timeout", "60s"]).status.code(),
         Some(0)
     );
-    let inbox = json_of(&there, &["inbox", "--agent", "bob"]);
-    let texts: Vec<_> = inbox["messages"].as_array().unwrap().iter().map(|message| message["body"].clone()).collect();
+    let texts = wait::until("the last one is shown", || async {
+        let inbox = json_of(&there, &["inbox", "--agent", "bob", "--peek"]);
+        let texts: Vec<_> = inbox["messages"].as_array()?.iter().map(|message| message["body"].clone()).collect();
+        texts.contains(&json!("after that")).then_some(texts)
+    })
+    .await;
     assert!(!texts.contains(&json!("never left")), "what never left and was taken back does not arrive: {texts:?}");
     assert_eq!(texts.last(), Some(&json!("after that")));
     let late = failure(&here, &["outbox", "cancel", &last], 1);

@@ -15,6 +15,7 @@ mod letters;
 mod message;
 mod metrics;
 mod operator;
+mod pace;
 mod pair;
 mod power;
 mod promises;

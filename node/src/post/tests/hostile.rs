@@ -264,11 +264,11 @@ async fn a_conversation_cannot_be_chosen() {
 }
 
 #[tokio::test]
-async fn a_flooder_is_slowed_by_the_receiver_too() {
+async fn a_flooder_with_no_place_left_is_refused_by_the_receiver_too() {
     let world = World::new();
     let a = world.node(1, &["alice"]).await;
     let one = std::num::NonZeroU32::MIN;
-    let config = PostConfig { pair_burst: one, pair_per_minute: one, ..PostConfig::default() };
+    let config = PostConfig { pair_burst: one, pair_per_minute: one, pair_held_max: 0, ..PostConfig::default() };
     let b = world.node_with(2, &["bob"], config, Clock::system()).await;
     introduce(&[&a, &b]);
     b.take(&Forge::new(&a, &b, "x").honest(&a, &b)).await;
