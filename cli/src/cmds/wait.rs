@@ -68,9 +68,13 @@ pub(crate) async fn until(
 
 fn late(last: &[Delivery], msg_id: &str, timeout: Duration) -> Failure {
     let state = last.iter().map(Delivery::state).find(|state| !view::is_final(*state));
+    let what = match state {
+        Some(DeliveryState::Delivered) => "It has arrived, and nobody has read it yet.",
+        _ => "It is still being delivered.",
+    };
     let state = state.map_or("unknown", view::state);
     Failure::new(Exit::Timeout, format!("message {msg_id} is {state} after {}", duration::show(timeout)))
-        .remedy(format!("It is still being delivered. Look again with `murmurctl message {msg_id}`."))
+        .remedy(format!("{what} Look again with `murmurctl message {msg_id}`."))
 }
 
 fn failed(delivery: &Delivery, msg_id: &str) -> Failure {
