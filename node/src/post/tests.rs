@@ -5,6 +5,6 @@ mod hostile;
 mod letters;
 mod order;
 mod retry;
-mod stream;
 mod rotation;
+mod stream;
 mod two_party;

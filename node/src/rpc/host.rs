@@ -200,12 +200,8 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         oldest_pending_time: oldest.map(timestamp),
         broker_credential_expire_time: core.bus.credentials_expire_ms().map(timestamp),
         clock_skew_ms: control.clock_skew_ms,
-        findings: [
-            findings(&control, broker_connected, receiving),
-            letter_findings(&stats),
-            rate_findings(&stats),
-        ]
-        .concat(),
+        findings: [findings(&control, broker_connected, receiving), letter_findings(&stats), rate_findings(&stats)]
+            .concat(),
         dead_letters: stats.dead_letters,
         quarantined: stats.in_quarantine,
         ..v1::GetStatusResponse::default()

@@ -94,7 +94,7 @@ impl InboxMessage {
     #[must_use]
     pub fn has_file_to_come(&self) -> bool {
         self.file.as_ref().is_some_and(|file| file.state.is_open())
-}
+    }
 }
 
 /// A message to store, with what only the store and the acknowledgements need.
