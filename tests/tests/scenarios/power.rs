@@ -184,7 +184,9 @@ fn image(node: &Node) -> (Vec<u8>, Vec<u8>) {
     use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
     node.process.signal(SIGSTOP);
     let read = |name: &str| fs::read(node.dir.join(name)).unwrap();
-    let image = (read("store.db"), read("store.db-wal"));
+    let (database, mut journal) = (read("store.db"), read("store.db-wal"));
     node.process.signal(SIGCONT);
-    image
+    // The journal has its size from the start: what was not written yet is zeros.
+    journal.truncate(journal.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    (database, journal)
 }
