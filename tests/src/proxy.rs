@@ -77,7 +77,9 @@ impl Proxy {
             String::from_utf8_lossy(&said).contains(client)
         };
         let named: Vec<_> = connections.iter().filter(named).collect();
-        named.iter().for_each(|connection| drop(connection.mode.send_replace(mode)));
+        for connection in &named {
+            connection.mode.send_replace(mode);
+        }
         named.len()
     }
 }

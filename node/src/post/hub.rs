@@ -37,6 +37,8 @@ struct State {
     /// Messages whose delivery somebody follows.
     followed: HashMap<MessageId, Waiters>,
     tails: HashMap<AgentId, broadcast::Sender<TailItem>>,
+    /// How many rows of an inbox are being marked as read by somebody who did not wait for it.
+    marking: HashMap<AgentId, usize>,
     /// Rows pushed by a session whose mark is not yet on disk.
     pushed: HashSet<u64>,
 }
@@ -107,6 +109,26 @@ impl Hub {
         let State { inboxes, requests, .. } = &mut *state;
         let Some(inbox) = inboxes.get_mut(&agent) else { return Vec::new() };
         inbox.feed.take_freed(|request| requests.contains_key(&request))
+    }
+
+    /// Notes that a row is being marked as read without anybody waiting for it.
+    pub(super) fn marking(&self, agent: AgentId) {
+        *self.lock().marking.entry(agent).or_default() += 1;
+    }
+
+    /// Notes that the mark is on disk, or never will be.
+    pub(super) fn marked(&self, agent: AgentId) {
+        let mut state = self.lock();
+        if let Some(count) = state.marking.get_mut(&agent) {
+            *count -= 1;
+            if *count == 0 {
+                state.marking.remove(&agent);
+            }
+        }
+    }
+
+    pub(super) fn is_marking(&self, agent: AgentId) -> bool {
+        self.lock().marking.contains_key(&agent)
     }
 
     /// Forgets rows that were read.

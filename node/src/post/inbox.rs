@@ -42,6 +42,7 @@ impl Post {
         let filter = Filter { after, unread: after == 0 && !all, from };
         let id = agent.agent_id;
         // One more than asked for tells whether there is a next page.
+        self.await_marks(id).await?;
         let in_push = self.hub.in_push();
         let mut messages = self.store.read(move |tx| inbox::list(tx, id, &filter, limit + 1)).await?;
         for message in &mut messages {
@@ -58,11 +59,17 @@ impl Post {
         Ok(InboxPage { messages, next_after, unread: self.unread(id).await? })
     }
 
+    /// Waits for marks that are in the writer's queue: who was shown a reply must not find it unread.
+    async fn await_marks(&self, agent: AgentId) -> Result<(), StoreError> {
+        if self.hub.is_marking(agent) { self.store.write(|_| Ok(())).await } else { Ok(()) }
+    }
+
     /// Unread messages of an agent.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn unread(&self, agent: AgentId) -> Result<u64, StoreError> {
+        self.await_marks(agent).await?;
         self.store.read(move |tx| agents::unread(tx, agent)).await
     }
 
@@ -186,11 +193,15 @@ impl Post {
         self.hub.read(agent, &[cursor]);
         super::failpoint::failpoint("R6");
         let post = Arc::clone(self);
+        self.hub.marking(agent);
         self.store.queue_then(
             move |tx| read(tx, agent, &[cursor], now_ms),
-            move |receipts: Result<_, StoreError>| match receipts {
-                Ok(receipts) => post.acknowledge(receipts),
-                Err(error) => tracing::warn!(%error, "a reply could not be marked as read"),
+            move |receipts: Result<_, StoreError>| {
+                post.hub.marked(agent);
+                match receipts {
+                    Ok(receipts) => post.acknowledge(receipts),
+                    Err(error) => tracing::warn!(%error, "a reply could not be marked as read"),
+                }
             },
         );
     }
