@@ -119,6 +119,7 @@ struct Drained {
 async fn drain(stage: &mut Stage) -> Drained {
     let start = Instant::now();
     stage.there.process.start();
+    stage.there.ready().await;
     let arriving = Arriving::start(&stage.ends(1), BODY_BYTES).await;
     while arriving.count() == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;

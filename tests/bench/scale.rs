@@ -41,27 +41,26 @@ async fn agents(settings: Settings) -> (Table, Vec<Chart>) {
         "sender's node, MiB",
         "receiver's node, MiB",
         "with programs attached, MiB",
-        "KiB per agent and program",
+        "KiB per new agent with its program",
         "500/s: p50, ms",
         "p99, ms",
         "delivered, per second",
     ]);
     let [mut p50, mut p99, mut rate] = [Curve::ours("p50"), Curve::ours("p99"), Curve::ours("delivered")];
-    let mut first = f64::NAN;
+    let mut known = 1;
     for agents in AGENTS {
-        let start = Instant::now();
+        let (before, start) = (rss_mib(stage.there.process.pid()), Instant::now());
         stage.pairs(agents).await;
-        let made = start.elapsed().as_secs_f64() * 1000.0 / agents as f64 / 2.0;
+        let made = start.elapsed().as_secs_f64() * 1000.0 / (agents - known) as f64 / 2.0;
         let [here, there] = [&stage.here, &stage.there].map(|node| rss_mib(node.process.pid()));
         let attached = {
             let (arrived, _arrivals) = tokio::sync::mpsc::unbounded_channel();
             let _receivers = attach_all(&stage.ends(agents), BODY_BYTES, &arrived).await;
             rss_mib(stage.there.process.pid())
         };
-        if agents == 1 {
-            first = attached;
-        }
-        let each = (attached - first) * 1024.0 / (agents - 1) as f64;
+        // What load has left behind in memory is not the new agents'.
+        let each = (attached - before) * 1024.0 / (agents - known) as f64;
+        known = agents;
         let met = offer(&stage.ends(agents), OFFERED).await;
         let flowed = flow(&stage, Flow { pairs: agents, window: FLOW_TIME, ..Flow::ONE_PAIR }).await;
         let figures = [made, here, there, attached, each, met.delivered.p50(), met.delivered.p99(), flowed.delivered];
