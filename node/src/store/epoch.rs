@@ -22,5 +22,7 @@ pub fn mark(tx: Tx<'_>) -> Result<u64, StoreError> {
 /// [`StoreError`].
 pub fn begin(tx: Tx<'_>, epoch: u64) -> Result<(), StoreError> {
     tx.conn().execute("UPDATE meta SET value = ?1 WHERE key = 'sequence_epoch'", [int(epoch)])?;
+    // A new epoch counts from one: recipients would wait for what they take to be missing.
+    tx.conn().execute("DELETE FROM sequence", [])?;
     Ok(())
 }
