@@ -21,7 +21,7 @@ const BOB: &str = "/w/acme/u/jdoe/bob";
 
 #[tokio::test]
 async fn a_copied_node_is_fenced_says_so_and_takes_over_when_told_to() {
-    let (network, sender, mut first) = pair(&[]).await;
+    let (network, sender, mut first) = pair(&[("MURMUR_NODE_GAP_WAIT_MS", "300")]).await;
     first.process.terminate().await;
     let mut copy = network.copy(&first, "copy");
     first.process.start();
@@ -126,8 +126,9 @@ async fn a_silent_node_is_gone_when_its_lease_ends() {
     present(&network, "there", Presence::Online).await;
 }
 
-/// Leases that end within a test.
-const SHORT: [(&str, &str); 2] = [("MURMUR_SERVER_HEARTBEAT_MS", "300"), ("MURMUR_SERVER_LEASE_MS", "1500")];
+/// Leases that end within a test, and no long wait for what a copy of a node has never seen.
+const SHORT: [(&str, &str); 3] =
+    [("MURMUR_SERVER_HEARTBEAT_MS", "300"), ("MURMUR_SERVER_LEASE_MS", "1500"), ("MURMUR_NODE_GAP_WAIT_MS", "300")];
 
 /// A node with alice, and one with bob that the tests are about.
 async fn pair(env: &[(&str, &str)]) -> (Network, Node, Node) {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use murmur_tests::{
-    network::{Network, Node},
+    network::{Network, Node, Options},
     talk::{register, send, texts, until_empty},
     wait,
 };
@@ -13,7 +13,9 @@ const BOB: &str = "/w/acme/u/jdoe/bob";
 
 #[tokio::test]
 async fn a_restored_node_says_so_and_nothing_new_is_taken_for_a_duplicate() {
-    let network = Network::start().await;
+    // What the old copy has never seen is waited for a moment only.
+    let env = vec![("MURMUR_NODE_GAP_WAIT_MS".to_owned(), "300".to_owned())];
+    let network = Network::start_with(Options { env, ..Options::default() }).await;
     let (here, mut there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
     register(&here, "alice").await;
     register(&there, "bob").await;
