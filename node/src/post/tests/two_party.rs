@@ -155,19 +155,25 @@ impl Game {
         self.held.push(Held { frame: Frame { stream_seq: self.stream_seq, ..frame }, was_fatal: false });
     }
 
-    /// Waits for either node to publish.
+    /// Waits until either node publishes, or nothing is open any more: what was taken last may still have been committing.
     async fn wait(&mut self) {
-        let next = async {
-            let [a, b] = &self.parties[..] else { unreachable!("two parties") };
-            tokio::select! {
-                frame = a.node.published() => frame,
-                frame = b.node.published() => frame,
+        // Only a test that is going to fail looks this often.
+        for _ in 0..200 {
+            let next = async {
+                let [a, b] = &self.parties[..] else { unreachable!("two parties") };
+                tokio::select! {
+                    frame = a.node.published() => frame,
+                    frame = b.node.published() => frame,
+                }
+            };
+            if let Ok(frame) = tokio::time::timeout(Duration::from_millis(100), next).await {
+                return self.hold(frame);
             }
-        };
-        // Only a test that is going to fail waits this long.
-        let frame = tokio::time::timeout(Duration::from_secs(20), next).await;
-        let Ok(frame) = frame else { panic!("open deliveries, and nothing is sent:\n{}", self.open().await) };
-        self.hold(frame);
+            if self.open().await.is_empty() {
+                return;
+            }
+        }
+        panic!("open deliveries, and nothing is sent:\n{}", self.open().await);
     }
 
     /// What is open, for whoever has to find out why.
