@@ -89,7 +89,12 @@ impl Bus {
         changed: impl Future<Output = ()>,
     ) {
         tokio::pin!(changed);
-        let mut stream = match self.open(session).await {
+        let opened = tokio::select! {
+            // What was asked over a connection that is gone is never answered, and must not cost the new one its life.
+            () = &mut changed => return,
+            opened = self.open(session) => opened,
+        };
+        let mut stream = match opened {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "the node's consumer cannot be used");
