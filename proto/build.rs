@@ -4,10 +4,14 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, Value};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 12] = [
     "murmur/v1/directory.proto",
     "murmur/v1/node.proto",
     "murmur/v1/auth.proto",
+    "murmur/v1/agent.proto",
+    "murmur/v1/task.proto",
+    "murmur/v1/queue.proto",
+    "murmur/v1/runtime.proto",
     "murmur/node/v1/message.proto",
     "murmur/node/v1/outbox.proto",
     "murmur/node/v1/session.proto",

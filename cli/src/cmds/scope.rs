@@ -16,6 +16,18 @@ pub(super) enum ScopeArg {
     NodesRevoke,
     #[value(name = "tokens:issue")]
     TokensIssue,
+    #[value(name = "agents:read")]
+    AgentsRead,
+    #[value(name = "agents:spawn")]
+    AgentsSpawn,
+    #[value(name = "agents:kill")]
+    AgentsKill,
+    #[value(name = "agents:message")]
+    AgentsMessage,
+    #[value(name = "tasks:read")]
+    TasksRead,
+    #[value(name = "tasks:write")]
+    TasksWrite,
     #[value(name = "admin")]
     Admin,
 }
@@ -28,6 +40,12 @@ impl From<ScopeArg> for Scope {
             ScopeArg::NodesEnroll => Self::NodesEnroll,
             ScopeArg::NodesRevoke => Self::NodesRevoke,
             ScopeArg::TokensIssue => Self::TokensIssue,
+            ScopeArg::AgentsRead => Self::AgentsRead,
+            ScopeArg::AgentsSpawn => Self::AgentsSpawn,
+            ScopeArg::AgentsKill => Self::AgentsKill,
+            ScopeArg::AgentsMessage => Self::AgentsMessage,
+            ScopeArg::TasksRead => Self::TasksRead,
+            ScopeArg::TasksWrite => Self::TasksWrite,
             ScopeArg::Admin => Self::Admin,
         }
     }
@@ -67,6 +85,12 @@ pub(super) const fn name(scope: Scope) -> &'static str {
         Scope::NodesRevoke => "nodes:revoke",
         Scope::Node => "node",
         Scope::TokensIssue => "tokens:issue",
+        Scope::AgentsRead => "agents:read",
+        Scope::AgentsSpawn => "agents:spawn",
+        Scope::AgentsKill => "agents:kill",
+        Scope::AgentsMessage => "agents:message",
+        Scope::TasksRead => "tasks:read",
+        Scope::TasksWrite => "tasks:write",
         Scope::Local => "local",
         Scope::LocalAgent => "local-agent",
     }

@@ -425,9 +425,9 @@ fn commit(tx: Tx<'_>, arrived: Arrived, terms: Terms) -> Result<Committed, Store
             let (thread, sequence) = (Thread::of(&arrival), message.sequence);
             let follows = unread < inbox_max && not_before_ms <= now_ms && order::follow(tx, &thread, sequence)?;
             // What is held counts, but never keeps out the one that it waits for.
-            let has_room = unread.saturating_add(order::held_for(tx, recipient)?) < inbox_max;
+            let has_room = follows || unread.saturating_add(order::held_for(tx, recipient)?) < inbox_max;
             let opened = match &mut opening {
-                Some(opening) if follows || has_room => opening.insert(tx, arrival.env_digest)?,
+                Some(opening) if has_room => opening.insert(tx, arrival.env_digest)?,
                 _ => Ok(()),
             };
             let stream = || opening.as_ref().map(|opening| Box::new(opening.row().clone()));

@@ -36,7 +36,13 @@ pub fn check(needed: Scope, caller: Option<&Principal>) -> Result<(), Refusal> {
         | Scope::DirectoryPublish
         | Scope::NodesEnroll
         | Scope::NodesRevoke
-        | Scope::TokensIssue => caller.is_some_and(|caller| caller.scopes.allows(needed)),
+        | Scope::TokensIssue
+        | Scope::AgentsRead
+        | Scope::AgentsSpawn
+        | Scope::AgentsKill
+        | Scope::AgentsMessage
+        | Scope::TasksRead
+        | Scope::TasksWrite => caller.is_some_and(|caller| caller.scopes.allows(needed)),
     };
     if allowed { Ok(()) } else { Err(missing()) }
 }
