@@ -109,6 +109,28 @@ reasons! {
     /// Another process holds this node's live session.
     NodeFenced = "NODE_FENCED", FailedPrecondition, "Stop the other process that runs as this node.";
 
+    /// The caller speaks for somebody whom it may not speak for.
+    DelegationRefused = "DELEGATION_REFUSED", PermissionDenied, "Call through the node that the agent lives on, or with its token.";
+
+    /// A live agent has the slug that was to be spawned.
+    AgentLive = "AGENT_LIVE", AlreadyExists, "Give it work with queue_add, or choose another slug.";
+    /// The agent has ended, and the call needs one that lives.
+    AgentEnded = "AGENT_ENDED", FailedPrecondition, "Spawn it again with resurrect, or with force_new for a new one.";
+    /// The agent, or one above it, is being ended: nothing is begun there any more.
+    AgentDestroying = "AGENT_DESTROYING", FailedPrecondition, "Wait until it has ended.";
+    /// No turn of the agent runs.
+    AgentNotRunning = "AGENT_NOT_RUNNING", FailedPrecondition, "Look at its phase; only a running turn can be interrupted.";
+    /// There is no such transition between two phases.
+    PhaseRefused = "PHASE_REFUSED", FailedPrecondition, "Look at the agent's phase and begin from there.";
+    /// One of the bounds of spawning is reached; the details name it.
+    SpawnLimit = "SPAWN_LIMIT", ResourceExhausted, "End some agents, wait, or have the named limit raised.";
+    /// No node that could run the agent has this runtime.
+    BackendNotFound = "BACKEND_NOT_FOUND", NotFound, "Choose a runtime that a node of the account has configured.";
+    /// No node that could run the agent has this persona.
+    PersonaNotFound = "PERSONA_NOT_FOUND", NotFound, "Choose a persona that a node of the account has configured.";
+    /// The agent's node is not connected.
+    NodeOffline = "NODE_OFFLINE", Unavailable, "Try again when the node is back.";
+
     /// No workspace that the caller may see has this name.
     WorkspaceNotFound = "WORKSPACE_NOT_FOUND", NotFound, "Check the workspace's name, or create it.";
     /// There is a workspace of this name.

@@ -268,6 +268,7 @@ impl Base {
         let channel = control::channel(&record.control_plane_url, self.ca_pem.as_deref())?;
         self.forward.set_channel(channel.clone());
         let incarnation = new_incarnation(clock.now_ms())?;
+        self.forward.set_credential(&token, incarnation);
         let control = Control::new(channel, &token, incarnation)?;
         let directory = Directory::load(identity.clone(), store.clone()).await?;
         let keys = Arc::new(Keys::open(self.data_dir.path(), identity.clone())?);

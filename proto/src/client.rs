@@ -31,8 +31,10 @@ use crate::{
         session_service_client::SessionServiceClient,
     },
     v1::{
-        auth_service_client::AuthServiceClient, directory_service_client::DirectoryServiceClient,
-        node_service_client::NodeServiceClient,
+        agent_service_client::AgentServiceClient, auth_service_client::AuthServiceClient,
+        directory_service_client::DirectoryServiceClient, node_service_client::NodeServiceClient,
+        queue_service_client::QueueServiceClient, runtime_service_client::RuntimeServiceClient,
+        task_service_client::TaskServiceClient,
     },
 };
 
@@ -41,6 +43,13 @@ pub const PROTOCOL_HEADER: &str = "murmur-protocol";
 
 /// Metadata key under which a node states its incarnation, by which an earlier one is refused (PROTOCOL §5.9).
 pub const INCARNATION_HEADER: &str = "murmur-incarnation";
+
+/// Metadata key with which a caller without a token names, on a node's socket, the interactive agent of the node's account that it
+/// speaks as. Read by the node and never forwarded.
+pub const AGENT_HEADER: &str = "murmur-agent";
+
+/// Metadata key with which a node names, beside its own token, whom it forwards a call for: `user`, or `agent:` and an id.
+pub const AS_HEADER: &str = "murmur-as";
 
 /// Largest message of an RPC, both ways.
 pub const RPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -165,19 +174,20 @@ fn server_endpoint(url: &str, ca_pem: Option<&str>) -> Result<Endpoint, ConnectE
 pub struct Headers {
     authorization: Option<MetadataValue<Ascii>>,
     incarnation: Option<MetadataValue<Ascii>>,
+    agent: Option<MetadataValue<Ascii>>,
     trace: fn(&mut MetadataMap),
 }
 
-/// A token with characters that no header can carry.
+/// A token or name with characters that no header can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the token has characters that no token of ours has")]
+#[error("the token or name has characters that none of ours has")]
 pub struct TokenNotAscii;
 
 impl Headers {
     /// No token, no trace.
     #[must_use]
     pub fn new() -> Self {
-        Self { authorization: None, incarnation: None, trace: |_| {} }
+        Self { authorization: None, incarnation: None, agent: None, trace: |_| {} }
     }
 
     /// Adds a bearer token.
@@ -197,6 +207,15 @@ impl Headers {
         // Hex digits and dashes are always valid.
         self.incarnation = incarnation.to_string().parse().ok();
         self
+    }
+
+    /// Names the interactive agent that the caller speaks as on a node's socket; nobody when it is empty.
+    ///
+    /// # Errors
+    /// [`TokenNotAscii`] when no header can carry the name.
+    pub fn with_agent(mut self, agent: &str) -> Result<Self, TokenNotAscii> {
+        self.agent = if agent.is_empty() { None } else { Some(agent.parse().map_err(|_| TokenNotAscii)?) };
+        Ok(self)
     }
 
     /// Adds what writes the current trace context, such as `murmur_telemetry::grpc::inject`.
@@ -222,6 +241,9 @@ impl Interceptor for Headers {
         }
         if let Some(incarnation) = &self.incarnation {
             metadata.insert(INCARNATION_HEADER, incarnation.clone());
+        }
+        if let Some(agent) = &self.agent {
+            metadata.insert(AGENT_HEADER, agent.clone());
         }
         (self.trace)(metadata);
         Ok(request)
@@ -267,6 +289,14 @@ pub struct ControlClient {
     pub nodes: NodeServiceClient<Intercepted>,
     /// Tokens and invites.
     pub auth: AuthServiceClient<Intercepted>,
+    /// Spawn, watch and stop agents.
+    pub agents: AgentServiceClient<Intercepted>,
+    /// Checklists.
+    pub tasks: TaskServiceClient<Intercepted>,
+    /// Follow-up work.
+    pub queue: QueueServiceClient<Intercepted>,
+    /// What a node is to run.
+    pub runtime: RuntimeServiceClient<Intercepted>,
 }
 
 impl ControlClient {
@@ -277,7 +307,11 @@ impl ControlClient {
         Self {
             directory: DirectoryServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             nodes: NodeServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
-            auth: AuthServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            auth: AuthServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            agents: AgentServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            tasks: TaskServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            queue: QueueServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            runtime: RuntimeServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
         }
     }
 }

@@ -173,6 +173,7 @@ impl Rooms {
             Rate { per: Duration::from_secs(60), count: config.enroll_per_minute, burst: config.enroll_burst };
         Ok(Gate {
             tokens: Arc::clone(&self.tokens),
+            nodes: Arc::clone(&self.nodes),
             limits: Limits::new(calls, strangers),
             metrics: Arc::clone(&self.metrics),
             lifecycle: lifecycle.clone(),

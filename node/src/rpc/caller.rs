@@ -8,10 +8,14 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use murmur_core::{
+    id::AgentId,
     slug::{AgentPath, SlugText},
     token::{Token, TokenError, TokenKind},
 };
-use murmur_proto::{PROTOCOL, client::PROTOCOL_HEADER};
+use murmur_proto::{
+    PROTOCOL,
+    client::{AGENT_HEADER, PROTOCOL_HEADER},
+};
 use tonic::transport::server::UdsConnectInfo;
 
 use super::{parse, status::Refusal};
@@ -116,6 +120,63 @@ pub(super) async fn identify(headers: &HeaderMap, agents: &Agents) -> Result<Cal
         return Err(CallerError::NoAgentToken);
     }
     agents.by_token(&token).await?.map(Caller::Agent).ok_or(CallerError::Unknown)
+}
+
+/// For whom a call is forwarded to the control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaker {
+    /// The caller shows the control plane what it has.
+    Itself,
+    /// The owner of the node's account.
+    User,
+    /// An agent of this node.
+    Agent(AgentId),
+}
+
+/// Finds out for whom a call to the control plane is made. An interactive agent that the caller names and that does not exist is
+/// registered, as it is for messages.
+pub(super) async fn spoken_for(
+    headers: &HeaderMap,
+    require_token: bool,
+    agents: &Agents,
+    identity: &NodeIdentity,
+) -> Result<Speaker, Refusal> {
+    let named = named_agent(headers)?;
+    let token = match bearer(headers) {
+        Ok(token) => token,
+        // The control plane says what is wrong with it.
+        Err(_) => return Ok(Speaker::Itself),
+    };
+    match token {
+        Some(token) if token.kind() == TokenKind::Agent => match agents.by_token(&token).await? {
+            Some(row) => {
+                check_bound(&row, named.unwrap_or_default(), identity)?;
+                Ok(Speaker::Agent(row.agent_id))
+            }
+            // It may be one of the control plane's own.
+            None => Ok(Speaker::Itself),
+        },
+        Some(_) => Ok(Speaker::Itself),
+        None if require_token => Ok(Speaker::Itself),
+        None => match named {
+            Some(name) => {
+                let (row, _) = speaker(&Caller::User, Wish::named(name), agents, identity).await?;
+                Ok(Speaker::Agent(row.agent_id))
+            }
+            None => Ok(Speaker::User),
+        },
+    }
+}
+
+/// The agent that a caller says it speaks as.
+fn named_agent(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut values = headers.get_all(AGENT_HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let broken = |rule: &str| Refusal::from(super::status::Field { name: AGENT_HEADER, rule: rule.to_owned() });
+    if values.next().is_some() {
+        return Err(broken("must come once"));
+    }
+    value.to_str().map(Some).map_err(|_| broken("must be the name of an agent"))
 }
 
 /// How an agent is to be found, or made.

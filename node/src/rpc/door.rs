@@ -14,7 +14,7 @@ use tonic::{Code, Status, body::Body, service::Routes, transport::server::UdsCon
 use tower::Service;
 
 use super::{
-    caller::{Caller, CallerError, bearer, check_protocol, check_user, identify},
+    caller::{Caller, CallerError, Speaker, bearer, check_protocol, check_user, identify, spoken_for},
     server::Shared,
     status::Refusal,
 };
@@ -67,7 +67,8 @@ impl Door {
         check_protocol(request.headers()).map_err(refused)?;
         let path = request.uri().path();
         if path.starts_with(CONTROL_PLANE) {
-            return self.shared.forward.call(request).await;
+            let speaker = self.speaker(path, request.headers()).await?;
+            return self.shared.forward.call(request, speaker).await;
         }
         if let Some(scope) = scope_of(path) {
             let caller = self.caller(scope, request.headers()).await?;
@@ -75,6 +76,16 @@ impl Door {
         }
         let answer = self.routes.call(request).await;
         answer.map_err(|infallible| match infallible {})
+    }
+
+    /// For whom a call to the control plane is made. A node that is not approved yet speaks for nobody.
+    async fn speaker(&self, path: &str, headers: &http::HeaderMap) -> Result<Speaker, Status> {
+        let core = match &*self.shared.stage.borrow() {
+            Stage::Ready(core) if scope_of(path) != Some(Scope::Public) => Arc::clone(core),
+            Stage::Ready(_) | Stage::Pending(_) => return Ok(Speaker::Itself),
+        };
+        let speaker = spoken_for(headers, self.shared.require_token, &core.agents, &core.identity).await;
+        Ok(speaker?)
     }
 
     /// Who speaks, when the scope allows it.

@@ -43,6 +43,7 @@ struct Door {
     core: Arc<Core>,
     stage: watch::Sender<Stage>,
     drain: CancellationToken,
+    forward: Arc<super::forward::Forward>,
     _socket: socket::Socket,
 }
 
@@ -56,11 +57,12 @@ impl Door {
         let core = core(&home).await;
         let stage = watch::Sender::new(Stage::Ready(core.clone()));
         let drain = CancellationToken::new();
+        let forward = Arc::<super::forward::Forward>::default();
         let shared = Shared {
             stage: stage.subscribe(),
             drain: drain.clone(),
             metrics: Arc::default(),
-            forward: Arc::default(),
+            forward: forward.clone(),
             require_token,
             data_dir: home.path().to_owned(),
             started_ms: 1,
@@ -69,7 +71,7 @@ impl Door {
         let (socket, listener) = socket::listen(&home.path().join("node.sock")).await.unwrap();
         let services = Services::new(Arc::new(shared)).await.unwrap();
         tokio::spawn(async move { services.serve(listener).await.unwrap() });
-        Self { home, core, stage, drain, _socket: socket }
+        Self { home, core, stage, drain, forward, _socket: socket }
     }
 
     async fn client(&self, headers: Headers) -> NodeClient {
@@ -320,4 +322,59 @@ async fn a_wrong_field_is_named() {
     assert_eq!(error.fields.first().map(|(field, _)| field.as_str()), Some("msg_id"));
     let inbox = v1::ListInboxRequest { agent: "alice".to_owned(), limit: 1001, ..Default::default() };
     assert_eq!(reason(user.messages.list_inbox(inbox).await), Some(Reason::FieldInvalid));
+}
+
+/// A stranger's control plane that writes down the headers of each call and answers nothing.
+async fn listening() -> (String, tokio::sync::mpsc::UnboundedReceiver<http::HeaderMap>) {
+    let (heard, calls) = tokio::sync::mpsc::unbounded_channel();
+    let router = axum::Router::new().fallback(async move |request: axum::extract::Request| {
+        let _ = heard.send(request.headers().clone());
+        Status::unimplemented("only listening").into_http::<axum::body::Body>()
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (url, calls)
+}
+
+#[tokio::test]
+async fn a_call_is_forwarded_for_whom_the_node_found_and_not_for_whom_the_caller_says() {
+    let (url, mut calls) = listening().await;
+    let door = Door::open().await;
+    door.forward.set_channel(control::channel(&url, None).unwrap());
+    door.forward.set_credential("node-token", murmur_core::id::Incarnation::from_bytes([1; 16]));
+    let worker = door.token("worker").await;
+    let person = Token::from_parts(TokenKind::User, murmur_core::id::TokenId::from_bytes([7; 16]), [7; 32]).expose();
+    let channel = connect_socket(&door.home.path().join("node.sock")).await.unwrap();
+    let mut who = async |authorization: Option<&str>, agent: Option<&'static str>| {
+        let mut auth = murmur_proto::v1::auth_service_client::AuthServiceClient::new(channel.clone());
+        let mut request = Request::new(murmur_proto::v1::WhoAmIRequest {});
+        let metadata = request.metadata_mut();
+        // What a caller says here is never believed.
+        metadata.insert("murmur-as", format!("agent:{}", AgentId::from_bytes([2; 16])).parse().unwrap());
+        if let Some(token) = authorization {
+            metadata.insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        if let Some(agent) = agent {
+            metadata.insert("murmur-agent", agent.parse().unwrap());
+        }
+        let refused = auth.who_am_i(request).await.unwrap_err();
+        let text = |headers: &http::HeaderMap, name: &str| Some(headers.get(name)?.to_str().unwrap().to_owned());
+        match calls.try_recv() {
+            Ok(headers) => Ok((text(&headers, "murmur-as"), text(&headers, "authorization"))),
+            Err(_) => Err(RpcError::from(refused).reason),
+        }
+    };
+    let agent = |number| Some(format!("agent:{}", AgentId::from_bytes([number; 16])));
+    let node = || Some("Bearer node-token".to_owned());
+    assert_eq!(who(None, None).await, Ok((Some("user".to_owned()), node())));
+    assert_eq!(who(None, Some("alice")).await, Ok((agent(1), node())));
+    assert_eq!(who(None, Some("/u/jdoe/bob")).await, Ok((agent(2), node())));
+    assert_eq!(who(Some(&worker), None).await, Ok((agent(3), node())));
+    assert_eq!(who(Some(&worker), Some("worker")).await, Ok((agent(3), node())));
+    assert_eq!(who(Some(&person), None).await, Ok((None, Some(format!("Bearer {}", person.as_str())))));
+
+    assert_eq!(who(None, Some("worker")).await, Err(Some(Reason::AgentTokenRequired)));
+    assert_eq!(who(Some(&worker), Some("alice")).await, Err(Some(Reason::NameMismatch)));
+    assert_eq!(who(None, Some("/u/mallory/alice")).await, Err(Some(Reason::AgentNotFound)));
 }

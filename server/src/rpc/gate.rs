@@ -13,18 +13,27 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use murmur_proto::{FILE_DESCRIPTOR_SET, access::scope_of, client::PROTOCOL_HEADER, status::code_name, v1::Scope};
+use http::HeaderMap;
+use murmur_proto::{
+    FILE_DESCRIPTOR_SET,
+    access::scope_of,
+    client::{AS_HEADER, PROTOCOL_HEADER},
+    status::code_name,
+    v1::Scope,
+};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tokio::sync::oneshot;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use super::{Limits, status};
+use super::{Limits, incarnation_in as incarnation, status};
 use crate::{
+    invalid::{Invalid, parse},
     lifecycle::Lifecycle,
     metrics::Metrics,
-    tokens::{AuthError, Principal, Tokens, check},
+    nodes::Nodes,
+    tokens::{AuthError, Delegate, DelegateError, Principal, Tokens, check},
 };
 
 /// Where a connection comes from.
@@ -34,6 +43,8 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 /// What the gate asks.
 pub(crate) struct Gate {
     pub(crate) tokens: Arc<Tokens>,
+    /// Knows which incarnation of a node may speak for others.
+    pub(crate) nodes: Arc<Nodes>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) lifecycle: Lifecycle,
@@ -73,10 +84,11 @@ impl Gate {
             Some(text) => Some(self.verified(text, peer).await?),
             None => None,
         };
+        let caller = self.spoken_for(request.headers(), caller).await?;
         check(scope, caller.as_deref()).map_err(|refusal| status::refusal(&refusal))?;
         if let Some(caller) = caller {
             if !self.streams.contains(path) {
-                self.limits.call(caller.token_id).map_err(status::rate_limited)?;
+                self.limits.call(caller.rate_key()).map_err(status::rate_limited)?;
             }
             request.extensions_mut().insert(caller);
         }
@@ -93,6 +105,19 @@ impl Gate {
             Ok(()) => Err(error.into()),
             Err(wait) => Err(status::rate_limited(wait)),
         }
+    }
+
+    /// Whom a node forwards the call for, when it says so; else the caller itself. Nobody but a node speaks for others.
+    async fn spoken_for(
+        &self,
+        headers: &HeaderMap,
+        caller: Option<Arc<Principal>>,
+    ) -> Result<Option<Arc<Principal>>, Status> {
+        let Some(named) = delegate(headers)? else { return Ok(caller) };
+        let node = caller.ok_or_else(|| status::refusal(&crate::tokens::Refusal::TokenMissing))?;
+        let place = node.as_node().ok_or_else(|| Status::from(DelegateError::NotANode))?;
+        self.nodes.require_current(place, incarnation(headers)?).await?;
+        Ok(Some(Arc::new(self.tokens.speaking_for(&node, place, named).await?)))
     }
 
     /// Runs a unary call within its time; a stream as long as it likes.
@@ -139,6 +164,16 @@ fn check_protocol(request: &Request) -> Result<(), Status> {
     let Some(theirs) = request.headers().get(PROTOCOL_HEADER) else { return Ok(()) };
     let theirs = theirs.to_str().unwrap_or("?");
     if theirs == murmur_proto::PROTOCOL.to_string() { Ok(()) } else { Err(status::version_skew(theirs)) }
+}
+
+/// What the call says about whom it is made for. More than one answer is none.
+fn delegate(headers: &HeaderMap) -> Result<Option<Delegate>, Status> {
+    let mut values = headers.get_all(AS_HEADER).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => Ok(Some(parse(AS_HEADER, value.to_str().unwrap_or_default())?)),
+        (Some(_), Some(_)) => Err(Invalid::new(AS_HEADER, "must come once").into()),
+    }
 }
 
 fn bearer(request: &Request) -> Option<&str> {

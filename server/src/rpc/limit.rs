@@ -6,7 +6,8 @@ use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
-use murmur_core::id::TokenId;
+
+use crate::tokens::RateKey;
 
 /// Callers that are remembered before those who have been quiet are forgotten.
 const CALLERS_MAX: usize = 10_000;
@@ -28,7 +29,7 @@ impl Rate {
 
 /// The limiters of the gate.
 pub(crate) struct Limits {
-    calls: Limiter<TokenId>,
+    calls: Limiter<RateKey>,
     enrolments: Limiter<IpAddr>,
     failures: Limiter<IpAddr>,
 }
@@ -39,9 +40,9 @@ impl Limits {
         Self { calls: Limiter::new(calls), enrolments: Limiter::new(strangers), failures: Limiter::new(strangers) }
     }
 
-    /// A call with a token; otherwise how long to wait.
-    pub(crate) fn call(&self, token: TokenId) -> Result<(), Duration> {
-        self.calls.check(&token)
+    /// A call of somebody who is known; otherwise how long to wait.
+    pub(crate) fn call(&self, caller: RateKey) -> Result<(), Duration> {
+        self.calls.check(&caller)
     }
 
     /// A call that anybody may make.

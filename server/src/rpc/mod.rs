@@ -19,6 +19,8 @@ pub(crate) use node::NodeRpc;
 
 use std::{pin::Pin, sync::Arc};
 
+use murmur_core::id::Incarnation;
+use murmur_proto::client::INCARNATION_HEADER;
 use tokio_stream::Stream;
 use tonic::{Request, Status};
 
@@ -37,10 +39,13 @@ fn caller<T>(request: &Request<T>) -> Result<Arc<Principal>, Status> {
 }
 
 /// Which incarnation of a node calls; `None` when it does not say.
-fn incarnation<T>(request: &Request<T>) -> Result<Option<murmur_core::id::Incarnation>, Status> {
-    let Some(value) = request.metadata().get(murmur_proto::client::INCARNATION_HEADER) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default();
-    Ok(Some(crate::invalid::parse(murmur_proto::client::INCARNATION_HEADER, text)?))
+fn incarnation<T>(request: &Request<T>) -> Result<Option<Incarnation>, Status> {
+    incarnation_in(request.metadata().as_ref())
+}
+
+fn incarnation_in(headers: &http::HeaderMap) -> Result<Option<Incarnation>, Status> {
+    let Some(value) = headers.get(INCARNATION_HEADER) else { return Ok(None) };
+    Ok(Some(crate::invalid::parse(INCARNATION_HEADER, value.to_str().unwrap_or_default())?))
 }
 
 /// The calling node.

@@ -10,7 +10,7 @@ use crate::{
     directory::DirectoryError,
     invalid::Invalid,
     nodes::NodeError,
-    tokens::{AuthError, Refusal, TokenError},
+    tokens::{AuthError, DelegateError, Refusal, TokenError},
 };
 
 const BROKER_RETRY: Duration = Duration::from_secs(1);
@@ -64,6 +64,19 @@ impl From<AuthError> for Status {
             AuthError::Db(_) => return storage(&error),
         };
         status(reason, with_causes(&error))
+    }
+}
+
+impl From<DelegateError> for Status {
+    fn from(error: DelegateError) -> Self {
+        let reason = match &error {
+            DelegateError::NotANode | DelegateError::ForeignAgent(_) | DelegateError::OutsideAccount => {
+                Reason::DelegationRefused
+            }
+            DelegateError::NotApproved => Reason::NodePending,
+            DelegateError::Db(_) => return storage(&error),
+        };
+        status(reason, error.to_string())
     }
 }
 

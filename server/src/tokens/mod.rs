@@ -5,6 +5,7 @@
 
 mod access;
 mod bootstrap;
+mod delegate;
 mod error;
 mod issue;
 mod principal;
@@ -12,9 +13,10 @@ mod room;
 mod scopes;
 
 pub use access::{Refusal, check};
+pub use delegate::{Delegate, DelegateError};
 pub use error::{AuthError, TokenError};
 pub use issue::{IssueRequest, Issued};
 pub(crate) use issue::{issue_for_node, target_workspace};
-pub use principal::Principal;
+pub use principal::{Principal, RateKey};
 pub use room::Tokens;
 pub use scopes::{ScopeSet, UnknownScope};

@@ -11,7 +11,7 @@ use super::ScopeSet;
 /// A caller whose token was verified.
 #[derive(Debug, Clone)]
 pub struct Principal {
-    /// The token.
+    /// The token; a node's own when it speaks for somebody.
     pub token_id: TokenId,
     /// Whom it speaks for.
     pub kind: TokenKind,
@@ -19,9 +19,9 @@ pub struct Principal {
     pub workspace: Option<(WorkspaceId, WorkspaceName)>,
     /// Whose it is, if anybody's.
     pub account: Option<AccountName>,
-    /// Set for a node's token.
+    /// Set for a node, for an agent's token, and for whomever a node speaks for.
     pub node_id: Option<NodeId>,
-    /// Set for an agent's token.
+    /// Set for an agent.
     pub agent_id: Option<AgentId>,
     /// What it may do.
     pub scopes: ScopeSet,
@@ -31,7 +31,16 @@ pub struct Principal {
     pub expire_ms: Option<u64>,
 }
 
+/// Whose calls are counted together: those of one token, apart by whom a node speaks for.
+pub type RateKey = (TokenId, &'static str, Option<AgentId>);
+
 impl Principal {
+    /// Whose calls are counted together.
+    #[must_use]
+    pub fn rate_key(&self) -> RateKey {
+        (self.token_id, self.kind.as_str(), self.agent_id)
+    }
+
     /// The workspace's id, `None` for an administrator of all.
     #[must_use]
     pub fn workspace_id(&self) -> Option<WorkspaceId> {

@@ -4,6 +4,7 @@
 mod access;
 mod binary;
 mod broker;
+mod delegation;
 mod enrolment;
 mod keys;
 mod pages;

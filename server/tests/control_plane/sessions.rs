@@ -11,35 +11,35 @@ use tonic::{Code, Streaming};
 use crate::world::{AgentKit, NodeKit, Owner, World, field, next, reason};
 
 /// An open session; dropping it breaks the stream.
-struct Open {
+pub(crate) struct Open {
     say: mpsc::Sender<v1::OpenSessionRequest>,
     answers: Streaming<v1::OpenSessionResponse>,
 }
 
 impl Open {
-    async fn begin(world: &World, node: &NodeKit, first: In) -> Self {
+    pub(crate) async fn begin(world: &World, node: &NodeKit, first: In) -> Self {
         let (say, said) = mpsc::channel(8);
         say.send(v1::OpenSessionRequest { item: Some(first) }).await.unwrap();
         let answers = node.client(world).nodes.open_session(ReceiverStream::new(said)).await.unwrap().into_inner();
         Self { say, answers }
     }
 
-    async fn welcome(world: &World, node: &NodeKit, hello: v1::Hello) -> Self {
+    pub(crate) async fn welcome(world: &World, node: &NodeKit, hello: v1::Hello) -> Self {
         let mut open = Self::begin(world, node, In::Hello(hello)).await;
         assert!(matches!(open.next().await, Out::Welcome(_)));
         open
     }
 
-    async fn say(&self, item: In) {
+    pub(crate) async fn say(&self, item: In) {
         self.say.send(v1::OpenSessionRequest { item: Some(item) }).await.unwrap();
     }
 
-    async fn next(&mut self) -> Out {
+    pub(crate) async fn next(&mut self) -> Out {
         next(&mut self.answers).await.item.unwrap()
     }
 }
 
-fn hello(incarnation: u8) -> v1::Hello {
+pub(crate) fn hello(incarnation: u8) -> v1::Hello {
     let incarnation = Incarnation::from_bytes([incarnation; 16]).to_string();
     v1::Hello { incarnation, wire_version_min: 2, wire_version_max: 2, ..v1::Hello::default() }
 }
