@@ -8,6 +8,7 @@ pub mod id;
 pub mod limits;
 pub mod order;
 pub mod outbox;
+pub mod phase;
 pub mod place;
 pub mod presence;
 pub mod reason;

@@ -234,7 +234,7 @@ pub async fn open_session(
     revision: u64,
 ) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE node SET session = $3, version = $4, last_seen_ms = $5, revision = $6
+        "UPDATE node SET session = $3, version = $4, last_seen_ms = $5, offline_ms = NULL, revision = $6
          WHERE workspace_id = $1 AND id = $2",
     )
     .bind(workspace_id.to_vec())
@@ -260,7 +260,7 @@ pub async fn close_session(
     revision: u64,
 ) -> Result<bool, DbError> {
     let done = sqlx::query(
-        "UPDATE node SET session = NULL, last_seen_ms = $4, revision = $5
+        "UPDATE node SET session = NULL, last_seen_ms = $4, offline_ms = $4, revision = $5
          WHERE workspace_id = $1 AND id = $2 AND session = $3",
     )
     .bind(workspace_id.to_vec())
@@ -277,9 +277,11 @@ pub async fn close_session(
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn close_all_sessions(conn: &mut Conn, revision: u64) -> Result<u64, DbError> {
-    let done = sqlx::query("UPDATE node SET session = NULL, revision = $1 WHERE session IS NOT NULL")
+pub async fn close_all_sessions(conn: &mut Conn, now_ms: u64, revision: u64) -> Result<u64, DbError> {
+    // It was the control plane that was away: the time that a node has to come back begins now.
+    let done = sqlx::query("UPDATE node SET session = NULL, offline_ms = $2, revision = $1 WHERE session IS NOT NULL")
         .bind(signed(revision))
+        .bind(signed(now_ms))
         .execute(conn)
         .await?;
     Ok(done.rows_affected())

@@ -40,7 +40,7 @@ impl Nodes {
     ) -> Result<Self, NodeError> {
         let mut tx = db.write().await?;
         let revision = meta::next_revision(&mut tx).await?;
-        let left_behind = node::close_all_sessions(&mut tx, revision).await?;
+        let left_behind = node::close_all_sessions(&mut tx, clock.now_ms(), revision).await?;
         tx.commit().await?;
         if left_behind > 0 {
             tracing::info!(nodes = left_behind, "{left_behind} nodes are offline since the last stop");

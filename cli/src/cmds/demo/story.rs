@@ -35,7 +35,7 @@ pub(super) async fn tell(stage: &Stage, teller: &mut Teller) -> Result<Map<Strin
         facts.insert("folder".into(), json!(kept));
         teller.part(&format!("everything is kept in {}", kept.display()));
     }
-    stage.start(&Progress::new(teller.is_quiet())).await?;
+    Box::pin(stage.start(&Progress::new(teller.is_quiet()))).await?;
     teller.part(
         "a broker, a control plane and two nodes run as processes of their own, each node with its own keys and store",
     );
