@@ -31,6 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_server(true)
         .build_client(true)
         .bytes(".")
+        // In one order, so that the same request has the same bytes: an idempotency key is bound to them.
+        .btree_map(".")
         .compile_well_known_types(false)
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

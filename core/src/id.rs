@@ -137,6 +137,14 @@ id! {
     InviteId, "invite"
 }
 id! {
+    /// An entry of an agent's queue.
+    FollowUpId, "follow-up"
+}
+id! {
+    /// A turn: entries of an agent's queue that were handed out together.
+    TurnId, "turn"
+}
+id! {
     /// One start of a node or of the control plane, new each time.
     Incarnation, "incarnation"
 }

@@ -3,6 +3,7 @@
 //! Nothing here does IO, awaits, reads a clock or draws randomness. Time and randomness come in as arguments, so that every
 //! decision can be tested as a function.
 
+pub mod checklist;
 pub mod code;
 pub mod id;
 pub mod limits;
@@ -11,6 +12,7 @@ pub mod outbox;
 pub mod phase;
 pub mod place;
 pub mod presence;
+pub mod queue;
 pub mod reason;
 pub mod retry;
 pub mod slug;

@@ -115,3 +115,28 @@ pub const STREAM_SYNC_BYTES: u64 = 1024 * 1024;
 pub const STREAM_STALL_MS: u64 = 60_000;
 /// A stream on which nothing moved for this long ends (606).
 pub const STREAM_IDLE_MS: u64 = 24 * 3600 * 1000;
+
+/// Items of a checklist that are not deleted.
+pub const TASKS_MAX: usize = 500;
+/// Edges of one item of a checklist, both ways.
+pub const TASK_EDGES_MAX: usize = 64;
+/// Characters of an item's subject.
+pub const TASK_SUBJECT_CHARS_MAX: usize = 240;
+/// Length of an item's description.
+pub const TASK_DETAILS_BYTES_MAX: usize = 16 * 1024;
+/// Length of a dormant item's pattern.
+pub const TASK_PATTERN_BYTES_MAX: usize = 512;
+/// Entries of an agent's queue.
+pub const FOLLOW_UPS_MAX: usize = 256;
+/// Length of an entry of the queue.
+pub const FOLLOW_UP_BYTES_MAX: usize = 64 * 1024;
+/// Items that may join the checklist with one entry of the queue, or with a spawn.
+pub const FOLLOW_UP_TASKS_MAX: usize = 100;
+/// Bytes of the entries of one turn, and of one page of a checklist or queue: half of what an RPC may carry.
+pub const TURN_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// How long the entries of a turn are held for an agent that does not say that its runtime took them.
+pub const TURN_LEASE_MS: u64 = 5 * 60 * 1000;
+/// How long an idempotency key is remembered.
+pub const IDEMPOTENCY_MS: u64 = 24 * 3600 * 1000;
+/// Length of an idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;

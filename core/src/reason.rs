@@ -131,6 +131,26 @@ reasons! {
     /// The agent's node is not connected.
     NodeOffline = "NODE_OFFLINE", Unavailable, "Try again when the node is back.";
 
+    /// The caller sees the agent and does not decide over it.
+    AgentNotYours = "AGENT_NOT_YOURS", PermissionDenied, "Ask the agent itself, one above it, or the owner of its account.";
+    /// Another start of the agent lives.
+    IncarnationStale = "INCARNATION_STALE", FailedPrecondition, "Stop the process; the agent was started anew.";
+
+    /// The checklist has no item of this number.
+    TaskNotFound = "TASK_NOT_FOUND", NotFound, "List the checklist to see its items.";
+    /// Other items of the checklist are to be done first; the details name them.
+    TaskBlocked = "TASK_BLOCKED", FailedPrecondition, "Complete or delete the named items first, or remove the edges to them.";
+    /// Items of the checklist would wait for each other; the details tell the way.
+    TaskCycle = "TASK_CYCLE", FailedPrecondition, "Remove one of the edges along the path first.";
+    /// The item cannot become this from what it is.
+    TaskState = "TASK_STATE", FailedPrecondition, "Look at the item and go on from what it is.";
+    /// The checklist, or the item, has as much as it may; the details name the limit.
+    TaskLimit = "TASK_LIMIT", ResourceExhausted, "Delete items that are no longer needed, or remove edges.";
+    /// The agent's queue holds as much as it may.
+    QueueFull = "QUEUE_FULL", ResourceExhausted, "Wait until the agent has taken some of it, or clear its queue.";
+    /// The turn is not open: it was given up, and its follow-ups were handed out again.
+    TurnNotFound = "TURN_NOT_FOUND", NotFound, "Claim the next turn.";
+
     /// No workspace that the caller may see has this name.
     WorkspaceNotFound = "WORKSPACE_NOT_FOUND", NotFound, "Check the workspace's name, or create it.";
     /// There is a workspace of this name.

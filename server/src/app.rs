@@ -8,7 +8,8 @@ use murmur_proto::{
     client::RPC_MESSAGE_BYTES_MAX,
     v1::{
         auth_service_server::AuthServiceServer, directory_service_server::DirectoryServiceServer,
-        node_service_server::NodeServiceServer,
+        node_service_server::NodeServiceServer, queue_service_server::QueueServiceServer,
+        task_service_server::TaskServiceServer,
     },
 };
 use tokio::net::TcpListener;
@@ -25,13 +26,15 @@ use crate::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     nodes::Nodes,
+    queue::Queue,
     random,
     rpc::{
-        AuthRpc, DirectoryRpc, Limits, NodeRpc,
+        AuthRpc, DirectoryRpc, Limits, NodeRpc, QueueRpc, TaskRpc,
         gate::{self, Gate},
         limit::Rate,
         session::SessionDoor,
     },
+    tasks::Tasks,
     tokens::Tokens,
 };
 
@@ -79,6 +82,8 @@ impl App {
             directory: Arc::new(Directory::new(db.clone(), clock.clone(), hub, Arc::clone(&tokens))),
             nodes: Arc::clone(&nodes),
             tokens,
+            tasks: Arc::new(Tasks::new(db.clone(), clock.clone())),
+            queue: Arc::new(Queue::new(db.clone(), clock.clone())),
             broker,
             metrics: Arc::new(Metrics::default()),
             db: db.clone(),
@@ -114,6 +119,8 @@ struct Rooms {
     directory: Arc<Directory>,
     nodes: Arc<Nodes>,
     tokens: Arc<Tokens>,
+    tasks: Arc<Tasks>,
+    queue: Arc<Queue>,
     broker: Arc<BrokerLink>,
     metrics: Arc<Metrics>,
     db: Db,
@@ -149,6 +156,8 @@ impl Rooms {
             SessionDoor { clock: self.clock.clone(), heartbeat_ms: config.heartbeat_ms, lease_ms: config.lease_ms };
         let nodes = NodeRpc { nodes: Arc::clone(&self.nodes), lifecycle: lifecycle.clone(), door };
         let auth = AuthRpc { tokens: Arc::clone(&self.tokens), nodes: Arc::clone(&self.nodes) };
+        let tasks = TaskRpc { tasks: Arc::clone(&self.tasks) };
+        let queue = QueueRpc { queue: Arc::clone(&self.queue) };
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(murmur_proto::FILE_DESCRIPTOR_SET)
@@ -159,6 +168,8 @@ impl Rooms {
         )
         .add_service(NodeServiceServer::new(nodes).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(AuthServiceServer::new(auth).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+        .add_service(TaskServiceServer::new(tasks).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+        .add_service(QueueServiceServer::new(queue).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(health(lifecycle))
         .add_service(reflection().build_v1().context("cannot build the reflection service")?)
         // What Python's client still asks for.

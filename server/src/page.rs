@@ -16,13 +16,27 @@ pub(crate) struct Page {
 
 impl Page {
     pub(crate) fn new(size: u32, token: &str) -> Result<Self, Invalid> {
-        if size > PAGE_SIZE_MAX {
-            return Err(Invalid::new("page_size", format!("must be at most {PAGE_SIZE_MAX}, got {size}")));
+        Self::of(size, token, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
+    }
+
+    /// With sizes of its own.
+    pub(crate) fn of(size: u32, token: &str, size_default: u32, size_max: u32) -> Result<Self, Invalid> {
+        if size > size_max {
+            return Err(Invalid::new("page_size", format!("must be at most {size_max}, got {size}")));
         }
         let after = BASE64URL_NOPAD
             .decode(token.as_bytes())
             .map_err(|_| Invalid::new("page_token", "must come from the page before"))?;
-        Ok(Self { after, size: if size == 0 { PAGE_SIZE_DEFAULT } else { size } })
+        Ok(Self { after, size: if size == 0 { size_default } else { size } })
+    }
+
+    /// The number that the page before ended with; 0 for the first.
+    pub(crate) fn after_number(&self) -> Result<u64, Invalid> {
+        if self.after.is_empty() {
+            return Ok(0);
+        }
+        let bytes = self.after.as_slice().try_into();
+        bytes.map(u64::from_be_bytes).map_err(|_| Invalid::new("page_token", "must come from the page before"))
     }
 
     /// One more than the page holds, to see whether another follows.
@@ -36,6 +50,23 @@ impl Page {
         items.truncate(self.size as usize);
         let next = items.last().filter(|_| more).map(|last| BASE64URL_NOPAD.encode(&key(last)));
         (items, next.unwrap_or_default())
+    }
+
+    /// As [`Page::cut`], and to so many bytes; the first item always goes.
+    pub(crate) fn cut_to<T>(
+        &self,
+        items: Vec<T>,
+        key: impl Fn(&T) -> Vec<u8>,
+        bytes_of: impl Fn(&T) -> usize,
+        bytes_max: usize,
+    ) -> (Vec<T>, String) {
+        let mut bytes = 0_usize;
+        let fit = items.iter().take_while(|item| {
+            bytes = bytes.saturating_add(bytes_of(item));
+            bytes <= bytes_max
+        });
+        let fit = u32::try_from(fit.count().max(1)).unwrap_or(u32::MAX);
+        Self { after: Vec::new(), size: self.size.min(fit) }.cut(items, key)
     }
 }
 
@@ -51,6 +82,15 @@ mod tests {
         let page = Page::new(2, &next).unwrap();
         assert_eq!(page.after, [2]);
         assert_eq!(page.cut(vec![3], |item| vec![*item]), (vec![3], String::new()));
+    }
+
+    #[test]
+    fn a_page_is_cut_to_its_bytes_and_never_empty() {
+        let page = Page::new(10, "").unwrap();
+        let cut = |items: Vec<usize>| page.cut_to(items, |item| vec![u8::try_from(*item).unwrap()], |item| *item, 10).0;
+        assert_eq!(cut(vec![4, 6, 1]), [4, 6]);
+        assert_eq!(cut(vec![11, 1]), [11]);
+        assert_eq!(cut(vec![]), [0; 0]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! It never guesses and never leaves the caller's account unless the text is absolute. The control plane runs it on its
 //! database, a node on its directory snapshot.
 
-use super::{AccountName, AgentPath, Force, Slug, SlugError, SlugText, WorkspaceName};
+use super::{AccountName, AgentPath, Force, Scope, Slug, SlugError, SlugText, WorkspaceName};
 use crate::id::AgentId;
 
 /// Who typed the slug.
@@ -53,6 +53,15 @@ impl Caller {
         match self {
             Self::Agent { slug, .. } => slug.child(path),
             Self::Human { workspace, account } => Slug::new(workspace.clone(), account.clone(), path.clone()),
+        }
+    }
+
+    /// Whether the caller decides over an agent: it is the agent itself, one above it, or the owner of its account.
+    #[must_use]
+    pub fn is_over(&self, slug: &Slug) -> bool {
+        match self {
+            Self::Agent { slug: own, .. } => own == slug || Scope::below(own).contains(slug),
+            Self::Human { workspace, account } => Scope::account(workspace, account).contains(slug),
         }
     }
 

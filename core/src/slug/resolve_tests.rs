@@ -162,3 +162,20 @@ proptest! {
         prop_assert_eq!(resolve(&target.to_string(), Some(&caller), &Everything).unwrap().slug, target);
     }
 }
+
+#[test]
+fn one_decides_over_oneself_and_what_is_below() {
+    let slug = |text: &str| text.parse::<Slug>().unwrap();
+    let agent = Caller::Agent { id: AgentId::from_bytes([1; 16]), slug: slug("/w/acme/u/bob/a") };
+    let person = Caller::Human { workspace: "acme".parse().unwrap(), account: "bob".parse().unwrap() };
+    for (text, by_agent, by_person) in [
+        ("/w/acme/u/bob/a", true, true),
+        ("/w/acme/u/bob/a/b/c", true, true),
+        ("/w/acme/u/bob/ab", false, true),
+        ("/w/acme/u/bob/b", false, true),
+        ("/w/acme/u/bobby/a", false, false),
+        ("/w/other/u/bob/a", false, false),
+    ] {
+        assert_eq!((agent.is_over(&slug(text)), person.is_over(&slug(text))), (by_agent, by_person), "{text}");
+    }
+}

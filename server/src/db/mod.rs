@@ -8,12 +8,16 @@ pub mod account;
 pub mod agent;
 pub mod agent_key;
 mod error;
+pub mod follow_up;
+pub mod idempotency;
 pub mod invite;
 pub mod lease;
 pub mod meta;
 pub mod node;
 mod open;
 mod row;
+pub mod target;
+pub mod task;
 pub mod token;
 pub mod workspace;
 

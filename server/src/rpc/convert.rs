@@ -1,12 +1,14 @@
 //! Domain values as messages.
 
-use murmur_core::token::TokenKind;
+use murmur_core::{checklist::Status as TaskStatus, queue::Kind as FollowUpKind, token::TokenKind};
 pub(super) use murmur_proto::time::timestamp;
 use murmur_proto::v1;
 
 use crate::db::{
     agent::{Agent, Kind},
+    follow_up::FollowUp,
     node::{Node, State},
+    task::Task,
     token::Token,
     workspace::{Mode, Workspace},
 };
@@ -104,5 +106,47 @@ pub(super) fn token(token: Token) -> v1::Token {
         create_time: Some(timestamp(token.created_ms)),
         expire_time: token.expire_ms.map(timestamp),
         revoked: token.revoked_ms.is_some(),
+    }
+}
+
+pub(super) fn task(task: Task) -> v1::Task {
+    let status = match task.status {
+        TaskStatus::Pending => v1::TaskStatus::Pending,
+        TaskStatus::InProgress => v1::TaskStatus::InProgress,
+        TaskStatus::Completed => v1::TaskStatus::Completed,
+        TaskStatus::Deleted => v1::TaskStatus::Deleted,
+    };
+    let (activation, pattern) = match task.dormant {
+        true => (v1::Activation::Dormant, task.pattern),
+        false => (v1::Activation::Active, String::new()),
+    };
+    v1::Task {
+        task_id: task.id.to_string(),
+        subject: task.subject.into(),
+        description: task.details.into(),
+        status: status.into(),
+        blocks: task.blocks.iter().map(ToString::to_string).collect(),
+        blocked_by: task.blocked_by.iter().map(ToString::to_string).collect(),
+        activation: activation.into(),
+        pattern,
+        create_time: Some(timestamp(task.created_ms)),
+        update_time: Some(timestamp(task.updated_ms)),
+        rev: task.rev,
+    }
+}
+
+pub(super) fn follow_up(entry: FollowUp) -> v1::FollowUp {
+    let kind = match entry.kind {
+        FollowUpKind::Written => v1::FollowUpKind::Written,
+        FollowUpKind::Event => v1::FollowUpKind::Event,
+    };
+    v1::FollowUp {
+        follow_up_id: entry.id.to_string(),
+        description: entry.description,
+        tasks: entry.tasks.into_iter().map(Into::into).collect(),
+        kind: kind.into(),
+        from: entry.sender,
+        create_time: Some(timestamp(entry.created_ms)),
+        redelivered: entry.redelivered,
     }
 }

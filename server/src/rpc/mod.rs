@@ -9,13 +9,17 @@ mod directory;
 pub(crate) mod gate;
 pub(crate) mod limit;
 mod node;
+mod queue;
 pub(crate) mod session;
 mod status;
+mod task;
 
 pub(crate) use auth::AuthRpc;
 pub(crate) use directory::DirectoryRpc;
 pub(crate) use limit::Limits;
 pub(crate) use node::NodeRpc;
+pub(crate) use queue::QueueRpc;
+pub(crate) use task::TaskRpc;
 
 use std::{pin::Pin, sync::Arc};
 

@@ -2,14 +2,22 @@
 
 use std::{error::Error, time::Duration};
 
-use murmur_core::{reason::Reason, slug::ResolveError};
+use murmur_core::{
+    checklist::{Refused, TaskId},
+    reason::Reason,
+    slug::ResolveError,
+};
 use murmur_proto::status::{Details, field_refusal, field_status, refusal as detailed, status};
 use tonic::Status;
 
 use crate::{
     directory::DirectoryError,
+    idempotency::OnceError,
     invalid::Invalid,
     nodes::NodeError,
+    queue::QueueError,
+    target::TargetError,
+    tasks::TaskError,
     tokens::{AuthError, DelegateError, Refusal, TokenError},
 };
 
@@ -140,6 +148,81 @@ impl From<NodeError> for Status {
         };
         status(reason, with_causes(&error))
     }
+}
+
+impl From<OnceError> for Status {
+    fn from(error: OnceError) -> Self {
+        match error {
+            OnceError::Conflict(_) => field_refusal(Reason::IdempotencyConflict, "idempotency_key", error.to_string()),
+            OnceError::Db(_) => storage(&error),
+            OnceError::Answer(_) => internal(&error),
+        }
+    }
+}
+
+impl From<TargetError> for Status {
+    fn from(error: TargetError) -> Self {
+        let reason = match error {
+            TargetError::Directory(error) => return error.into(),
+            TargetError::Denied(_) => Reason::AgentNotYours,
+            TargetError::Ended(_) => Reason::AgentEnded,
+            TargetError::Destroying(_) => Reason::AgentDestroying,
+            TargetError::Stale { .. } => Reason::IncarnationStale,
+        };
+        status(reason, error.to_string())
+    }
+}
+
+impl From<TaskError> for Status {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Invalid(invalid) => invalid.into(),
+            TaskError::Target(error) => error.into(),
+            TaskError::NotFound(_) => status(Reason::TaskNotFound, error.to_string()),
+            TaskError::Refused(refused) => checklist(&refused),
+            TaskError::Once(error) => error.into(),
+            TaskError::Db(_) => storage(&error),
+        }
+    }
+}
+
+impl From<QueueError> for Status {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::Invalid(invalid) => invalid.into(),
+            QueueError::Target(error) => error.into(),
+            QueueError::Full(_) => status(Reason::QueueFull, error.to_string()),
+            QueueError::Task(error) => error.into(),
+            QueueError::TurnNotFound(_) => status(Reason::TurnNotFound, error.to_string()),
+            QueueError::Once(error) => error.into(),
+            QueueError::Db(_) => storage(&error),
+            QueueError::Random(_) => internal(&error),
+        }
+    }
+}
+
+fn checklist(refused: &Refused) -> Status {
+    let text = refused.to_string();
+    let with = |reason, key, value: &str| {
+        detailed(reason, text.clone(), Details { metadata: &[(key, value)], ..Details::default() })
+    };
+    match refused {
+        Refused::NotFound(_) => status(Reason::TaskNotFound, text),
+        Refused::SelfEdge { field, id } => field_status(field, format!("item {id} cannot wait for itself")),
+        Refused::Contradiction { field, other } => {
+            field_status(field, format!("item {other} is in the list to add, too"))
+        }
+        Refused::Full { .. } => with(Reason::TaskLimit, "limit", "tasks"),
+        Refused::TooManyEdges { .. } => with(Reason::TaskLimit, "limit", "edges"),
+        Refused::Cycle(path) => with(Reason::TaskCycle, "path", &numbers(path)),
+        Refused::Blocked { blockers, .. } => with(Reason::TaskBlocked, "blockers", &numbers(blockers)),
+        Refused::Deleted(_) | Refused::Transition { .. } | Refused::Dormant(_) => status(Reason::TaskState, text),
+    }
+}
+
+/// `1,2,3`.
+fn numbers(ids: &[TaskId]) -> String {
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn resolve(error: &ResolveError) -> Status {
