@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 /// Where things are, and how to answer. Every command takes them.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// Answer in JSON: one object, or one a line from `tail`; errors as JSON on stderr
+    /// Answer in JSON: one object, or one a line from `tail` and what follows; errors as JSON on stderr
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// Folder of the local network [default: $XDG_DATA_HOME/murmur]
@@ -92,18 +92,54 @@ pub(crate) struct Speaker {
     pub(crate) agent_token_file: Option<PathBuf>,
 }
 
+/// As whom the control plane is called.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Caller {
+    /// Call as this agent of your account [default: the token's agent, else you]
+    #[arg(
+        long,
+        env = "MURMUR_AGENT",
+        hide_env_values = true,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) agent: String,
+    /// File with the token of the agent to call as
+    #[arg(long, env = "MURMUR_AGENT_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) agent_token_file: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a private network on this machine, or what is missing of it
     Up(cmds::up::Args),
     /// End what `up` started, and nothing else
     Down,
-    /// What runs, and how the node is doing
-    Status,
+    /// What runs here and how the node is doing; or, with a slug, all about one agent
+    Status(cmds::status::Args),
     /// Look for trouble and say what to do; exits 1 when something is wrong
     Doctor,
     /// Run two agents through an encrypted request and reply, and show each step
     Demo(cmds::demo::Args),
+    /// Start an agent, or one for each line of a file
+    Spawn(Box<cmds::spawn::Args>),
+    /// Agents as a tree: phase, node, age, cost, what they do
+    Ls(cmds::ls::Args),
+    /// Wait until agents need attention, or are in a phase; a timeout is exit code 6
+    Wait(cmds::wait_agent::Args),
+    /// End an agent and everything below it
+    Kill(cmds::kill::Args),
+    /// Stop an agent's present turn; what is queued comes next
+    Interrupt(cmds::interrupt::Args),
+    /// Work that waits for an agent's next turn
+    #[command(subcommand)]
+    Queue(cmds::queue::Command),
+    /// Checklists of agents
+    #[command(subcommand)]
+    Task(cmds::task::Command),
+    /// What an agent's process wrote, and what it writes
+    Logs(cmds::logs::Args),
     /// Send a message; it is on disk when this returns
     Send(cmds::send::Args),
     /// Send a message and wait for the reply
@@ -158,9 +194,17 @@ impl Command {
         match self {
             Self::Up(_) => "up",
             Self::Down => "down",
-            Self::Status => "status",
+            Self::Status(_) => "status",
             Self::Doctor => "doctor",
             Self::Demo(_) => "demo",
+            Self::Spawn(_) => "spawn",
+            Self::Ls(_) => "ls",
+            Self::Wait(_) => "wait",
+            Self::Kill(_) => "kill",
+            Self::Interrupt(_) => "interrupt",
+            Self::Queue(_) => "queue",
+            Self::Task(_) => "task",
+            Self::Logs(_) => "logs",
             Self::Send(_) => "send",
             Self::Request(_) => "request",
             Self::Inbox(_) => "inbox",

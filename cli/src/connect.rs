@@ -10,7 +10,7 @@ use murmur_core::token::Token;
 use murmur_proto::client::{ControlClient, Headers, NodeClient, connect_server, connect_socket};
 
 use crate::{
-    args::{Global, Speaker},
+    args::{Caller, Global, Speaker},
     exit::Exit,
     failure::{Context as _, Failure},
     network::{layout::Layout, plan::Plan},
@@ -70,6 +70,21 @@ impl Target {
         Ok(ControlClient::new(connect_server(&url, ca.as_deref()).await?, headers(Some(&token))?))
     }
 
+    /// The control plane's services around agents: over the node's socket, which says who calls; directly when a control plane or a token
+    /// for it was named.
+    pub(crate) async fn control_as(&self, caller: &Caller) -> Result<ControlClient, Failure> {
+        let Caller { agent, agent_token_file } = caller;
+        if self.server.is_some() || self.token_file.is_some() {
+            let is_agent = !agent.is_empty() || agent_token_file.is_some();
+            return if is_agent { Err(two_callers()) } else { self.control().await };
+        }
+        let token = agent_token_file.as_deref().map(read_token).transpose()?;
+        // A token says by itself as whom it speaks, and nobody else.
+        let headers = headers(token.as_ref())?.with_agent(if token.is_some() { "" } else { agent });
+        let headers = headers.map_err(|_| Failure::usage("--agent must be an agent's name, of a-z, 0-9, - and /"))?;
+        Ok(ControlClient::new(connect_socket(&self.socket()).await?, headers))
+    }
+
     /// The named token file; else, for the local network only, its administrator's. A local secret never goes to another server.
     fn token_path(&self) -> Result<PathBuf, Failure> {
         let is_local =
@@ -80,6 +95,11 @@ impl Target {
                 .remedy("Name a token file with --token-file or MURMUR_TOKEN_FILE.")
         })
     }
+}
+
+fn two_callers() -> Failure {
+    Failure::usage("--agent speaks through a node, and --server and --token-file go past it")
+        .remedy("Leave one of them out; look for MURMUR_AGENT, MURMUR_SERVER_URL and MURMUR_TOKEN_FILE, too.")
 }
 
 /// The data directory of this run.

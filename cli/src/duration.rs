@@ -36,6 +36,16 @@ pub(crate) fn show(duration: Duration) -> String {
     }
 }
 
+/// How old something is, short enough for a table: `42s`, `5m`, `3h`, `2d`.
+pub(crate) fn show_coarse(duration: Duration) -> String {
+    match duration.as_secs() {
+        s @ 0..=119 => format!("{s}s"),
+        s @ 120..=7199 => format!("{}m", s / 60),
+        s @ 7200..=172_799 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -145,7 +145,9 @@ fn socket_failure(what: &str, path: &std::path::Path) -> Failure {
 /// Where this program can say more precisely what to do than the reason itself.
 fn local_remedy(reason: Reason) -> Option<&'static str> {
     Some(match reason {
-        Reason::AgentNotFound => "Check the slug, or list the agents you can see with `murmurctl peers`.",
+        Reason::AgentNotFound => {
+            "Check the slug, or list the agents you can see with `murmurctl peers` and `murmurctl ls`."
+        }
         Reason::NodePending => "Have the owner compare its fingerprint and run `murmurctl node approve`.",
         Reason::TokenMissing => "Name a token file with --token-file or MURMUR_TOKEN_FILE.",
         Reason::ControlPlaneDown => "Run `murmurctl up`, or try again later; messages between known agents still flow.",

@@ -3,6 +3,7 @@
 //! One file a command in [`cmds`]; [`network`] starts and ends background processes; [`connect`] finds node and control plane;
 //! [`failure`] and [`exit`] say what went wrong. Nothing here holds state of its own but `network.json` and the owner's root key.
 
+mod agent_view;
 mod args;
 mod cmds;
 mod connect;
@@ -15,6 +16,7 @@ mod owner;
 mod text;
 mod time;
 mod view;
+mod word;
 
 use std::{env, process::ExitCode, time::Duration};
 

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use murmur_core::{place::BaseDirs, slug::normalise_name};
 
+use crate::tools::Profile;
+
 /// Murmur as an MCP server over stdio. Add it with: claude mcp add murmur -- murmur-mcp
 #[derive(Debug, Clone, Parser)]
 #[command(name = "murmur-mcp", version)]
@@ -24,6 +26,9 @@ pub(crate) struct Args {
     /// The group that this agent is listed under
     #[arg(long, value_name = "NAME", default_value = "")]
     pub(crate) group: String,
+    /// Which tools to offer
+    #[arg(long, env = "MURMUR_PROFILE", value_enum, default_value_t)]
+    pub(crate) profile: Profile,
     /// File with the token of the one agent to speak for (0600), as given to agents that a node starts
     #[arg(long, env = "MURMUR_AGENT_TOKEN_FILE", value_name = "PATH")]
     pub(crate) token_file: Option<PathBuf>,

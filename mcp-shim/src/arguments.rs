@@ -1,6 +1,7 @@
 //! Arguments, checked against the schema that the client was given, so that the two cannot differ.
 //!
-//! Schemas of arguments are flat: an object of strings, integers and booleans. A wrong one is told by its name and the rule.
+//! Schemas of arguments are as flat as can be: an object of strings, numbers and booleans, here and there a list or an object of them. A
+//! wrong one is told by its name and the rule.
 
 use rmcp::model::JsonObject;
 use serde::de::DeserializeOwned;
@@ -10,27 +11,57 @@ use crate::{errors::Failure, render};
 
 /// Checks arguments and reads them.
 pub(crate) fn read<T: DeserializeOwned>(schema: &JsonObject, arguments: Option<JsonObject>) -> Result<T, Failure> {
-    let mut arguments = arguments.unwrap_or_default();
-    // Models send null for what they leave out.
-    arguments.retain(|_, value| !value.is_null());
-    check(schema, &arguments)?;
-    serde_json::from_value(Value::Object(arguments)).map_err(|error| Failure::argument(error.to_string()))
+    let mut arguments = Value::Object(arguments.unwrap_or_default());
+    drop_nulls(&mut arguments);
+    object("", schema, &arguments)?;
+    serde_json::from_value(arguments).map_err(|error| Failure::argument(error.to_string()))
 }
 
-fn check(schema: &JsonObject, arguments: &JsonObject) -> Result<(), Failure> {
-    let empty = JsonObject::new();
-    let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
-    for (name, value) in arguments {
-        let Some(rules) = properties.get(name).and_then(Value::as_object) else {
-            return Err(unknown(name, properties));
-        };
-        if !fits(rules, value) {
-            return Err(Failure::argument(format!("argument `{name}` must be {}, got {}", rule(rules), shown(value))));
+/// Models send null for what they leave out.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(drop_nulls);
         }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
-    let required = schema.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    match required.iter().filter_map(Value::as_str).find(|name| !arguments.contains_key(*name)) {
-        Some(name) => Err(Failure::argument(format!("argument `{name}` is missing; it is required"))),
+}
+
+/// Checks one value; `path` names it as a reader would: `budget.max_turns`, `tasks[2]`.
+fn check(path: &str, rules: &JsonObject, value: &Value) -> Result<(), Failure> {
+    if !fits(rules, value) {
+        return Err(Failure::argument(format!("argument `{path}` must be {}, got {}", rule(rules), shown(value))));
+    }
+    match (value, rules.get("items").and_then(Value::as_object)) {
+        (Value::Array(items), Some(rules)) => {
+            items.iter().enumerate().try_for_each(|(at, item)| check(&format!("{path}[{at}]"), rules, item))
+        }
+        (Value::Object(_), _) => object(path, rules, value),
+        _ => Ok(()),
+    }
+}
+
+/// Checks an object's fields: known ones by their rules, others by the rule for all others, if there is one.
+fn object(path: &str, rules: &JsonObject, value: &Value) -> Result<(), Failure> {
+    let (empty, nothing) = (JsonObject::new(), JsonObject::new());
+    let properties = rules.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+    let others = rules.get("additionalProperties").and_then(Value::as_object);
+    let fields = value.as_object().unwrap_or(&nothing);
+    for (name, value) in fields {
+        let place = if path.is_empty() { name.clone() } else { format!("{path}.{}", render::cut(name, 64)) };
+        let Some(rules) = properties.get(name).and_then(Value::as_object).or(others) else {
+            return Err(unknown(&place, properties));
+        };
+        check(&render::clean(&place), rules, value)?;
+    }
+    let required = rules.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    match required.iter().filter_map(Value::as_str).find(|name| !fields.contains_key(*name)) {
+        Some(name) if path.is_empty() => {
+            Err(Failure::argument(format!("argument `{name}` is missing; it is required")))
+        }
+        Some(name) => Err(Failure::argument(format!("argument `{path}.{name}` is missing; it is required"))),
         None => Ok(()),
     }
 }
@@ -44,12 +75,25 @@ fn unknown(name: &str, properties: &JsonObject) -> Failure {
 
 fn fits(rules: &JsonObject, value: &Value) -> bool {
     let number = |name: &str| rules.get(name).and_then(Value::as_u64);
+    let within = |count: usize, least: &str, most: &str| {
+        let count = count as u64;
+        number(least).is_none_or(|least| count >= least) && number(most).is_none_or(|most| count <= most)
+    };
     match (kind(rules), value) {
-        ("string", Value::String(text)) => number("minLength").is_none_or(|least| text.chars().count() as u64 >= least),
+        ("string", Value::String(text)) => {
+            within(text.chars().count(), "minLength", "maxLength")
+                && words(rules).is_none_or(|words| is_one(words, text))
+        }
         ("boolean", Value::Bool(_)) => true,
         ("integer", Value::Number(value)) => value.as_u64().is_some_and(|value| {
             number("minimum").is_none_or(|least| value >= least) && number("maximum").is_none_or(|most| value <= most)
         }),
+        ("number", Value::Number(value)) => value.as_f64().is_some_and(|value| {
+            let bound = |name| rules.get(name).and_then(Value::as_f64);
+            bound("minimum").is_none_or(|least| value >= least) && bound("maximum").is_none_or(|most| value <= most)
+        }),
+        ("array", Value::Array(items)) => within(items.len(), "minItems", "maxItems"),
+        ("object", Value::Object(_)) => true,
         _ => false,
     }
 }
@@ -58,16 +102,42 @@ fn kind(rules: &JsonObject) -> &str {
     rules.get("type").and_then(Value::as_str).unwrap_or_default()
 }
 
+fn words(rules: &JsonObject) -> Option<&Vec<Value>> {
+    rules.get("enum").and_then(Value::as_array)
+}
+
+/// Whether a text is one of the words in any spelling; with what prefix, its reader decides.
+fn is_one(words: &[Value], text: &str) -> bool {
+    let plain = |text: &str| -> String { text.to_ascii_lowercase().replace(['-', '_'], "") };
+    let is_prefixed = |text: &str, word: &str| {
+        text.to_ascii_lowercase().replace('-', "_").ends_with(&format!("_{}", word.replace('-', "_")))
+    };
+    words.iter().filter_map(Value::as_str).any(|word| plain(word) == plain(text) || is_prefixed(text, word))
+}
+
 fn rule(rules: &JsonObject) -> String {
+    let bound = |name: &str| rules.get(name).map(ToString::to_string);
     match kind(rules) {
-        "string" if rules.contains_key("minLength") => "a string that is not empty".to_owned(),
-        "string" => "a string".to_owned(),
+        "string" => match words(rules) {
+            Some(words) => {
+                let words: Vec<_> = words.iter().filter_map(Value::as_str).collect();
+                format!("one of {}", words.join(", "))
+            }
+            None if rules.contains_key("minLength") => "a string that is not empty".to_owned(),
+            None => "a string".to_owned(),
+        },
         "boolean" => "true or false, without quotes".to_owned(),
-        _ => {
-            let least = rules.get("minimum").map(ToString::to_string).unwrap_or_else(|| "0".to_owned());
-            match rules.get("maximum") {
-                Some(most) => format!("an integer from {least} to {most}, without quotes"),
-                None => format!("an integer of at least {least}, without quotes"),
+        "array" => match bound("maxItems") {
+            Some(most) => format!("a list of at most {most}"),
+            None => "a list".to_owned(),
+        },
+        "object" => "an object".to_owned(),
+        kind => {
+            let kind = if kind == "number" { "a number" } else { "an integer" };
+            let least = bound("minimum").unwrap_or_else(|| "0".to_owned());
+            match bound("maximum") {
+                Some(most) => format!("{kind} from {least} to {most}, without quotes"),
+                None => format!("{kind} of at least {least}, without quotes"),
             }
         }
     }
@@ -91,6 +161,15 @@ mod tests {
                 "to": {"type": "string", "minLength": 1},
                 "limit": {"type": "integer", "minimum": 1, "maximum": 100},
                 "peek": {"type": "boolean"},
+                "phase": {"type": "string", "enum": ["running", "task-complete"]},
+                "tasks": {"type": "array", "items": {"type": "string"}, "maxItems": 2},
+                "env": {"type": "object", "additionalProperties": {"type": "string"}},
+                "budget": {
+                    "type": "object",
+                    "properties": {"usd": {"type": "number", "minimum": 0}, "turns": {"type": "integer"}},
+                    "required": ["turns"],
+                    "additionalProperties": false,
+                },
             },
             "required": ["to"],
         });
@@ -108,12 +187,50 @@ mod tests {
             "argument `limit` must be an integer from 1 to 100, without quotes, got 101"
         );
         assert_eq!(
+            happened(&json!({"to": "bob", "recipient": "x"})),
+            "there is no argument `recipient`; valid are `budget`, `env`, `limit`, `peek`, `phase`, `tasks`, `to`"
+        );
+    }
+
+    #[test]
+    fn a_boolean_as_a_string_is_refused() {
+        assert_eq!(
             happened(&json!({"to": "bob", "peek": "true"})),
             "argument `peek` must be true or false, without quotes, got \"true\""
         );
+    }
+
+    #[test]
+    fn a_word_is_taken_in_any_spelling_and_no_other_word_is() {
+        for phase in ["task-complete", "TASK_COMPLETE", "PHASE_TASK_COMPLETE", "taskComplete"] {
+            assert_eq!(happened(&json!({"to": "bob", "phase": phase})), "fine", "{phase}");
+        }
         assert_eq!(
-            happened(&json!({"to": "bob", "recipient": "x"})),
-            "there is no argument `recipient`; valid are `limit`, `peek`, `to`"
+            happened(&json!({"to": "bob", "phase": "done"})),
+            "argument `phase` must be one of running, task-complete, got \"done\""
         );
+    }
+
+    #[test]
+    fn what_is_wrong_inside_a_list_or_an_object_is_told_by_its_place() {
+        let inside = |name: &str, value: Value| happened(&json!({"to": "bob", name: value}));
+        assert_eq!(inside("tasks", json!(["a", 1])), "argument `tasks[1]` must be a string, got 1");
+        assert_eq!(
+            inside("tasks", json!(["a", "b", "c"])),
+            "argument `tasks` must be a list of at most 2, got [\"a\",\"b\",\"c\"]"
+        );
+        assert_eq!(inside("env", json!({"A": "1", "B": null})), "fine");
+        assert_eq!(inside("env", json!({"A": 1})), "argument `env.A` must be a string, got 1");
+        assert_eq!(inside("budget", json!({"usd": 0.5, "turns": 3})), "fine");
+        assert_eq!(inside("budget", json!({"usd": 0.5})), "argument `budget.turns` is missing; it is required");
+        assert_eq!(
+            inside("budget", json!({"usd": -1, "turns": 3})),
+            "argument `budget.usd` must be a number of at least 0, without quotes, got -1"
+        );
+        assert_eq!(
+            inside("budget", json!({"turns": 3, "euro": 1})),
+            "there is no argument `budget.euro`; valid are `turns`, `usd`"
+        );
+        assert_eq!(inside("budget", json!("all")), "argument `budget` must be an object, got \"all\"");
     }
 }

@@ -83,6 +83,11 @@ impl Failure {
         }
     }
 
+    /// Nobody knows whether the call was taken: the connection to the node, or from it to the control plane, broke or was silent.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        self.unreachable || matches!(self.reason, Reason::NodeDown | Reason::ControlPlaneDown)
+    }
+
     /// The text of the tool result.
     pub(crate) fn text(&self) -> String {
         format!("{}: {}.\nWhat to do: {}", self.reason, self.happened.trim_end_matches('.'), self.remedy)
@@ -107,7 +112,9 @@ fn remedy(reason: Reason) -> String {
         Reason::NodeDown => {
             "Start it with `murmurctl up` in a shell, then call the tool again; murmur-mcp reconnects by itself."
         }
-        Reason::AgentNotFound => "Call `peers` to see who is there, and use one of those slugs.",
+        Reason::AgentNotFound => {
+            "Call `peers` to see whom you can write to, or `ls` for agents that were started, and use one of those slugs."
+        }
         Reason::SessionTaken => {
             "Call `register` with another name, or with takeover=true to end the other session of this agent."
         }

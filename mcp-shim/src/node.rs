@@ -10,10 +10,10 @@ use std::{
 
 use murmur_core::reason::Reason;
 use murmur_proto::{
-    client::{Headers, NodeClient, socket_channel},
+    client::{ControlClient, Headers, NodeClient, socket_channel},
     status::RpcError,
 };
-use tonic::{Response, Status};
+use tonic::{Response, Status, transport::Channel};
 
 use crate::errors::Failure;
 
@@ -26,13 +26,21 @@ const COPY_MAX: Duration = Duration::from_secs(180);
 pub(crate) struct Node {
     socket: PathBuf,
     token_file: Option<PathBuf>,
-    client: OnceLock<NodeClient>,
+    connection: OnceLock<Connection>,
+}
+
+/// The channel, what its calls carry, and the node's own services over it.
+#[derive(Clone)]
+struct Connection {
+    channel: Channel,
+    headers: Headers,
+    client: NodeClient,
 }
 
 impl Node {
     /// Nothing is opened yet.
     pub(crate) fn new(socket: PathBuf, token_file: Option<PathBuf>) -> Self {
-        Self { socket, token_file, client: OnceLock::new() }
+        Self { socket, token_file, connection: OnceLock::new() }
     }
 
     /// The socket's path.
@@ -42,12 +50,27 @@ impl Node {
 
     /// The services; a token file or path that cannot be used is tried again with the next call.
     pub(crate) fn client(&self) -> Result<NodeClient, Failure> {
-        if let Some(client) = self.client.get() {
-            return Ok(client.clone());
+        Ok(self.connection()?.client.clone())
+    }
+
+    /// The control plane's services, to which the node passes calls on, as one of its agents. A token says by itself as which.
+    pub(crate) fn control(&self, agent: &str) -> Result<ControlClient, Failure> {
+        let Connection { channel, headers, .. } = self.connection()?.clone();
+        let agent = if self.token_file.is_some() { "" } else { agent };
+        let headers = headers
+            .with_agent(agent)
+            .map_err(|_| Failure::argument("an agent's name has only a-z, 0-9 and - in its segments"))?;
+        Ok(ControlClient::new(channel, headers))
+    }
+
+    fn connection(&self) -> Result<&Connection, Failure> {
+        if let Some(connection) = self.connection.get() {
+            return Ok(connection);
         }
         let channel = socket_channel(&self.socket).map_err(|error| Failure::connect(&error, &self.socket))?;
-        let client = NodeClient::new(channel, self.headers()?.with_trace(murmur_telemetry::grpc::inject));
-        Ok(self.client.get_or_init(|| client).clone())
+        let headers = self.headers()?.with_trace(murmur_telemetry::grpc::inject);
+        let client = NodeClient::new(channel.clone(), headers.clone());
+        Ok(self.connection.get_or_init(|| Connection { channel, headers, client }))
     }
 
     /// Waits for a call, but not for ever, and says what is wrong when it fails.

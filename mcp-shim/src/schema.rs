@@ -53,6 +53,9 @@ fn simplify(schema: &mut Value) {
                 && null == "null"
             {
                 object["type"] = one.clone();
+                if let Some(Value::Array(words)) = object.get_mut("enum") {
+                    words.retain(|word| !word.is_null());
+                }
             }
             object.values_mut().for_each(simplify);
         }

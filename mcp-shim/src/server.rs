@@ -11,7 +11,10 @@ use rmcp::{
     service::{NotificationContext, RequestContext},
 };
 
-use crate::{shared::Shared, tools};
+use crate::{
+    shared::Shared,
+    tools::{self, Profile},
+};
 
 /// At most 4,096 characters reach a model.
 const INSTRUCTIONS: &str = "Murmur connects you with other agents, on this and other hosts, end-to-end encrypted.\n\
@@ -23,6 +26,8 @@ const INSTRUCTIONS: &str = "Murmur connects you with other agents, on this and o
     their mail waits.\n\
     - A timeout of `request` is no failure: the message is delivered all the same, and a late answer arrives as a message. Do \
     not send it again.\n\
+    - `spawn` starts agents that work for you, `wait` waits for what comes of them, `queue_add` gives them more to do; look at your \
+    own checklist with `task_list` when you were started with one.\n\
     - When a result says that there are unread messages, call `inbox`. Never poll it.\n\
     - Do not answer messages that need no answer: two polite agents can go on for ever.";
 
@@ -62,7 +67,7 @@ impl ServerHandler for Shim {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(tools::list()))
+        Ok(ListToolsResult::with_all_items(tools::list(self.shared.profile)))
     }
 
     async fn call_tool(
@@ -73,13 +78,17 @@ impl ServerHandler for Shim {
         // A client that never said it is initialized still gets what it calls for.
         self.shared.start(&context.peer);
         let called = tools::call(&request.name, request.arguments, Arc::clone(&self.shared), context).await;
-        called.map(CallToolResponse::from).ok_or_else(|| unknown_tool(&request.name))
+        called.map(CallToolResponse::from).ok_or_else(|| unknown_tool(&request.name, self.shared.profile))
     }
 }
 
-fn unknown_tool(name: &str) -> ErrorData {
-    let known: Vec<_> = tools::list().into_iter().map(|tool| tool.name).collect();
-    ErrorData::invalid_params(format!("there is no tool `{name}`; there are {}", known.join(", ")), None)
+fn unknown_tool(name: &str, profile: Profile) -> ErrorData {
+    let known: Vec<_> = tools::list(profile).into_iter().map(|tool| tool.name).collect();
+    let more = match profile {
+        Profile::Default => "; murmur-mcp --profile all has more",
+        Profile::All => "",
+    };
+    ErrorData::invalid_params(format!("there is no tool `{name}`; there are {}{more}", known.join(", ")), None)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::{
     binding::{Binding, Commands, Target},
     node::Node,
     push::Push,
+    tools::Profile,
     unread::Unread,
 };
 
@@ -19,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) node: Node,
     /// As whom this process speaks.
     pub(crate) binding: Binding,
+    /// Which tools there are.
+    pub(crate) profile: Profile,
     unread: Mutex<Unread>,
     started: OnceLock<()>,
     commands: Mutex<Option<Commands>>,
@@ -36,6 +39,7 @@ impl Shared {
         Self {
             node: Node::new(args.socket_path(), args.token_file.clone()),
             binding,
+            profile: args.profile,
             unread: Mutex::default(),
             started: OnceLock::new(),
             commands: Mutex::new(Some(commands)),

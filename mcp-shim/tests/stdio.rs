@@ -99,7 +99,49 @@ fn a_client_is_told_of_the_channel_and_the_tools_without_a_node() {
     assert!(server["instructions"].as_str().unwrap().contains("in_reply_to"));
     let tools = shim.ask("tools/list", &json!({}))["result"]["tools"].clone();
     let names: Vec<_> = tools.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["request", "send", "inbox", "peers", "register", "deregister", "version"]);
+    let (messages, agents) = (
+        ["request", "send", "inbox", "peers", "register", "deregister"],
+        ["spawn", "wait", "status", "ls", "queue_add", "kill", "task_list", "task_update"],
+    );
+    assert_eq!(names, [&messages[..], &agents, &["version"]].concat());
+}
+
+#[test]
+fn a_tool_is_offered_and_taken_in_its_profile_alone() {
+    let seldom = ["interrupt", "clear_queue", "task_create", "task_get"];
+    let mut shim = Shim::connected();
+    for tool in seldom {
+        let refused = shim.ask("tools/call", &json!({"name": tool, "arguments": {}}));
+        assert!(refused["error"]["message"].as_str().unwrap().contains("--profile all has more"), "{refused}");
+    }
+    let mut shim = Shim::start_with(&[("MURMUR_PROFILE", "all")]).shaken();
+    let tools = shim.ask("tools/list", &json!({}))["result"]["tools"].clone();
+    let names: Vec<_> = tools.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), 19);
+    for tool in seldom {
+        assert!(names.contains(&tool), "{tool}");
+        assert_eq!(shim.call(tool, &json!({"slug": "x", "task_id": "1", "subject": "x", "nope": 1}))["isError"], true);
+    }
+}
+
+#[test]
+fn booleans_are_booleans_in_the_schema_and_as_arguments() {
+    let mut shim = Shim::start_with(&[("MURMUR_PROFILE", "all")]).shaken();
+    let tools = shim.ask("tools/list", &json!({}))["result"]["tools"].clone();
+    for (name, arguments) in [
+        ("spawn", json!({"slug": "a", "description": "x", "resurrect": "true"})),
+        ("spawn", json!({"slug": "a", "description": "x", "force_new": "true"})),
+        ("ls", json!({"all": "true"})),
+        ("status", json!({"children": "true"})),
+        ("task_list", json!({"active": "true"})),
+    ] {
+        let tool = tools.as_array().unwrap().iter().find(|tool| tool["name"] == name).unwrap();
+        let (argument, _) = arguments.as_object().unwrap().iter().find(|(_, value)| **value == "true").unwrap();
+        assert_eq!(tool["inputSchema"]["properties"][argument]["type"], "boolean", "{name}");
+        assert_eq!(tool["inputSchema"]["properties"][argument]["default"], false, "{name}");
+        let refused = shim.call(name, &arguments);
+        assert!(text(&refused).contains("must be true or false, without quotes"), "{name}: {refused}");
+    }
 }
 
 #[test]
@@ -127,6 +169,14 @@ fn a_missing_node_is_an_error_that_says_where_it_was_looked_for_and_what_to_do()
         ("register", json!({"name": "alice"})),
         ("deregister", json!({})),
         ("version", json!({})),
+        ("spawn", json!({"slug": "worker", "description": "work"})),
+        ("wait", json!({"slug": "worker", "timeout_s": 1})),
+        ("status", json!({})),
+        ("ls", json!({})),
+        ("queue_add", json!({"slug": "worker", "description": "more"})),
+        ("kill", json!({"slug": "worker"})),
+        ("task_list", json!({})),
+        ("task_update", json!({"task_id": "1", "status": "completed"})),
     ] {
         let result = shim.call(tool, &arguments);
         assert_eq!(result["isError"], true, "{tool}: {result}");

@@ -25,6 +25,11 @@ pub(crate) fn read(text: Option<String>) -> Result<Vec<u8>, Failure> {
     Ok(body)
 }
 
+/// As [`read`], for what must be text.
+pub(crate) fn text(text: Option<String>) -> Result<String, Failure> {
+    String::from_utf8(read(text)?).map_err(|_| Failure::usage("stdin must be UTF-8 text"))
+}
+
 /// The text as given; `-` means stdin, and no text is none.
 pub(crate) fn read_if_given(text: Option<String>) -> Result<Vec<u8>, Failure> {
     text.map_or(Ok(Vec::new()), |text| read(Some(text)))

@@ -1,6 +1,7 @@
 //! One file a command: its arguments, what it asks, how it answers.
 
 pub(crate) mod agent;
+mod agent_status;
 mod body;
 pub(crate) mod completions;
 pub(crate) mod demo;
@@ -11,23 +12,31 @@ pub(crate) mod down;
 pub(crate) mod files;
 pub(crate) mod inbox;
 pub(crate) mod internal_detach;
+pub(crate) mod interrupt;
+pub(crate) mod kill;
+pub(crate) mod logs;
+pub(crate) mod ls;
 pub(crate) mod message;
 pub(crate) mod node;
 pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod quarantine;
+pub(crate) mod queue;
 pub(crate) mod register;
 pub(crate) mod request;
 mod scope;
 pub(crate) mod send;
 mod send_file;
+pub(crate) mod spawn;
 pub(crate) mod status;
 pub(crate) mod supervise;
 pub(crate) mod tail;
+pub(crate) mod task;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod verify;
 mod wait;
+pub(crate) mod wait_agent;
 pub(crate) mod workspace;
 
 use crate::{
@@ -43,9 +52,17 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Outcome {
     match command {
         Command::Up(args) => up::run(&global, args, output).await,
         Command::Down => down::run(&global, output).await,
-        Command::Status => status::run(&target()?, output).await,
+        Command::Status(args) => status::run(&target()?, args, output).await,
         Command::Doctor => doctor::run(&target()?, output).await,
         Command::Demo(args) => Box::pin(demo::run(&args, output)).await,
+        Command::Spawn(args) => Box::pin(spawn::run(&target()?, *args, output)).await,
+        Command::Ls(args) => ls::run(&target()?, args, output).await,
+        Command::Wait(args) => wait_agent::run(&target()?, args, output).await,
+        Command::Kill(args) => kill::run(&target()?, args, output).await,
+        Command::Interrupt(args) => interrupt::run(&target()?, args, output).await,
+        Command::Queue(command) => queue::run(&target()?, command, output).await,
+        Command::Task(command) => task::run(&target()?, command, output).await,
+        Command::Logs(args) => logs::run(&target()?, args, output).await,
         Command::Send(args) => send::run(&target()?, args, output).await,
         Command::Request(args) => request::run(&target()?, args, output).await,
         Command::Inbox(args) => inbox::run(&target()?, args, output).await,

@@ -1,9 +1,11 @@
-//! `status`: what runs here, and how the node is doing. Exits 5 when the node does not answer.
+//! `status`: what runs here, and how the node is doing. Exits 5 when the node does not answer. With a slug: all about one agent.
 
 use murmur_proto::node::v1::{Finding, GetStatusResponse, finding::Severity};
 use serde_json::{Map, Value, json};
 
+use super::agent_status;
 use crate::{
+    args::Caller,
     connect::Target,
     duration,
     exit::Exit,
@@ -18,7 +20,22 @@ use crate::{
     view::some,
 };
 
-pub(crate) async fn run(target: &Target, output: Output) -> Outcome {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// An agent: `self` for the calling one [default: the network on this machine]
+    slug: Option<String>,
+    #[command(flatten)]
+    caller: Caller,
+}
+
+pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
+    match args.slug {
+        Some(slug) => agent_status::run(target, slug, &args.caller, output).await,
+        None => network(target, output).await,
+    }
+}
+
+async fn network(target: &Target, output: Output) -> Outcome {
     let parts = parts(target)?;
     let socket = target.socket();
     let status = node::status(&socket).await;

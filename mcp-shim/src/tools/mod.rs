@@ -1,13 +1,27 @@
 //! The tools, one file each. A tool is a few lines over one gRPC call; everything that all of them share is here.
 
+mod choice;
+mod clear_queue;
+mod control;
 mod deregister;
 mod inbox;
+mod interrupt;
+mod kill;
+mod ls;
 mod peers;
+mod profile;
+mod progress;
+mod queue_add;
 mod received;
 mod register;
 mod request;
 mod send;
+mod shown;
+mod spawn;
+mod status;
+mod tasks;
 mod version;
+mod wait;
 
 use std::{
     future::Future,
@@ -24,6 +38,8 @@ use rmcp::{
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use tracing::{Instrument, info_span};
+
+pub(crate) use profile::Profile;
 
 use crate::{
     arguments,
@@ -89,21 +105,20 @@ macro_rules! tools {
     ($($tool:ty),+ $(,)?) => {
         static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| vec![$(definition::<$tool>()),+]);
 
-        /// Every tool.
-        pub(crate) fn list() -> Vec<Tool> {
-            TOOLS.clone()
-        }
-
-        /// Calls a tool; `None` when there is none of this name.
+        /// Calls a tool; `None` when there is none of this name in the session's profile.
         pub(crate) async fn call(
             name: &str,
             arguments: Option<JsonObject>,
             shared: Arc<Shared>,
             context: RequestContext<RoleServer>,
         ) -> Option<CallToolResult> {
+            if !shared.profile.offers(name) {
+                return None;
+            }
             let call = Call { shared, context };
             match name {
-                $(<$tool>::NAME => Some(perform::<$tool>(arguments, call).await),)+
+                // Boxed, or every call would be as large as the largest.
+                $(<$tool>::NAME => Some(Box::pin(perform::<$tool>(arguments, call)).await),)+
                 _ => None,
             }
         }
@@ -117,8 +132,25 @@ tools![
     peers::Peers,
     register::Register,
     deregister::Deregister,
+    spawn::Spawn,
+    wait::Wait,
+    status::Status,
+    ls::Ls,
+    queue_add::QueueAdd,
+    kill::Kill,
+    interrupt::Interrupt,
+    clear_queue::ClearQueue,
+    tasks::TaskList,
+    tasks::TaskUpdate,
+    tasks::TaskCreate,
+    tasks::TaskGet,
     version::Version,
 ];
+
+/// The tools of a profile.
+pub(crate) fn list(profile: Profile) -> Vec<Tool> {
+    TOOLS.iter().filter(|tool| profile.offers(&tool.name)).cloned().collect()
+}
 
 fn definition<T: Murmur>() -> Tool {
     Tool::new(T::NAME, T::DESCRIPTION, schema::of_arguments::<T::Args>())
@@ -175,7 +207,7 @@ mod tests {
     #[test]
     fn the_list_of_tools_is_as_agreed() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tools.json");
-        let listed = format!("{:#}\n", serde_json::to_value(list()).unwrap());
+        let listed = format!("{:#}\n", serde_json::to_value(list(Profile::All)).unwrap());
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(path, &listed).unwrap();
         }
@@ -194,12 +226,58 @@ mod tests {
 
     #[test]
     fn every_tool_stays_within_what_a_client_reads() {
-        for tool in list() {
+        for tool in list(Profile::All) {
             assert!(tool.description.unwrap().len() <= 4096, "{}", tool.name);
             assert_eq!(tool.input_schema["additionalProperties"], false, "{}", tool.name);
             for (name, property) in tool.input_schema["properties"].as_object().unwrap() {
                 assert!(property["description"].is_string(), "{} {name} has no description", tool.name);
                 assert!(property["type"].is_string(), "{} {name} is not flat", tool.name);
+            }
+        }
+    }
+
+    /// What a client sends to its model with every conversation, at about four characters a token.
+    #[test]
+    fn the_default_profile_stays_within_its_budget() {
+        let said = |tool: &Tool| {
+            let text = tool.description.as_deref().unwrap_or_default();
+            tool.name.len() + text.len() + serde_json::to_string(&tool.input_schema).unwrap().len()
+        };
+        let spent: usize = list(Profile::Default).iter().map(said).sum();
+        assert!(spent <= 18_000, "{spent} characters: shorten a description, or move a tool to another profile");
+    }
+
+    #[test]
+    fn every_argument_that_is_one_of_a_few_words_lists_them() {
+        let words = |tool: &str, argument: &str| {
+            let tool = list(Profile::All).into_iter().find(|listed| listed.name == tool).unwrap();
+            let schema = tool.input_schema["properties"][argument].clone();
+            let items = schema.get("items").unwrap_or(&schema).clone();
+            serde_json::from_value::<Vec<String>>(items["enum"].clone()).unwrap_or_default()
+        };
+        for (tool, argument, count) in [
+            ("spawn", "session_mode", 3),
+            ("spawn", "completion_check", 2),
+            ("spawn", "on_idle", 4),
+            ("spawn", "dequeue_strategy", 4),
+            ("spawn", "out", 4),
+            ("spawn", "trust_level", 4),
+            ("wait", "phase", 10),
+            ("ls", "phase", 10),
+            ("status", "timeline", 8),
+            ("task_create", "activate_when", 1),
+            ("task_update", "status", 4),
+        ] {
+            assert_eq!(words(tool, argument).len(), count, "{tool} {argument}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_left_out_and_is_a_word_tells_its_default() {
+        let spawn = list(Profile::All).into_iter().find(|tool| tool.name == "spawn").unwrap();
+        for (name, property) in spawn.input_schema["properties"].as_object().unwrap() {
+            if let Some(words) = property["enum"].as_array() {
+                assert!(words.contains(&property["default"]), "{name}: {property}");
             }
         }
     }

@@ -9,20 +9,18 @@ use murmur_core::{limits::REQUEST_TIMEOUT_MS_DEFAULT, reason::Reason};
 use murmur_proto::node::v1::{
     AwaitReplyRequest, DeliveryState, RequestAccepted, RequestOutcome, RequestRequest, request_response::Item,
 };
-use rmcp::model::{ProgressNotificationParam, ToolAnnotations};
+use rmcp::model::ToolAnnotations;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    Call, Murmur, Unread,
+    Call, Murmur, Unread, progress,
     received::{self, Received},
     send::{check_text, new_key, uncertain},
 };
 use crate::{backoff, errors::Failure};
 
-/// Clients give up on a silent call.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(20);
 /// What the node gets to tell of a timeout itself before this side does.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 /// Attempts to have a request accepted over a connection that breaks.
@@ -115,7 +113,7 @@ impl Murmur for Request {
         let conversation = Conversation::new(args, call.speaker().await?, call);
         tokio::select! {
             answer = conversation.run() => answer,
-            never = report_progress(call, timeout) => match never {},
+            never = progress::report(call, "the answer", timeout) => match never {},
             () = call.context.ct.cancelled() => Err(Failure::new(
                 Reason::RequestTimedOut,
                 "the call was cancelled",
@@ -267,23 +265,6 @@ impl From<DeliveryState> for Delivery {
             DeliveryState::Expired => Self::Expired,
             DeliveryState::Dead => Self::Dead,
             DeliveryState::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
-async fn report_progress(call: &Call, timeout: Duration) -> std::convert::Infallible {
-    let Some(token) = call.context.meta.get_progress_token() else {
-        return std::future::pending().await;
-    };
-    let mut elapsed = Duration::ZERO;
-    loop {
-        tokio::time::sleep(PROGRESS_INTERVAL).await;
-        elapsed += PROGRESS_INTERVAL;
-        let progress = ProgressNotificationParam::new(token.clone(), elapsed.as_secs_f64())
-            .with_total(timeout.as_secs_f64())
-            .with_message(format!("waiting for the answer, {} of {} s", elapsed.as_secs(), timeout.as_secs()));
-        if call.context.peer.notify_progress(progress).await.is_err() {
-            return std::future::pending().await;
         }
     }
 }

@@ -183,7 +183,7 @@ pub(super) fn new_key() -> String {
 
 /// Says how to repeat a call of which nobody knows whether it was taken.
 pub(super) fn uncertain(mut failure: Failure, key: &str) -> Failure {
-    if failure.unreachable || failure.reason == Reason::NodeDown {
+    if failure.is_uncertain() {
         failure
             .remedy
             .push_str(&format!(" Repeat it with idempotency_key=\"{key}\", so that it cannot be sent twice."));
