@@ -67,6 +67,12 @@ fn help_is_what_we_agreed_on() {
         ("up.txt", &["up", "--help"]),
         ("send.txt", &["send", "--help"]),
         ("node-invite.txt", &["node", "invite", "--help"]),
+        ("spawn.txt", &["spawn", "--help"]),
+        ("ls.txt", &["ls", "--help"]),
+        ("wait.txt", &["wait", "--help"]),
+        ("status.txt", &["status", "--help"]),
+        ("task-set.txt", &["task", "set", "--help"]),
+        ("logs.txt", &["logs", "--help"]),
     ] {
         let run = home.run(args);
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{args:?}");
@@ -89,6 +95,29 @@ fn a_wrong_command_line_is_exit_code_2() {
         &["register", "a", "--agent", "b"],
         &["up", "--workspace", "no/slash"],
         &["workspace", "show"],
+        &["spawn"],
+        &["spawn", "a", "x", "--env", "novalue"],
+        &["spawn", "a", "x", "--env", "=x"],
+        &["spawn", "a", "x", "--repo", "#main"],
+        &["spawn", "a", "x", "--budget-cost", "-1"],
+        &["spawn", "a", "x", "--budget-turns", "0"],
+        &["spawn", "a", "x", "--on-idle", "vanish"],
+        &["spawn", "a", "x", "--timeout", "5s"],
+        &["spawn", "a", "x", "--resurrect", "--force-new"],
+        &["spawn", "a", "--each", "-"],
+        &["spawn", "a", "x", "--agent", "b", "--server", "http://127.0.0.1:1"],
+        &["wait"],
+        &["wait", "a", "--phase", "done"],
+        &["wait", "a", "--timeout", "2h"],
+        &["ls", "--phase", "done"],
+        &["ls", "--limit", "0"],
+        &["queue", "add"],
+        &["task", "add"],
+        &["task", "add", "x", "--activate-when", "files_modified"],
+        &["task", "add", "x", "--pattern", "*"],
+        &["task", "set", "1", "--status", "done"],
+        &["kill"],
+        &["logs"],
     ] {
         let run = home.run(args);
         assert_eq!(run.code, 2, "{args:?}: {}", run.stderr);
@@ -99,9 +128,29 @@ fn a_wrong_command_line_is_exit_code_2() {
 #[test]
 fn no_node_is_exit_code_5_and_says_what_to_do() {
     let home = Home::new();
-    for args in
-        [&["peers"][..], &["inbox"], &["send", "bob", "hi"], &["register", "bob"], &["tail"], &["verify", "bob"]]
-    {
+    for args in [
+        &["peers"][..],
+        &["inbox"],
+        &["send", "bob", "hi"],
+        &["register", "bob"],
+        &["tail"],
+        &["verify", "bob"],
+        &["spawn", "a", "x"],
+        &["ls"],
+        &["ls", "--watch"],
+        &["status", "a"],
+        &["wait", "a"],
+        &["kill", "a"],
+        &["interrupt", "a"],
+        &["queue", "add", "a", "x"],
+        &["queue", "ls", "a"],
+        &["queue", "clear", "a"],
+        &["task", "add", "x", "--for", "a"],
+        &["task", "ls"],
+        &["task", "show", "1"],
+        &["task", "set", "1", "--status", "in-progress"],
+        &["logs", "a"],
+    ] {
         let run = home.run(args);
         assert_eq!(run.code, 5, "{args:?}: {}", run.stderr);
         assert!(run.stderr.contains("the socket does not exist"), "{args:?}: {}", run.stderr);
@@ -191,4 +240,30 @@ fn completions_name_the_commands() {
     let run = Home::new().run(&["completions", "bash"]);
     assert_eq!(run.code, 0);
     assert!(run.stdout.contains("murmurctl") && run.stdout.contains("deregister"));
+    // What a word may be is completed, too.
+    assert!(run.stdout.contains("task-complete") && run.stdout.contains("keep_alive"), "{}", run.stdout);
+}
+
+#[test]
+fn a_word_is_taken_in_any_spelling() {
+    let home = Home::new();
+    for phase in ["task-complete", "TASK_COMPLETE", "PHASE_TASK_COMPLETE"] {
+        let run = home.run(&["ls", "--phase", phase]);
+        assert_eq!(run.code, 5, "{phase} is understood, and nobody answers: {}", run.stderr);
+    }
+    let run = home.run(&["ls", "--phase", "done"]);
+    assert!(run.stderr.contains("task-complete"), "{}", run.stderr);
+}
+
+#[test]
+fn a_file_of_each_must_have_lines() {
+    let home = Home::new();
+    let file = home.path().join("each");
+    fs::write(&file, "\n  \n").unwrap();
+    let run = home.run(&["spawn", "w-{}", "do {}", "--each", file.to_str().unwrap()]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert!(run.stderr.contains("has no lines"), "{}", run.stderr);
+    let missing = home.run(&["spawn", "w-{}", "do {}", "--each", "/nonexistent"]);
+    assert_eq!(missing.code, 1, "{}", missing.stderr);
+    assert!(missing.stderr.contains("/nonexistent"), "{}", missing.stderr);
 }
