@@ -1,7 +1,6 @@
 //! `spawn SLUG TEXT`: starts an agent, or one for each line of a file.
 
 use std::{
-    collections::HashMap,
     fs,
     io::Read as _,
     path::{Path, PathBuf},
@@ -170,7 +169,7 @@ fn request(args: Args) -> Result<SpawnAgentRequest, Failure> {
         out: number(args.out),
         trust_level: number(args.trust_level),
         mcp_servers: args.mcp_servers,
-        env: args.env.into_iter().collect::<HashMap<_, _>>(),
+        env: args.env.into_iter().collect(),
         node: args.node.unwrap_or_default(),
         labels: args.labels,
         budget: (budget != Budget::default()).then_some(budget),

@@ -20,6 +20,7 @@ const NOTE_BYTES_MAX: usize = 1024;
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Brief {
     slug: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     phase: Option<Choice<Phase>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
@@ -57,6 +58,7 @@ impl Brief {
 pub(super) struct Status {
     slug: String,
     agent_id: AgentId,
+    #[serde(skip_serializing_if = "Option::is_none")]
     phase: Option<Choice<Phase>>,
     /// Why it is in this phase: what it waits for, or how it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,6 +144,7 @@ struct Output {
 
 #[derive(Serialize, JsonSchema)]
 struct TimelineEntry {
+    #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<Choice<TimelineKind>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<String>,

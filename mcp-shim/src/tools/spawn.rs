@@ -1,6 +1,6 @@
 //! `spawn`: start an agent, or one for each of many things.
 
-use std::{collections::HashMap, io::Read as _};
+use std::{collections::BTreeMap, io::Read as _};
 
 use murmur_proto::v1::{
     self, AgentSpec, AgentStatus, CompletionCheck, DequeueStrategy, OnIdle, OutputMode, Phase, SessionMode,
@@ -59,9 +59,8 @@ pub(super) struct Args {
     #[serde(default)]
     #[schemars(extend("default" = "none"))]
     completion_check: Option<Choice<CompletionCheck>>,
-    /// What becomes of it when it has nothing to do.
+    /// What becomes of it when it has nothing to do. Default: it stays; one whose runtime remembers nothing ends.
     #[serde(default)]
-    #[schemars(extend("default" = "sleep"))]
     on_idle: Option<Choice<OnIdle>>,
     /// How many queued follow-ups one turn takes; auto is up to five of one kind.
     #[serde(default)]
@@ -99,7 +98,7 @@ pub(super) struct Args {
     mcp_servers: Vec<String>,
     /// Added to its environment.
     #[serde(default)]
-    env: HashMap<String, String>,
+    env: BTreeMap<String, String>,
     /// Name of the node that it must run on. Default: any that has room.
     #[serde(default)]
     node: Option<String>,

@@ -147,12 +147,14 @@ pub(super) struct Task {
     subject: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Choice<TaskStatus>>,
     /// Items that wait for this one.
     blocks: Vec<String>,
     /// Items that this one waits for.
     blocked_by: Vec<String>,
     /// A dormant item waits for a changed file and cannot be started.
+    #[serde(skip_serializing_if = "Option::is_none")]
     activation: Option<Choice<Activation>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pattern: Option<String>,
