@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
-    directory::{Batch, Change, Directory, Peer},
+    directory::{AgentKind, Batch, Change, Directory, Peer},
     identity::NodeIdentity,
     keys::{AgentKeys, KeyError, Keys},
     post::failpoint::failpoint,
@@ -28,6 +28,7 @@ use crate::{
     store::{
         Store, StoreError,
         agents::{self as table, AgentRow},
+        runtime,
     },
 };
 
@@ -194,6 +195,45 @@ impl Agents {
         self.end(agent).await?;
         self.forget_keys(agent.agent_id).await?;
         Ok(was_live)
+    }
+
+    /// Makes an agent known that the control plane has placed here and that this node is to run, and publishes its keys.
+    ///
+    /// # Errors
+    /// [`AgentError`] when the control plane does not know it, or the disk refuses.
+    pub async fn adopt_spawned(&self, agent: AgentId, slug: &Slug, description: &str) -> Result<(), AgentError> {
+        let _one_at_a_time = self.registering.lock().await;
+        // The directory gives a name to one agent at a time: whoever had it here has ended.
+        if let Some(earlier) = self.by_slug(slug).filter(|row| row.agent_id != agent) {
+            self.end(&earlier).await?;
+        }
+        let row = Arc::new(AgentRow {
+            agent_id: agent,
+            slug: slug.clone(),
+            kind: AgentKind::Spawned.number(),
+            description: description.to_owned(),
+            group: String::new(),
+            created_ms: self.clock.now_ms(),
+            deregistered_ms: None,
+        });
+        let saved = row.clone();
+        self.store.write(move |tx| table::save(tx, &saved)).await?;
+        self.write().insert(slug.clone(), Entry { row: row.clone(), since: Instant::now() });
+        match self.publish(&row).await {
+            // They are published when the control plane is back.
+            Err(AgentError::Control(ControlError::Down(_))) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Issues a token that speaks for an agent, in place of all that did.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn renew_token(&self, agent: AgentId) -> Result<Token, AgentError> {
+        let now_ms = self.clock.now_ms();
+        self.store.write(move |tx| runtime::revoke_tokens(tx, agent, now_ms)).await?;
+        self.issue_token(agent).await
     }
 
     /// Issues a token that speaks for an agent. The store keeps its digest alone.

@@ -28,6 +28,7 @@ use crate::{
         server::{Services, Shared},
         socket,
     },
+    runtime::{self, Runtime},
     session::Sessions,
     store::{Store, StoreOptions},
 };
@@ -192,6 +193,12 @@ async fn start(
                 lost.try_send(anyhow::Error::new(error).context("nothing can be delivered: the store cannot be read"));
         }
     });
+    let runtime = base.runtime(&core, stop)?;
+    tasks.spawn(async move {
+        if let Err(error) = runtime.run().await {
+            warn!(%error, "no agents run here: what ran cannot be read");
+        }
+    });
     base.stage.send_replace(Stage::Ready(core));
     services.ready(true).await;
     info!("ready");
@@ -259,6 +266,20 @@ impl Base {
             clock: self.clock,
         };
         Ok(joining.run(record, invite).await?)
+    }
+
+    fn runtime(&self, core: &Core, stop: &CancellationToken) -> anyhow::Result<Arc<Runtime>> {
+        let parts = runtime::Parts {
+            config: self.config.runtime.clone(),
+            data_dir: self.data_dir.path().to_owned(),
+            socket: self.config.socket(),
+            store: self.store.clone(),
+            control: core.control.clone(),
+            agents: core.agents.clone(),
+            clock: self.clock,
+            stop: stop.clone(),
+        };
+        Ok(Runtime::new(parts)?)
     }
 
     async fn core(&self, record: &NodeRecord) -> anyhow::Result<(Arc<Core>, ControlTasks)> {

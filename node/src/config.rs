@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     post::PostConfig,
     rpc::socket::{self, SocketPathTooLong},
+    runtime::config::{RuntimeConfig, RuntimeConfigError},
 };
 
 /// Begins every variable of the environment.
@@ -75,6 +76,8 @@ pub struct Config {
     pub file_bytes_max: u64,
     /// Files are sent only from below these folders; none means from everywhere.
     pub file_roots: Vec<PathBuf>,
+    /// Agents that run as processes here.
+    pub runtime: RuntimeConfig,
     /// Silence of the broker after which its consumer is taken to be deaf; it beats twice as often.
     pub broker_heartbeat_ms: u64,
     /// How long calls may take to end after the first signal.
@@ -106,6 +109,9 @@ pub enum ConfigError {
         /// What it must be.
         rule: &'static str,
     },
+    /// A key of `[runtime]` breaks a rule.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeConfigError),
     /// The socket's path is longer than the kernel takes.
     #[error(transparent)]
     Socket(#[from] SocketPathTooLong),
@@ -140,6 +146,7 @@ impl Default for Config {
             republish_ms: post.outbox.republish.first_ms.into_iter().chain([then_ms]).collect(),
             file_bytes_max: post.streams.bytes_max,
             file_roots: Vec::new(),
+            runtime: RuntimeConfig::default(),
             broker_heartbeat_ms: 5_000,
             drain_ms: 10_000,
         }
@@ -157,7 +164,10 @@ impl Config {
         }
         let environment = Env::prefixed(ENV_PREFIX).ignore(&["config"]).map(|key| match key.as_str() {
             "local_require_token" => "local.require_token".into(),
-            _ => key.into(),
+            key => match key.strip_prefix("runtime_") {
+                Some(key) => format!("runtime.{key}").into(),
+                None => key.into(),
+            },
         });
         let mut figment = Figment::new();
         if let Some(file) = file {
@@ -228,6 +238,7 @@ impl Config {
         let file_bytes = 1..=murmur_crypto::inner::STREAM_BYTES_MAX;
         rule(file_bytes.contains(&self.file_bytes_max), "file_bytes_max", "1 to 1073741824 (1 GiB)")?;
         rule(self.file_roots.iter().all(|root| root.is_absolute()), "file_roots", "a list of absolute paths")?;
+        self.runtime.check()?;
         socket::check_length(&self.socket())?;
         Ok(())
     }
@@ -354,6 +365,9 @@ pub struct Flags {
     #[arg(long, value_name = "DIR", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]
     file_roots: Option<Vec<PathBuf>>,
+    #[command(flatten)]
+    #[serde(skip_serializing_if = "RuntimeFlags::is_empty")]
+    runtime: RuntimeFlags,
     /// Silence of the broker after which its consumer is taken to be deaf
     #[arg(long, value_name = "MS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -362,6 +376,45 @@ pub struct Flags {
     #[arg(long, value_name = "MS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     drain_ms: Option<u64>,
+}
+
+/// The flags of `[runtime]`; its tables are set in the file.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, clap::Args)]
+struct RuntimeFlags {
+    /// Agent processes that may run here at one time; 0: none
+    #[arg(long = "runtime-capacity", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<u32>,
+    /// By which spawns choose a node: `name` or `name=value`
+    #[arg(long = "runtime-labels", value_name = "LABEL", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Vec<String>>,
+    /// Where agents' folders are
+    #[arg(long = "runtime-dir", value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dir: Option<PathBuf>,
+    /// What runs an agent whose spawn names nothing
+    #[arg(long = "runtime-default-backend", value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default_backend: Option<String>,
+    /// Time without output after which an agent is called stuck
+    #[arg(long = "runtime-stuck-after-ms", value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stuck_after_ms: Option<u64>,
+    /// Between SIGTERM and SIGKILL of an agent
+    #[arg(long = "runtime-grace-ms", value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grace_ms: Option<u64>,
+    /// Output that is kept of an agent
+    #[arg(long = "runtime-output-bytes-max", value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_bytes_max: Option<u64>,
+}
+
+impl RuntimeFlags {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference to the field")]

@@ -16,6 +16,7 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod post;
 pub mod rpc;
+pub mod runtime;
 pub mod session;
 pub mod store;
 pub mod wake;

@@ -22,6 +22,12 @@ struct Arguments {
 enum Command {
     /// Run the node until it is told to end
     Run(Settings),
+    /// Run one process of an agent (the node does this)
+    #[command(hide = true)]
+    Keep {
+        /// Its folder
+        dir: PathBuf,
+    },
     /// Print the configuration that these flags, the environment and the file make
     Config(Settings),
 }
@@ -59,6 +65,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             print!("{}", settings.load()?);
             Ok(())
         }
+        Command::Keep { dir } => murmur_node::runtime::keeper::keep(&dir),
         Command::Run(settings) => run(settings.load()?),
     }
 }

@@ -24,6 +24,7 @@ pub mod quarantine;
 mod reader;
 pub mod request;
 mod row;
+pub mod runtime;
 pub mod showing;
 pub mod stream;
 pub mod transfer;

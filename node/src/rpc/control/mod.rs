@@ -7,6 +7,7 @@ mod broker;
 mod convert;
 mod error;
 mod run;
+mod runtime;
 pub(super) mod session;
 mod watch;
 

@@ -1,0 +1,151 @@
+//! What node and keeper tell each other in files.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::runtime::config::Limits;
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The program.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// All of its environment.
+    pub env: BTreeMap<String, String>,
+    /// Where it starts.
+    pub dir: PathBuf,
+    /// What it reads.
+    pub stdin: Stdin,
+    /// What it may use.
+    pub limits: Limits,
+    /// The folder of the log.
+    pub log: PathBuf,
+    /// Bytes that the log may have.
+    pub log_bytes_max: u64,
+}
+
+/// What a program reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdin {
+    /// Nothing.
+    Null,
+    /// A file.
+    File(PathBuf),
+    /// The pipe `stdin` of the run, until the keeper gets SIGUSR1.
+    Pipe,
+}
+
+/// Which processes run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The keeper.
+    pub keeper_pid: i32,
+    /// The program, which leads its process group.
+    pub pid: i32,
+    /// When the program started, in the kernel's ticks since the boot; 0 where the kernel does not tell.
+    pub start_ticks: u64,
+    /// Which boot of the machine that was.
+    pub boot_id: String,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// What it returned, if it ended by itself.
+    pub code: Option<i32>,
+    /// Which signal ended it.
+    pub signal: Option<i32>,
+    /// Unix time in milliseconds.
+    pub time_ms: u64,
+}
+
+/// What the keeper says when it has started the program, or could not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Started {
+    /// It runs.
+    Running(Run),
+    /// It does not.
+    Failed(String),
+}
+
+impl Exit {
+    /// Whether the program says that all is well.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match (self.code, self.signal) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
+                Ok(name) => format!("ended by {name}"),
+                Err(_) => format!("ended by signal {signal}"),
+            },
+            (None, None) => "ended".to_owned(),
+        }
+    }
+}
+
+/// Writes a file of mode 0600, whole or not at all, and on the disk when this returns.
+///
+/// # Errors
+/// [`io::Error`].
+pub fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    write_bytes(path, &serde_json::to_vec(value)?)
+}
+
+/// As [`write`], for bytes.
+///
+/// # Errors
+/// [`io::Error`].
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let draft = PathBuf::from(draft);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Reads what [`write`] wrote; `None` when it is not there.
+///
+/// # Errors
+/// [`io::Error`].
+pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// When a process started, in the kernel's ticks since the boot.
+#[must_use]
+pub fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything; what counts comes after its last bracket.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Which boot of the machine this is; empty where the kernel does not tell.
+#[must_use]
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,208 @@
+//! Agents that run as processes of this node (docs/adr/0012-agent-processes.md).
+//!
+//! The control plane orders: start, stop, interrupt, drain. Each agent has a task here (`life`, `turn`) that owns its process, through a
+//! keeper that outlives the node (`keeper`, `process`); what runs it is data (`backend`). Whatever happens is stored together with
+//! the report of it, and reports are told in their order until they are heard (`reports`). So nothing that happened while the control plane
+//! was away is lost, and after a restart of the node each agent is found running, or its end is told.
+
+mod answer;
+pub mod backend;
+pub mod config;
+mod delay;
+pub mod git;
+pub mod keeper;
+mod life;
+mod orders;
+mod place;
+mod prepare;
+pub mod process;
+mod relay;
+mod reports;
+mod serve;
+mod state;
+mod template;
+mod turn;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use murmur_core::id::AgentId;
+use murmur_proto::v1;
+use prost::Message as _;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    backend::Backend, config::RuntimeConfig, config::RuntimeConfigError, git::Mirrors, prepare::Whom, state::State,
+};
+use crate::{
+    agents::Agents,
+    clock::Clock,
+    rpc::control::Control,
+    store::{Store, StoreError, runtime as table},
+};
+
+/// What the runtime works with.
+pub struct Parts {
+    /// What the owner says.
+    pub config: RuntimeConfig,
+    /// The node's data directory.
+    pub data_dir: PathBuf,
+    /// The node's socket, which agents are told.
+    pub socket: PathBuf,
+    /// Where what happens is remembered.
+    pub store: Store,
+    /// Who orders and hears.
+    pub control: Arc<Control>,
+    /// Where agents are made known.
+    pub agents: Arc<Agents>,
+    /// What time it is.
+    pub clock: Clock,
+    /// Cancelled when the node goes down.
+    pub stop: CancellationToken,
+}
+
+/// What the tasks of all agents share.
+pub(crate) struct Workshop {
+    config: RuntimeConfig,
+    backends: BTreeMap<String, Backend>,
+    dir: PathBuf,
+    socket: PathBuf,
+    /// This program, which is also the keeper.
+    keeper: OsString,
+    mcp_program: PathBuf,
+    /// Where this program's companions are.
+    bin: Option<PathBuf>,
+    mirrors: Mirrors,
+    store: Store,
+    control: Arc<Control>,
+    agents: Arc<Agents>,
+    clock: Clock,
+    stop: CancellationToken,
+    /// There are reports.
+    reports: Notify,
+}
+
+/// The agents that run here.
+pub struct Runtime {
+    shop: Arc<Workshop>,
+    lines: Mutex<HashMap<AgentId, Line>>,
+    tasks: TaskTracker,
+    /// Reports are told one call after the other.
+    telling: tokio::sync::Mutex<()>,
+}
+
+/// The way to an agent's task.
+struct Line {
+    inbox: mpsc::UnboundedSender<v1::Order>,
+    /// Counts pieces of output.
+    output: watch::Sender<u64>,
+    incarnation: Arc<watch::Sender<u32>>,
+}
+
+impl Runtime {
+    /// A runtime that does nothing until [`Runtime::run`].
+    ///
+    /// # Errors
+    /// [`RuntimeConfigError`].
+    pub fn new(parts: Parts) -> Result<Arc<Self>, RuntimeConfigError> {
+        let Parts { config, data_dir, socket, store, control, agents, clock, stop } = parts;
+        let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+        let dir = config.dir.clone().unwrap_or_else(|| data_dir.join("runtime"));
+        let program = std::env::current_exe().ok();
+        let bin = program.as_ref().and_then(|path| path.parent()).map(Path::to_owned);
+        // The very program that runs, whatever has been put in its place since.
+        let keeper = match cfg!(target_os = "linux") {
+            true => "/proc/self/exe".into(),
+            false => program.map_or_else(|| "murmur-node".into(), PathBuf::into_os_string),
+        };
+        let beside = || bin.as_ref().map(|dir| dir.join("murmur-mcp")).filter(|path| path.exists());
+        let mcp_program = config.mcp_program.clone().or_else(beside).unwrap_or_else(|| "murmur-mcp".into());
+        let shop = Workshop {
+            backends: config.backends()?,
+            mirrors: Mirrors::new(dir.join("mirrors")),
+            socket: std::path::absolute(&socket).unwrap_or(socket),
+            dir,
+            keeper,
+            mcp_program,
+            bin,
+            store,
+            control,
+            agents,
+            clock,
+            stop,
+            config,
+            reports: Notify::new(),
+        };
+        let (lines, tasks, telling) = (Mutex::default(), TaskTracker::new(), tokio::sync::Mutex::default());
+        Ok(Arc::new(Self { shop: Arc::new(shop), lines, tasks, telling }))
+    }
+
+    /// Looks after what an earlier process of the node left, then takes orders until the node goes down. Agents' processes go on.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read what there is.
+    pub async fn run(self: &Arc<Self>) -> Result<(), StoreError> {
+        for row in self.shop.store.read(table::live).await? {
+            let (agent, line) = (row.agent_id, self.open(row.agent_id, Some(row), None));
+            self.lines().insert(agent, line);
+        }
+        tokio::join!(self.follow_orders(), self.tell_reports());
+        self.tasks.close();
+        self.tasks.wait().await;
+        Ok(())
+    }
+
+    /// Agents that are looked after, with their incarnations.
+    fn running(&self) -> Vec<v1::RunningAgent> {
+        let told = |(agent, line): (&AgentId, &Line)| {
+            let incarnation = *line.incarnation.borrow();
+            (incarnation > 0).then(|| v1::RunningAgent { agent_id: agent.to_string(), incarnation })
+        };
+        self.lines().iter().filter_map(told).collect()
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<AgentId, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Workshop {
+    fn grace(&self) -> Duration {
+        Duration::from_millis(self.config.grace_ms)
+    }
+
+    /// Remembers an agent, and queues reports of it, in one transaction.
+    async fn save(
+        &self,
+        whom: &Whom,
+        incarnation: u32,
+        live: bool,
+        state: &State,
+        reports: &[v1::AgentReport],
+    ) -> Result<(), StoreError> {
+        let row = table::RunAgentRow {
+            agent_id: whom.agent,
+            incarnation,
+            live,
+            start: whom.start.encode_to_vec(),
+            state: serde_json::to_string(state).map_err(|_| StoreError::Corrupt("state of an agent"))?,
+        };
+        let reports: Vec<Vec<u8>> = reports.iter().map(v1::AgentReport::encode_to_vec).collect();
+        let (has_reports, now_ms) = (!reports.is_empty(), self.clock.now_ms());
+        let saved = self.store.write(move |tx| {
+            table::save(tx, &row, now_ms)?;
+            reports.iter().try_for_each(|report| table::queue_report(tx, report))
+        });
+        saved.await?;
+        if has_reports {
+            self.reports.notify_one();
+        }
+        Ok(())
+    }
+}
