@@ -45,7 +45,7 @@ const TOO_LARGE: u64 = 10054;
 pub struct BusConfig {
     /// This node.
     pub node_id: NodeId,
-    /// Silence on the pull request after which the consumer is taken to be deaf; the broker beats twice as often.
+    /// How often the broker says that it is there; after twice that silence the consumer is taken to be deaf.
     pub heartbeat: Duration,
     /// Messages of one pull request.
     pub batch: usize,
@@ -55,7 +55,7 @@ impl BusConfig {
     /// The defaults of a node.
     #[must_use]
     pub const fn new(node_id: NodeId) -> Self {
-        Self { node_id, heartbeat: Duration::from_secs(5), batch: 128 }
+        Self { node_id, heartbeat: Duration::from_millis(1_500), batch: 128 }
     }
 }
 

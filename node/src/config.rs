@@ -62,6 +62,8 @@ pub struct Config {
     pub body_bytes_max: usize,
     /// Publishes that may wait for the broker at one time.
     pub publishes_in_flight: usize,
+    /// Messages of one agent to another that the broker is given to keep; below the control plane's `lane_messages_max`.
+    pub lane_window: usize,
     /// Read messages are deleted after so many days.
     pub history_days: u64,
     /// Largest size of the database in pages of 4 KiB.
@@ -139,6 +141,7 @@ impl Default for Config {
             inbox_unread_max: post.inbox_unread_max,
             body_bytes_max: post.body_bytes_max,
             publishes_in_flight: post.publishes_in_flight,
+            lane_window: post.lane_window,
             history_days: post.history_ms / DAY_MS,
             store_pages_max: None,
             retry_ms: [post.outbox.transport.base_ms, post.outbox.transport.cap_ms],
@@ -147,7 +150,7 @@ impl Default for Config {
             file_bytes_max: post.streams.bytes_max,
             file_roots: Vec::new(),
             runtime: RuntimeConfig::default(),
-            broker_heartbeat_ms: 5_000,
+            broker_heartbeat_ms: 1_500,
             drain_ms: 10_000,
         }
     }
@@ -203,6 +206,7 @@ impl Config {
             inbox_unread_max: self.inbox_unread_max,
             body_bytes_max: self.body_bytes_max,
             publishes_in_flight: self.publishes_in_flight,
+            lane_window: self.lane_window,
             history_ms: self.history_days.saturating_mul(DAY_MS),
             ..PostConfig::default()
         };
@@ -230,6 +234,7 @@ impl Config {
         rule(!self.republish_ms.is_empty(), "republish_ms", "a list of at least one wait")?;
         rule(self.republish_ms.iter().all(|wait| *wait >= 1), "republish_ms", "waits of at least 1 ms")?;
         rule(self.publishes_in_flight >= 1, "publishes_in_flight", "at least 1")?;
+        rule((1..=900).contains(&self.lane_window), "lane_window", "1 to 900")?;
         let body_bytes_max = murmur_core::limits::BODY_BYTES_MAX;
         rule((1..=body_bytes_max).contains(&self.body_bytes_max), "body_bytes_max", "from 1 to 196608")?;
         rule((100..=30_000).contains(&self.broker_heartbeat_ms), "broker_heartbeat_ms", "100 to 30000")?;
@@ -337,6 +342,10 @@ pub struct Flags {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     publishes_in_flight: Option<usize>,
+    /// Messages of one agent to another that the broker is given to keep; below the control plane's lane_messages_max
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lane_window: Option<usize>,
     /// Days that read messages are kept
     #[arg(long, value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -17,6 +17,8 @@ use super::{Bus, Session};
 const REBUILD_DELAY: Duration = Duration::from_millis(500);
 /// How long the control plane takes to put a consumer in the place of a deleted one.
 const SUCCESSOR_DELAY: Duration = Duration::from_millis(30);
+/// How long the broker may go on answering one pull request.
+const EXPIRES_MAX: Duration = Duration::from_secs(10);
 /// Bytes of one pull request, so that a node's memory has a bound whatever the messages' sizes.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
@@ -127,6 +129,8 @@ impl Bus {
                     if error.kind() == pull::MessagesErrorKind::ConsumerDeleted {
                         return tokio::time::sleep(SUCCESSOR_DELAY).await;
                     }
+                    // What was sent meanwhile went nowhere, and the broker would wait for its acknowledgement.
+                    self.shared.lost();
                     return wait_or(changed).await;
                 }
                 None => return,
@@ -159,7 +163,7 @@ impl Bus {
             .max_messages_per_batch(self.config.batch)
             .max_bytes_per_batch(BATCH_BYTES)
             // After a cut connection the broker may go on answering this request until it expires.
-            .expires(self.config.heartbeat * 2)
+            .expires((self.config.heartbeat * 10).min(EXPIRES_MAX).max(self.config.heartbeat * 2))
             .heartbeat(self.config.heartbeat)
             .messages()
             .await?;

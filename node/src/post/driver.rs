@@ -27,7 +27,10 @@ use super::{
 };
 use crate::{
     directory::Directory,
-    store::{StoreError, Tx, delivery},
+    store::{
+        StoreError, Tx,
+        delivery::{self, DeliveryRow},
+    },
 };
 
 /// Deliveries that one task takes from a lane: they are sealed in one commit.
@@ -73,10 +76,18 @@ struct LaneState {
 struct Entry {
     lane: Lane,
     sequence: u64,
+    expires_ms: u64,
     /// The highest attempt heard of: steps are committed in order, and may be heard of out of order.
     seal_attempt: u32,
     need: Option<Need>,
     at_ms: Option<u64>,
+}
+
+impl Entry {
+    const fn new(lane: Lane, row: &DeliveryRow, seal_attempt: u32) -> Self {
+        let (sequence, expires_ms) = (row.sequence, row.delivery.expires_ms);
+        Self { lane, sequence, expires_ms, seal_attempt, need: None, at_ms: None }
+    }
 }
 
 struct Driver {
@@ -162,7 +173,7 @@ impl Driver {
         let (key, row) = (stepped.key(), &stepped.row);
         let lane = Lane { sender: row.sender, recipient: row.recipient };
         let seal_attempt = Row::from(row.delivery.state).seal_attempt;
-        self.entries.insert(key, Entry { lane, sequence: row.sequence, seal_attempt, need: None, at_ms: None });
+        self.entries.insert(key, Entry::new(lane, row, seal_attempt));
         for effect in &stepped.effects {
             self.effect(key, *effect);
         }
@@ -170,6 +181,7 @@ impl Driver {
 
     fn direct_left(&mut self, lane: Lane, key: Key, need: Option<Need>) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
+        self.post.windows.leave(lane, key);
         let state = self.lanes.entry(lane).or_default();
         state.waiting.insert(entry.sequence, key);
         if need.is_some() {
@@ -187,8 +199,7 @@ impl Driver {
         let state = row.delivery.state.name();
         if state.is_open() {
             let seal_attempt = Row::from(row.delivery.state).seal_attempt;
-            let entry = Entry { lane, sequence: row.sequence, seal_attempt, need: None, at_ms: None };
-            let entry = self.entries.entry(key).or_insert(entry);
+            let entry = self.entries.entry(key).or_insert_with(|| Entry::new(lane, row, seal_attempt));
             if seal_attempt < entry.seal_attempt {
                 return;
             }
@@ -196,6 +207,7 @@ impl Driver {
             let waiting = &mut self.lanes.entry(lane).or_default().waiting;
             if state == StateName::Stored {
                 waiting.remove(&row.sequence);
+                self.post.windows.force(lane, key);
             } else {
                 waiting.insert(row.sequence, key);
             }
@@ -246,6 +258,7 @@ impl Driver {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.waiting.remove(&sequence);
         }
+        self.post.windows.forget(lane, key, sequence);
     }
 
     /// Sets a task to the lane's head and what follows it, if there is something to do and nobody does it.
@@ -259,9 +272,18 @@ impl Driver {
         if state.busy {
             return;
         }
+        if is_gated {
+            // What is held before the gate closed goes first, or it would be overtaken.
+            self.adopt_held(lane);
+        }
+        let Some(state) = self.lanes.get_mut(&lane) else { return };
         let mut jobs = Vec::new();
         for key in state.waiting.values().take(LANE_BATCH) {
-            let Some(need) = self.entries.get_mut(key).and_then(|entry| entry.need.take()) else { break };
+            let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.need.is_some()) else { break };
+            if !self.post.windows.enter(lane, *key) {
+                break;
+            }
+            let Some(need) = entry.need.take() else { break };
             self.keyless.remove(key);
             self.refused.remove(key);
             jobs.push(Job { key: *key, need });
@@ -284,8 +306,20 @@ impl Driver {
         });
     }
 
+    /// Takes over what waits for room before the driver.
+    fn adopt_held(&mut self, lane: Lane) {
+        for direct in self.post.windows.take_held(lane) {
+            let key = direct.ready.key;
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            entry.need = Some(Need::Publish);
+            self.lanes.entry(lane).or_default().waiting.insert(entry.sequence, key);
+        }
+    }
+
     fn lane_done(&mut self, lane: Lane, report: LaneReport) {
         let LaneReport { published, left, keyless, unsealable, refused } = report;
+        let unpublished = left.iter().map(|job| &job.key).chain(&keyless).chain(&unsealable).chain(&refused);
+        unpublished.for_each(|key| self.post.windows.leave(lane, *key));
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.busy = false;
             state.careful = !refused.is_empty() || (state.careful && published.is_empty());
@@ -333,10 +367,22 @@ impl Driver {
     fn tick(&mut self) {
         let now_ms = self.post.clock.now_ms();
         while let Some((_, key)) = self.timers.first().copied().filter(|(at_ms, _)| *at_ms <= now_ms) {
+            if let Some(expires_ms) = self.waits_for_room(key).filter(|expires_ms| *expires_ms > now_ms) {
+                // Its lane comes to it; nothing is overdue but its end.
+                self.schedule(key, expires_ms);
+                continue;
+            }
             // Should the step fail, it is tried again; what comes of it names another time.
             self.schedule(key, now_ms.saturating_add(self.post.config.outbox.answer_wait_ms.max(1_000)));
             self.step_soon(key, Event::Tick);
         }
+    }
+
+    /// When a delivery expires that has nothing to do but wait for its turn.
+    fn waits_for_room(&self, key: Key) -> Option<u64> {
+        let entry = self.entries.get(&key)?;
+        let waits = entry.need.is_some() || self.post.windows.holds(entry.lane, entry.sequence);
+        waits.then_some(entry.expires_ms)
     }
 
     fn step_soon(&self, key: Key, event: Event) {

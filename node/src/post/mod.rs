@@ -40,6 +40,7 @@ mod tests;
 mod transition;
 mod types;
 mod waits_for;
+mod window;
 
 use std::{
     sync::{
@@ -70,11 +71,12 @@ pub use self::{
 };
 use self::{
     direct::{Coming, Gate, Places},
-    driver::Work,
+    driver::{Lane, Work},
     policy::Policy,
     publish::{Direct, Stored},
     stats::Counters,
     transition::Stepped,
+    window::Windows,
 };
 pub use crate::store::listing::{Listed, Place, Whose};
 use crate::{
@@ -116,6 +118,8 @@ pub struct Post {
     acks: mpsc::UnboundedSender<AckRow>,
     /// Sealed and committed, in the order of the commits.
     directs: mpsc::UnboundedSender<Direct>,
+    /// How much of each lane is with the broker.
+    windows: Windows,
     /// Where the short way is open.
     gate: Arc<Gate>,
     places: Places,
@@ -130,6 +134,7 @@ struct Ends {
     work: mpsc::UnboundedReceiver<Work>,
     acks: mpsc::UnboundedReceiver<AckRow>,
     directs: mpsc::UnboundedReceiver<Direct>,
+    room: mpsc::UnboundedReceiver<Lane>,
 }
 
 impl Post {
@@ -147,11 +152,18 @@ impl Post {
         let (work, work_end) = mpsc::unbounded_channel();
         let (acks, acks_end) = mpsc::unbounded_channel();
         let (directs, directs_end) = mpsc::unbounded_channel();
+        let (room, room_end) = mpsc::unbounded_channel();
         Arc::new(Self {
             policy: Policy::new(&config),
+            windows: Windows::new(config.lane_window, room),
             streams: stream::Streams::new(&config.streams, clock.now_ms()),
             schedule: order::Schedule::default(),
-            ends: std::sync::Mutex::new(Some(Ends { work: work_end, acks: acks_end, directs: directs_end })),
+            ends: std::sync::Mutex::new(Some(Ends {
+                work: work_end,
+                acks: acks_end,
+                directs: directs_end,
+                room: room_end,
+            })),
             hub: Arc::default(),
             counters: Counters::default(),
             latency: OnceLock::new(),
@@ -179,7 +191,7 @@ impl Post {
     /// [`StoreError`] when what waits cannot be loaded at the start.
     pub async fn run(self: &Arc<Self>, token: CancellationToken) -> Result<(), StoreError> {
         let ends = self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let Some(Ends { work, acks, directs }) = ends else { return Ok(()) };
+        let Some(Ends { work, acks, directs, room }) = ends else { return Ok(()) };
         self.load_shown().await?;
         driver::load(self).await?;
         ack_out::load(self).await?;
@@ -187,7 +199,7 @@ impl Post {
         self.load_held().await?;
         let tasks = TaskTracker::new();
         tasks.spawn(driver::run(Arc::clone(self), work, token.clone()));
-        tasks.spawn(publish::run(Arc::clone(self), directs, token.clone()));
+        tasks.spawn(publish::run(Arc::clone(self), directs, room, token.clone()));
         tasks.spawn(publish::note_answers(Arc::clone(self), token.clone()));
         tasks.spawn(ack_out::run(Arc::clone(self), acks, token.clone()));
         tasks.spawn(receive::run(Arc::clone(self), token.clone()));

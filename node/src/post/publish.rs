@@ -22,6 +22,7 @@ use super::{
     lane::Need,
     seal::Ready,
     transition::{self, Key, Stepped},
+    window::Offered,
 };
 use crate::store::StoreError;
 
@@ -80,7 +81,12 @@ impl Stored {
 }
 
 /// Publishes until `token` is cancelled; what is left then is published after the next start.
-pub(super) async fn run(post: Arc<Post>, mut directs: mpsc::UnboundedReceiver<Direct>, token: CancellationToken) {
+pub(super) async fn run(
+    post: Arc<Post>,
+    mut directs: mpsc::UnboundedReceiver<Direct>,
+    mut room: mpsc::UnboundedReceiver<Lane>,
+    token: CancellationToken,
+) {
     let mut pending: FuturesUnordered<BoxFuture<'static, Pending>> = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -88,20 +94,38 @@ pub(super) async fn run(post: Arc<Post>, mut directs: mpsc::UnboundedReceiver<Di
             biased;
             () = token.cancelled() => return,
             Some(answered) = pending.next(), if !pending.is_empty() => take_answer(&post, answered),
-            Some(direct) = directs.recv(), if pending.len() < IN_FLIGHT_MAX => {
-                let Direct { lane, ready, stepped } = direct;
-                // Heard of by the driver before anything can come of it.
-                let _ = post.work.send(Work::Direct(stepped));
-                let Ready { key, seal_attempt, outgoing } = ready;
-                if post.gate.is_waiting(lane) {
-                    let _ = post.work.send(Work::DirectLeft(lane, key, Some(Need::Publish), None));
-                    continue;
+            Some(lane) = room.recv(), if pending.len() < IN_FLIGHT_MAX => {
+                // One message left, one goes in: what else there is room for has told of itself.
+                if let Some(direct) = post.windows.next(lane) {
+                    let begun = publish(&post, direct).await;
+                    pending.push(begun);
                 }
-                let answer = begin(&post, outgoing).await;
-                pending.push(async move { Pending { lane, key, seal_attempt, answer: answer.await } }.boxed());
+            }
+            Some(direct) = directs.recv(), if pending.len() < IN_FLIGHT_MAX => {
+                // Heard of by the driver before anything can come of it.
+                let _ = post.work.send(Work::Direct(direct.stepped.clone()));
+                match post.windows.offer(direct, &post.gate) {
+                    Offered::Publish(direct) => {
+                        let begun = publish(&post, direct).await;
+                        pending.push(begun);
+                    }
+                    Offered::Held => {}
+                    Offered::Left(directs) => directs.into_iter().for_each(|direct| leave(&post, &direct)),
+                }
             }
         }
     }
+}
+
+async fn publish(post: &Post, direct: Direct) -> BoxFuture<'static, Pending> {
+    let Direct { lane, ready: Ready { key, seal_attempt, outgoing }, stepped: _ } = direct;
+    let answer = begin(post, outgoing).await;
+    async move { Pending { lane, key, seal_attempt, answer: answer.await } }.boxed()
+}
+
+/// Leaves a message that is committed and not published to the driver.
+pub(super) fn leave(post: &Post, Direct { lane, ready, stepped: _ }: &Direct) {
+    let _ = post.work.send(Work::DirectLeft(*lane, ready.key, Some(Need::Publish), None));
 }
 
 fn take_answer(post: &Arc<Post>, Pending { lane, key, seal_attempt, answer }: Pending) {

@@ -169,6 +169,8 @@ pub struct PostConfig {
     pub body_bytes_max: usize,
     /// Publishes that may wait for the broker at one time.
     pub publishes_in_flight: usize,
+    /// Messages of one agent to another that the broker is given to keep; below its own limit, `lane_messages_max`.
+    pub lane_window: usize,
     /// Read messages are deleted after this time; never less than the deduplication time.
     pub history_ms: u64,
     /// Rows and bytes of the quarantine per source node.
@@ -196,6 +198,7 @@ impl Default for PostConfig {
             inbox_unread_max: limits::INBOX_UNREAD_MAX,
             body_bytes_max: limits::BODY_BYTES_MAX,
             publishes_in_flight: 256,
+            lane_window: 800,
             history_ms: 30 * DAY_MS,
             quarantine_rows: 1_000,
             quarantine_bytes: 64 * 1024 * 1024,

@@ -169,7 +169,8 @@ async fn a_message_from_an_agent_that_the_directory_does_not_know_yet_is_believe
 #[tokio::test]
 async fn a_recipient_that_stood_still_takes_every_message_once_and_puts_none_aside() {
     use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
-    let pair = Pair::start(&[RATE[0], RATE[1], ("MURMUR_SERVER_STREAM_ACK_WAIT_MS", "500")]).await;
+    let patient = [("MURMUR_SERVER_STREAM_ACK_WAIT_MS", "500"), ("MURMUR_NODE_BROKER_HEARTBEAT_MS", "5000")];
+    let pair = Pair::start(&[&RATE[..], &patient[..]].concat()).await;
     pair.there.process.signal(SIGSTOP);
     let accepted = [pair.send("while it stood still").await];
     // This is the fault itself, not a wait for something: eight times what the broker waits for an acknowledgement.
