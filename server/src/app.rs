@@ -7,14 +7,16 @@ use axum::Router;
 use murmur_proto::{
     client::RPC_MESSAGE_BYTES_MAX,
     v1::{
-        auth_service_server::AuthServiceServer, directory_service_server::DirectoryServiceServer,
-        node_service_server::NodeServiceServer, queue_service_server::QueueServiceServer,
+        agent_service_server::AgentServiceServer, auth_service_server::AuthServiceServer,
+        directory_service_server::DirectoryServiceServer, node_service_server::NodeServiceServer,
+        queue_service_server::QueueServiceServer, runtime_service_server::RuntimeServiceServer,
         task_service_server::TaskServiceServer,
     },
 };
 use tokio::net::TcpListener;
 
 use crate::{
+    agents::Agents,
     broker_link::BrokerLink,
     clock::Clock,
     config::Config,
@@ -29,7 +31,7 @@ use crate::{
     queue::Queue,
     random,
     rpc::{
-        AuthRpc, DirectoryRpc, Limits, NodeRpc, QueueRpc, TaskRpc,
+        AgentRpc, AuthRpc, DirectoryRpc, Limits, NodeRpc, QueueRpc, RuntimeRpc, TaskRpc,
         gate::{self, Gate},
         limit::Rate,
         session::SessionDoor,
@@ -78,12 +80,16 @@ impl App {
         let nodes =
             Nodes::open(db.clone(), clock.clone(), Arc::clone(&hub), Arc::clone(&tokens), Arc::clone(&broker)).await?;
         let nodes = Arc::new(nodes);
+        let agents = Agents::new(db.clone(), clock.clone(), Arc::clone(&hub), Arc::clone(&tokens), config.agents());
+        let agents = Arc::new(agents);
+        let directory = Directory::new(db.clone(), clock.clone(), hub, Arc::clone(&tokens), Arc::clone(&agents));
         let rooms = Rooms {
-            directory: Arc::new(Directory::new(db.clone(), clock.clone(), hub, Arc::clone(&tokens))),
+            directory: Arc::new(directory),
+            agents: Arc::clone(&agents),
             nodes: Arc::clone(&nodes),
             tokens,
             tasks: Arc::new(Tasks::new(db.clone(), clock.clone())),
-            queue: Arc::new(Queue::new(db.clone(), clock.clone())),
+            queue: Arc::new(Queue::new(db.clone(), clock.clone(), Arc::clone(&agents))),
             broker,
             metrics: Arc::new(Metrics::default()),
             db: db.clone(),
@@ -96,6 +102,8 @@ impl App {
         lifecycle.spawn(http::serve(listener, acceptor(&config)?, router, lifecycle.clone()));
         let stop = lifecycle.soft_token();
         lifecycle.spawn(async move { nodes.keep_broker(&stop).await });
+        let stop = lifecycle.soft_token();
+        lifecycle.spawn(async move { agents.keep(&stop).await });
         write_private(&address_file, &address.to_string()).context("cannot write the address")?;
         tracing::info!(server.address = %address, "control plane listens on {address}");
         Ok(Self { address, lifecycle, db, drain: config.drain() })
@@ -117,6 +125,7 @@ impl App {
 
 struct Rooms {
     directory: Arc<Directory>,
+    agents: Arc<Agents>,
     nodes: Arc<Nodes>,
     tokens: Arc<Tokens>,
     tasks: Arc<Tasks>,
@@ -158,6 +167,18 @@ impl Rooms {
         let auth = AuthRpc { tokens: Arc::clone(&self.tokens), nodes: Arc::clone(&self.nodes) };
         let tasks = TaskRpc { tasks: Arc::clone(&self.tasks) };
         let queue = QueueRpc { queue: Arc::clone(&self.queue) };
+        let agents = AgentRpc {
+            agents: Arc::clone(&self.agents),
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            lifecycle: lifecycle.clone(),
+        };
+        let runtime = RuntimeRpc {
+            agents: Arc::clone(&self.agents),
+            nodes: Arc::clone(&self.nodes),
+            queue: Arc::clone(&self.queue),
+            lifecycle: lifecycle.clone(),
+        };
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(murmur_proto::FILE_DESCRIPTOR_SET)
@@ -170,6 +191,8 @@ impl Rooms {
         .add_service(AuthServiceServer::new(auth).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(TaskServiceServer::new(tasks).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(QueueServiceServer::new(queue).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+        .add_service(AgentServiceServer::new(agents).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+        .add_service(RuntimeServiceServer::new(runtime).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(health(lifecycle))
         .add_service(reflection().build_v1().context("cannot build the reflection service")?)
         // What Python's client still asks for.

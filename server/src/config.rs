@@ -19,6 +19,7 @@ use murmur_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    agents::AgentsConfig,
     broker::{BrokerAddress, StreamSettings},
     broker_link::LinkConfig,
 };
@@ -106,6 +107,22 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unary_timeout_ms: Option<NonZeroU64>,
+    /// How long a node may be away before the agents that it ran are given up.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_lost_ms: Option<NonZeroU64>,
+    /// Spawns a minute of one account.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spawn_per_minute: Option<NonZeroU32>,
+    /// Live agents of one account that were spawned.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agents_live_max: Option<u32>,
+    /// Live agents directly below one agent.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub children_max: Option<u32>,
     /// How long calls may take to finish when the process is asked to end.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,6 +178,14 @@ pub struct Config {
     /// Milliseconds.
     pub unary_timeout_ms: NonZeroU64,
     /// Milliseconds.
+    pub node_lost_ms: NonZeroU64,
+    /// An account.
+    pub spawn_per_minute: NonZeroU32,
+    /// An account.
+    pub agents_live_max: u32,
+    /// An agent.
+    pub children_max: u32,
+    /// Milliseconds.
     pub drain_ms: u64,
 }
 
@@ -206,6 +231,10 @@ impl Config {
             enroll_per_minute: count(5),
             enroll_burst: count(20),
             unary_timeout_ms: NonZeroU64::new(30_000).unwrap_or(NonZeroU64::MIN),
+            node_lost_ms: NonZeroU64::new(90_000).unwrap_or(NonZeroU64::MIN),
+            spawn_per_minute: count(30),
+            agents_live_max: 200,
+            children_max: 200,
             drain_ms: 10_000,
         }
     }
@@ -285,6 +314,17 @@ impl Config {
         };
         let token_life_ms = self.broker_token_life_ms;
         self.broker_dir.clone().map(|dir| LinkConfig { dir, address, streams, token_life_ms })
+    }
+
+    /// The bounds of agents.
+    #[must_use]
+    pub fn agents(&self) -> AgentsConfig {
+        AgentsConfig {
+            node_lost_ms: self.node_lost_ms.get(),
+            spawn_per_minute: self.spawn_per_minute,
+            agents_live_max: self.agents_live_max,
+            children_max: self.children_max,
+        }
     }
 
     /// As a duration.

@@ -3,6 +3,7 @@
 //! `rpc` and [`http`] are doors; [`directory`], [`nodes`] and [`tokens`] decide; [`db`] alone names the database and
 //! [`broker`] alone the broker's client. [`app`] wires them.
 
+pub mod agents;
 pub mod app;
 pub mod broker;
 pub mod broker_link;

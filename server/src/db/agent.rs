@@ -302,6 +302,20 @@ pub async fn end(
     Ok(())
 }
 
+/// Lets an agent that ended live again under its old id; false when it never was.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn revive(conn: &mut Conn, workspace_id: WorkspaceId, id: AgentId, revision: u64) -> Result<bool, DbError> {
+    let done = sqlx::query("UPDATE agent SET ended_ms = NULL, revision = $3 WHERE workspace_id = $1 AND id = $2")
+        .bind(workspace_id.to_vec())
+        .bind(id.to_vec())
+        .bind(signed(revision))
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// How many agents live, for the metrics.
 ///
 /// # Errors

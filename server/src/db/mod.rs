@@ -7,6 +7,7 @@
 pub mod account;
 pub mod agent;
 pub mod agent_key;
+pub mod agent_run;
 mod error;
 pub mod follow_up;
 pub mod idempotency;
@@ -14,10 +15,13 @@ pub mod invite;
 pub mod lease;
 pub mod meta;
 pub mod node;
+pub mod node_order;
+pub mod node_runtime;
 mod open;
 mod row;
 pub mod target;
 pub mod task;
+pub mod timeline;
 pub mod token;
 pub mod workspace;
 

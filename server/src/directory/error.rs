@@ -6,7 +6,7 @@ use murmur_core::{
 };
 use murmur_crypto::{chain::ChainError, prekey::PrekeyError};
 
-use crate::{db::DbError, invalid::Invalid, random::RandomError, tokens::AuthError};
+use crate::{agents::AgentError, db::DbError, invalid::Invalid, random::RandomError, tokens::AuthError};
 
 /// Why a call on the directory was refused.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +61,19 @@ pub enum DirectoryError {
     /// The caller's token was withdrawn during a watch.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// The agent's life does not allow it.
+    #[error(transparent)]
+    Agent(#[from] Box<AgentError>),
     /// The database failed.
     #[error("reading or writing the directory")]
     Db(#[from] DbError),
     /// No randomness.
     #[error("making an id")]
     Random(#[from] RandomError),
+}
+
+impl From<AgentError> for DirectoryError {
+    fn from(error: AgentError) -> Self {
+        Self::Agent(Box::new(error))
+    }
 }

@@ -10,12 +10,12 @@ use super::{
     room::{agent_of_node, approved_node},
 };
 use crate::{
+    agents::{Work, deregistered, registered, require_free},
     db::{
         Conn,
         agent::{self, Agent, Kind, NewAgent},
         meta,
         node::Node,
-        token,
     },
     invalid::{Invalid, words},
     random,
@@ -54,9 +54,9 @@ impl Directory {
     ) -> Result<(Agent, bool), DirectoryError> {
         words("description", &wanted.description, DESCRIPTION_BYTES_MAX)?;
         words("group", &wanted.group, GROUP_BYTES_MAX)?;
-        let mut tx = self.db.write().await?;
+        let mut tx = self.agents.begin().await?;
         let node = approved_node(&mut tx, caller).await?;
-        let (id, created, changed) = match claim(&mut tx, &node, workspace, &wanted).await? {
+        let (id, created) = match claim(&mut tx, &node, workspace, &wanted).await? {
             Claim::Own(agent) => {
                 let changed = agent.description != wanted.description || agent.group != wanted.group;
                 if changed {
@@ -64,15 +64,15 @@ impl Directory {
                     let said = (wanted.description.as_str(), wanted.group.as_str());
                     agent::describe(&mut tx, caller.0, agent.id, said, revision).await?;
                 }
-                (agent.id, false, changed)
+                if changed {
+                    tx.directory_moved(caller.0);
+                }
+                (agent.id, false)
             }
-            Claim::Free(slug) => (self.create(&mut tx, &node, &slug, &wanted).await?, true, true),
+            Claim::Free(slug) => (self.create(&mut tx, &node, &slug, &wanted).await?, true),
         };
         let agent = agent_of_node(&mut tx, caller, id).await?;
-        tx.commit().await?;
-        if changed {
-            self.hub.ring(caller.0);
-        }
+        self.agents.commit(tx).await?;
         Ok((agent, created))
     }
 
@@ -81,34 +81,27 @@ impl Directory {
     /// # Errors
     /// [`DirectoryError`].
     pub async fn deregister(&self, caller: (WorkspaceId, NodeId), id: AgentId) -> Result<bool, DirectoryError> {
-        let now_ms = self.clock.now_ms();
-        let mut tx = self.db.write().await?;
+        let mut tx = self.agents.begin().await?;
         approved_node(&mut tx, caller).await?;
         let slug = match agent_of_node(&mut tx, caller, id).await {
             Err(DirectoryError::AgentNotFound(_)) => return Ok(false),
             other => other?.slug,
         };
-        let revision = meta::next_revision(&mut tx).await?;
-        agent::end(&mut tx, caller.0, id, now_ms, revision).await?;
-        let mut ended = Vec::new();
-        for token_id in token::live_of_agent(&mut tx, caller.0, id).await? {
-            ended.extend(token::revoke_tree(&mut tx, token_id, now_ms).await?);
-        }
-        tx.commit().await?;
-        self.tokens.forget(&ended);
-        self.hub.ring(caller.0);
+        // Its entry, its tokens and whatever was to be done go with its life.
+        deregistered(&mut tx, caller.0, id).await?;
+        self.agents.commit(tx).await?;
         tracing::info!(agent.id = %id, agent.slug = %slug, "agent {slug} deregistered");
         Ok(true)
     }
 
     async fn create(
         &self,
-        conn: &mut Conn,
+        work: &mut Work,
         node: &Node,
         slug: &Slug,
         wanted: &Registration,
     ) -> Result<AgentId, DirectoryError> {
-        let now_ms = self.clock.now_ms();
+        let now_ms = work.now_ms();
         let id = AgentId::new_v7(now_ms, random::bytes()?);
         let agent = NewAgent {
             id,
@@ -119,9 +112,11 @@ impl Directory {
             description: &wanted.description,
             group: &wanted.group,
             created_ms: now_ms,
-            revision: meta::next_revision(conn).await?,
+            revision: meta::next_revision(work).await?,
         };
-        agent::insert(conn, &agent).await?;
+        agent::insert(work, &agent).await?;
+        registered(work, &agent).await?;
+        work.directory_moved(node.workspace_id);
         tracing::info!(agent.id = %id, agent.slug = %slug, "agent {slug} registered");
         Ok(id)
     }
@@ -149,7 +144,9 @@ async fn claim(
             _ => slug_of(node, workspace, suffixed(&wanted.path, number)?)?,
         };
         match agent::live_by_slug(conn, node.workspace_id, &slug).await? {
-            None => return Ok(Claim::Free(slug)),
+            // One that waits for a node has a name and no entry yet.
+            None if require_free(conn, node.workspace_id, &slug).await? => return Ok(Claim::Free(slug)),
+            None => {}
             // One that its node started is not taken for one that a person attends to: other callers may speak for it.
             Some(agent) if agent.node_id == node.id && agent.kind == wanted.kind => {
                 return Ok(Claim::Own(Box::new(agent)));

@@ -6,6 +6,7 @@ use murmur_core::id::{AgentId, NodeId, WorkspaceId};
 
 use super::DirectoryError;
 use crate::{
+    agents::Agents,
     clock::Clock,
     db::{
         Conn, Db,
@@ -22,13 +23,14 @@ pub struct Directory {
     pub(super) clock: Clock,
     pub(super) hub: Arc<Hub>,
     pub(super) tokens: Arc<Tokens>,
+    pub(super) agents: Arc<Agents>,
 }
 
 impl Directory {
     /// The room over a database.
     #[must_use]
-    pub fn new(db: Db, clock: Clock, hub: Arc<Hub>, tokens: Arc<Tokens>) -> Self {
-        Self { db, clock, hub, tokens }
+    pub fn new(db: Db, clock: Clock, hub: Arc<Hub>, tokens: Arc<Tokens>, agents: Arc<Agents>) -> Self {
+        Self { db, clock, hub, tokens, agents }
     }
 }
 

@@ -69,15 +69,18 @@ impl Queue {
         once: Option<&Once>,
     ) -> Result<Added, QueueError> {
         new.check()?;
-        let now_ms = self.clock.now_ms();
-        let mut tx = self.db.write().await?;
+        let mut tx = self.agents.begin().await?;
+        let now_ms = tx.now_ms();
         if let Some(added) = recall(&mut tx, once, now_ms).await? {
             return Ok(added);
         }
         let (life, sender) = target::writable(&mut tx, caller, slug).await?;
         let added = push(&mut tx, &life, sender, new, now_ms).await?;
+        if let Some(workspace_id) = caller.workspace_id() {
+            self.agents.drain(&mut tx, workspace_id, life.id).await?;
+        }
         remember(&mut tx, once, &added, now_ms).await?;
-        tx.commit().await?;
+        self.agents.commit(tx).await?;
         Ok(added)
     }
 }

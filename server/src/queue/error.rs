@@ -3,7 +3,8 @@
 use murmur_core::{id::TurnId, limits::FOLLOW_UPS_MAX, slug::Slug};
 
 use crate::{
-    db::DbError, idempotency::OnceError, invalid::Invalid, random::RandomError, target::TargetError, tasks::TaskError,
+    agents::AgentError, db::DbError, idempotency::OnceError, invalid::Invalid, random::RandomError,
+    target::TargetError, tasks::TaskError,
 };
 
 /// Why a call about a queue was refused. Nothing of it has happened.
@@ -15,6 +16,9 @@ pub enum QueueError {
     /// The agent is not there, or not the caller's to give work to.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// Its life takes no work any more.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// The queue is full.
     #[error("the queue of {0} holds {FOLLOW_UPS_MAX} entries, which is all it may")]
     Full(Slug),

@@ -1,8 +1,11 @@
 //! What the functions of this room share.
 
+use std::sync::Arc;
+
 use murmur_core::id::{AgentId, TurnId};
 
 use crate::{
+    agents::Agents,
     clock::Clock,
     db::{Conn, Db, DbError, follow_up},
 };
@@ -11,13 +14,14 @@ use crate::{
 pub struct Queue {
     pub(super) db: Db,
     pub(super) clock: Clock,
+    pub(super) agents: Arc<Agents>,
 }
 
 impl Queue {
     /// The room over a database.
     #[must_use]
-    pub const fn new(db: Db, clock: Clock) -> Self {
-        Self { db, clock }
+    pub const fn new(db: Db, clock: Clock, agents: Arc<Agents>) -> Self {
+        Self { db, clock, agents }
     }
 }
 

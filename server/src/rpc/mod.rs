@@ -3,22 +3,27 @@
 //! The gate ([`gate`]) knows who calls, whether the contract allows it, how often and for how long; a handler only reads
 //! fields into types, calls a room and writes the answer.
 
+mod agent;
 mod auth;
 mod convert;
+mod convert_agent;
 mod directory;
 pub(crate) mod gate;
 pub(crate) mod limit;
 mod node;
 mod queue;
+mod runtime;
 pub(crate) mod session;
 mod status;
 mod task;
 
+pub(crate) use agent::AgentRpc;
 pub(crate) use auth::AuthRpc;
 pub(crate) use directory::DirectoryRpc;
 pub(crate) use limit::Limits;
 pub(crate) use node::NodeRpc;
 pub(crate) use queue::QueueRpc;
+pub(crate) use runtime::RuntimeRpc;
 pub(crate) use task::TaskRpc;
 
 use std::{pin::Pin, sync::Arc};

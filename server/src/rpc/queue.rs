@@ -67,7 +67,6 @@ impl QueueService for QueueRpc {
 }
 
 /// `ClaimTurn`.
-#[expect(dead_code, reason = "for RuntimeService, which is not served yet")]
 pub(super) async fn claim_turn(
     queue: &Queue,
     node: (WorkspaceId, NodeId),
@@ -85,7 +84,6 @@ pub(super) async fn claim_turn(
 }
 
 /// `CompleteTurn`.
-#[expect(dead_code, reason = "for RuntimeService, which is not served yet")]
 pub(super) async fn complete_turn(
     queue: &Queue,
     node: (WorkspaceId, NodeId),

@@ -11,6 +11,7 @@ use murmur_proto::status::{Details, field_refusal, field_status, refusal as deta
 use tonic::Status;
 
 use crate::{
+    agents::AgentError,
     directory::DirectoryError,
     idempotency::OnceError,
     invalid::Invalid,
@@ -111,6 +112,7 @@ impl From<DirectoryError> for Status {
             DirectoryError::OutsideScope { .. } => {
                 return field_refusal(Reason::PolicyDenied, "path", error.to_string());
             }
+            DirectoryError::Agent(error) => return (*error).into(),
             DirectoryError::Db(_) => return storage(&error),
             DirectoryError::Random(_) => return internal(&error),
             DirectoryError::WorkspaceExists(_) => Reason::WorkspaceExists,
@@ -147,6 +149,39 @@ impl From<NodeError> for Status {
             NodeError::Fenced(_) => Reason::NodeFenced,
         };
         status(reason, with_causes(&error))
+    }
+}
+
+impl From<AgentError> for Status {
+    fn from(error: AgentError) -> Self {
+        let reason = match error {
+            AgentError::Invalid(invalid) => return invalid.into(),
+            AgentError::Unresolved(unresolved) => return resolve(&unresolved),
+            AgentError::Auth(auth) => return auth.into(),
+            AgentError::Once(once) => return once.into(),
+            AgentError::Task(task) => return task.into(),
+            AgentError::Limit { name, ref rule, retry_after } => {
+                let metadata = [("limit", name), ("rule", rule.as_str())];
+                let details = Details { retry_after, metadata: &metadata, ..Details::default() };
+                return detailed(Reason::SpawnLimit, error.to_string(), details);
+            }
+            AgentError::Db(_) => return storage(&error),
+            AgentError::Random(_) => return internal(&error),
+            AgentError::NoWorkspace => Reason::WorkspaceNotFound,
+            AgentError::NoIdentity => Reason::NoAgentIdentity,
+            AgentError::NotFound(_) => Reason::AgentNotFound,
+            AgentError::Live(_) => Reason::AgentLive,
+            AgentError::Ended { .. } => Reason::AgentEnded,
+            AgentError::Destroying(_) => Reason::AgentDestroying,
+            AgentError::NotRunning { .. } => Reason::AgentNotRunning,
+            AgentError::Phase(_) => Reason::PhaseRefused,
+            AgentError::BackendNotFound(_) => Reason::BackendNotFound,
+            AgentError::PersonaNotFound(_) => Reason::PersonaNotFound,
+            AgentError::NodeNotFound(_) => Reason::NodeNotFound,
+            AgentError::Denied(_) => Reason::AgentNotYours,
+            AgentError::NodeOffline(_) => Reason::NodeOffline,
+        };
+        status(reason, error.to_string())
     }
 }
 
@@ -191,6 +226,7 @@ impl From<QueueError> for Status {
         match error {
             QueueError::Invalid(invalid) => invalid.into(),
             QueueError::Target(error) => error.into(),
+            QueueError::Agent(error) => error.into(),
             QueueError::Full(_) => status(Reason::QueueFull, error.to_string()),
             QueueError::Task(error) => error.into(),
             QueueError::TurnNotFound(_) => status(Reason::TurnNotFound, error.to_string()),

@@ -1,0 +1,197 @@
+//! Who calls, what they mean by a slug, and what they may do to it.
+
+use std::{cell::RefCell, collections::HashMap};
+
+use murmur_core::{
+    id::{AgentId, WorkspaceId},
+    phase::Phase,
+    slug::{AccountName, Caller, Lookup, ResolveError, Scope, Slug, WorkspaceName, resolve},
+};
+
+use super::AgentError;
+use crate::{
+    db::{
+        Conn, DbError,
+        agent_run::{self, AgentRun},
+    },
+    tokens::Principal,
+};
+
+/// A caller inside its workspace.
+#[derive(Debug, Clone)]
+pub struct Who {
+    /// Where it calls.
+    pub workspace_id: WorkspaceId,
+    /// By name.
+    pub workspace: WorkspaceName,
+    /// Whose caller it is; `None` for a program of nobody's.
+    pub account: Option<AccountName>,
+    /// The life of the agent that calls; `None` for a person or program.
+    pub agent: Option<AgentRun>,
+    prefix: Option<Scope>,
+}
+
+impl Who {
+    /// Finds out who a principal is.
+    ///
+    /// # Errors
+    /// [`AgentError`]: an agent that has ended calls no more.
+    pub(crate) async fn of(conn: &mut Conn, principal: &Principal) -> Result<Self, AgentError> {
+        let (workspace_id, workspace) = principal.workspace.clone().ok_or(AgentError::NoWorkspace)?;
+        let agent = match principal.agent_id {
+            Some(id) => {
+                let run = agent_run::get(conn, workspace_id, id).await?;
+                let run = run.ok_or_else(|| AgentError::NotFound(id.to_string()))?;
+                if run.ended_ms.is_some() {
+                    return Err(AgentError::Ended { slug: run.slug, phase: run.phase });
+                }
+                Some(run)
+            }
+            None => None,
+        };
+        let prefix = principal.slug_prefix.clone();
+        Ok(Self { workspace_id, workspace, account: principal.account.clone(), agent, prefix })
+    }
+
+    /// Where relative slugs begin.
+    pub(crate) fn caller(&self) -> Option<Caller> {
+        match (&self.agent, &self.account) {
+            (Some(run), _) => Some(Caller::Agent { id: run.agent_id, slug: run.slug.clone() }),
+            (None, Some(account)) => {
+                Some(Caller::Human { workspace: self.workspace.clone(), account: account.clone() })
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Whether the caller may know of an agent of this slug.
+    pub(crate) fn sees(&self, slug: &Slug) -> bool {
+        *slug.workspace() == self.workspace
+            && (self.prefix.as_ref().is_none_or(|prefix| prefix.contains(slug))
+                || self.agent.as_ref().is_some_and(|own| own.slug == *slug))
+    }
+
+    /// Refuses what is neither the caller nor below it. A person acts on the whole account, and a token with a wider prefix on that.
+    ///
+    /// # Errors
+    /// [`AgentError::Denied`].
+    pub(crate) fn require_power(&self, slug: &Slug, what: &str) -> Result<(), AgentError> {
+        let may = match &self.agent {
+            Some(own) => own.slug == *slug || Scope::below(&own.slug).contains(slug),
+            None => self.sees(slug),
+        };
+        if may {
+            return Ok(());
+        }
+        Err(AgentError::Denied(format!("an agent may {what} itself and what is below it, and {slug} is neither")))
+    }
+
+    /// Where listings begin and end at most; ends in `/`.
+    pub(crate) fn horizon(&self) -> String {
+        self.prefix.as_ref().map_or_else(|| Scope::workspace(&self.workspace), Clone::clone).to_string()
+    }
+}
+
+/// The agent that a text means to the caller; ended ones only when no live one is meant.
+///
+/// # Errors
+/// [`AgentError`].
+pub(crate) async fn resolved(conn: &mut Conn, who: &Who, text: &str) -> Result<AgentRun, AgentError> {
+    let caller = who.caller();
+    let asked = Asked::default();
+    // Only which slugs are asked for matters here; the answer comes from the second run.
+    let _ = resolve(text, caller.as_ref(), &asked);
+    let mut known = Known::default();
+    for slug in asked.0.into_inner().into_iter().filter(|slug| who.sees(slug)) {
+        if let Some(run) = agent_run::live_by_slug(conn, who.workspace_id, &slug).await? {
+            known.live.insert(slug, run.agent_id);
+        } else if let Some(run) = agent_run::ended_by_slug(conn, who.workspace_id, &slug).await? {
+            known.ended.insert(slug, run.agent_id);
+        }
+    }
+    let found = resolve(text, caller.as_ref(), &known)?;
+    let run = agent_run::get(conn, who.workspace_id, found.agent_id).await?;
+    run.ok_or_else(|| ResolveError::NotFound { candidates: vec![found.slug] }.into())
+}
+
+/// As [`resolved`], live ones alone.
+///
+/// # Errors
+/// [`AgentError::Ended`] for one that has ended.
+pub(crate) async fn live(conn: &mut Conn, who: &Who, text: &str) -> Result<AgentRun, AgentError> {
+    let run = resolved(conn, who, text).await?;
+    if run.ended_ms.is_some() {
+        return Err(AgentError::Ended { slug: run.slug, phase: run.phase });
+    }
+    Ok(run)
+}
+
+/// Refuses to begin anything at or below an agent that is being ended.
+///
+/// # Errors
+/// [`AgentError::Destroying`].
+pub(crate) async fn require_open(conn: &mut Conn, workspace_id: WorkspaceId, slug: &Slug) -> Result<(), AgentError> {
+    let mut chain = vec![slug.clone()];
+    while let Some(above) = chain.last().and_then(Slug::parent) {
+        chain.push(above);
+    }
+    match agent_run::destroying(conn, workspace_id, &chain).await? {
+        Some(slug) => Err(AgentError::Destroying(slug)),
+        None => Ok(()),
+    }
+}
+
+/// The nearest live agent above a slug.
+pub(super) async fn parent_of(
+    conn: &mut Conn,
+    workspace_id: WorkspaceId,
+    slug: &Slug,
+) -> Result<Option<AgentRun>, DbError> {
+    let mut above = slug.parent();
+    while let Some(slug) = above {
+        if let Some(run) = agent_run::live_by_slug(conn, workspace_id, &slug).await? {
+            return Ok(Some(run));
+        }
+        above = slug.parent();
+    }
+    Ok(None)
+}
+
+/// Refuses a call of an agent that is itself being ended.
+pub(super) fn require_steady(who: &Who) -> Result<(), AgentError> {
+    match &who.agent {
+        Some(run) if run.phase == Phase::Destroying => Err(AgentError::Destroying(run.slug.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// Finds nothing and notes what was asked.
+#[derive(Default)]
+struct Asked(RefCell<Vec<Slug>>);
+
+impl Lookup for Asked {
+    fn live(&self, slug: &Slug) -> Option<AgentId> {
+        self.0.borrow_mut().push(slug.clone());
+        None
+    }
+
+    fn ended(&self, _: &Slug) -> Option<AgentId> {
+        None
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    live: HashMap<Slug, AgentId>,
+    ended: HashMap<Slug, AgentId>,
+}
+
+impl Lookup for Known {
+    fn live(&self, slug: &Slug) -> Option<AgentId> {
+        self.live.get(slug).copied()
+    }
+
+    fn ended(&self, slug: &Slug) -> Option<AgentId> {
+        self.ended.get(slug).copied()
+    }
+}

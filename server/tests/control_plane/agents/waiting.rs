@@ -1,0 +1,113 @@
+//! Waiting for a phase.
+
+use std::time::Duration;
+
+use murmur_core::reason::Reason;
+use murmur_proto::v1;
+
+use super::{Speaking, ready, report};
+use crate::world::{World, field, next, reason};
+
+#[tokio::test]
+async fn a_phase_that_holds_is_answered_at_once_and_another_when_it_comes() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    user.spawn("x").await.unwrap();
+    let order = runner.run(&world).await;
+    let held = next(&mut user.wait("x", &[v1::Phase::Running], 600).await.unwrap()).await;
+    assert!(held.matched && !held.timed_out);
+
+    let mut wait = user.wait("x", &[], 600).await.unwrap();
+    let output = Some(v1::AgentOutput { response: "42".into(), ..v1::AgentOutput::default() });
+    let done = v1::AgentReport { output, ..report(&order, v1::Phase::TaskComplete) };
+    runner.tell(&world, vec![done]).await.unwrap();
+    let answer = next(&mut wait).await;
+    assert!(answer.matched && !answer.timed_out);
+    let agent = answer.agent.unwrap();
+    assert_eq!((agent.phase(), agent.output.unwrap().response.as_str()), (v1::Phase::TaskComplete, "42"));
+    assert!(wait.message().await.unwrap().is_none(), "the answer is the only item");
+}
+
+#[tokio::test]
+async fn a_phase_that_was_left_again_at_once_is_not_missed() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    user.spawn("x").await.unwrap();
+    let order = runner.run(&world).await;
+    let mut wait = user.wait("x", &[v1::Phase::TaskComplete], 600).await.unwrap();
+    // All of it in one transaction: nobody ever reads the agent as task-complete.
+    let phases = [v1::Phase::TaskComplete, v1::Phase::Idle].map(|phase| report(&order, phase));
+    runner.tell(&world, phases.into()).await.unwrap();
+    let answer = next(&mut wait).await;
+    assert!(answer.matched);
+    assert_eq!(answer.agent.unwrap().phase(), v1::Phase::Idle);
+}
+
+#[tokio::test]
+async fn a_wait_never_answers_before_the_phase() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    user.spawn("x").await.unwrap();
+    let order = runner.run(&world).await;
+    let mut wait = user.wait("x", &[v1::Phase::Idle], 600).await.unwrap();
+    for phase in [v1::Phase::TaskComplete, v1::Phase::Running, v1::Phase::ChecksPending] {
+        runner.tell(&world, vec![report(&order, phase)]).await.unwrap();
+        assert!(futures::FutureExt::now_or_never(wait.message()).is_none(), "{phase:?}");
+    }
+    runner.tell(&world, vec![report(&order, v1::Phase::Idle)]).await.unwrap();
+    assert!(next(&mut wait).await.matched);
+}
+
+#[tokio::test]
+async fn a_timeout_is_an_answer_and_so_is_another_end() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    user.spawn("x").await.unwrap();
+    let order = runner.run(&world).await;
+    let mut wait = user.wait("x", &[v1::Phase::Idle], 5).await.unwrap();
+    world.clock.advance(5_000);
+    let answer = next(&mut wait).await;
+    assert!(answer.timed_out && !answer.matched);
+    assert_eq!(answer.agent.unwrap().phase(), v1::Phase::Running);
+
+    let mut wait = user.wait("x", &[v1::Phase::Idle], 600).await.unwrap();
+    runner.tell(&world, vec![report(&order, v1::Phase::Failed)]).await.unwrap();
+    let answer = next(&mut wait).await;
+    assert!(!answer.timed_out && !answer.matched, "it will never be idle");
+    assert_eq!(answer.agent.unwrap().phase(), v1::Phase::Failed);
+}
+
+#[tokio::test]
+async fn a_wait_for_itself_or_for_nobody_is_refused() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    let x = user.spawn("x").await.unwrap();
+    runner.run(&world).await;
+    let x = Speaking::agent(&world, &runner.node, &x.agent_id);
+    assert_eq!(field(x.wait("self", &[], 1).await), "slug");
+    assert_eq!(reason(x.wait("nobody", &[], 1).await), Reason::AgentNotFound);
+    let mut long = user.wait("x", &[v1::Phase::Idle], 3601).await.unwrap();
+    assert_eq!(field(long.message().await), "timeout");
+    assert_eq!(field(user.wait("x", &[v1::Phase::Unspecified], 1).await), "phases");
+}
+
+#[tokio::test]
+async fn a_slug_used_again_does_not_redirect_a_wait() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    let first = user.spawn("x").await.unwrap();
+    let order = runner.run(&world).await;
+    let mut wait = user.wait("x", &[v1::Phase::Running, v1::Phase::Completed], 600).await.unwrap();
+    assert!(next(&mut wait).await.matched);
+    let mut wait = user.wait("x", &[v1::Phase::Idle, v1::Phase::Completed], 600).await.unwrap();
+    runner.tell(&world, vec![report(&order, v1::Phase::Completed)]).await.unwrap();
+    let again = v1::SpawnAgentRequest {
+        slug: "x".into(),
+        spec: Some(super::spec()),
+        force_new: true,
+        ..v1::SpawnAgentRequest::default()
+    };
+    user.spawn_with(again).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(30), next(&mut wait)).await.unwrap();
+    assert_eq!(answer.agent.unwrap().agent_id, first.agent_id);
+}
