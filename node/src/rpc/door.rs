@@ -15,6 +15,7 @@ use tower::Service;
 
 use super::{
     caller::{Caller, CallerError, Speaker, bearer, check_protocol, check_user, identify, spoken_for},
+    peer::Peers,
     server::Shared,
     status::Refusal,
 };
@@ -28,12 +29,14 @@ const CONTROL_PLANE: &str = "/murmur.v1.";
 pub(super) struct Door {
     routes: Routes,
     shared: Arc<Shared>,
+    peers: Arc<Peers>,
     own_uid: u32,
 }
 
 impl Door {
     pub(super) fn new(routes: Routes, shared: Arc<Shared>) -> Self {
-        Self { routes, shared, own_uid: nix::unistd::geteuid().as_raw() }
+        let peers = Arc::new(Peers::new(&shared.data_dir));
+        Self { routes, shared, peers, own_uid: nix::unistd::geteuid().as_raw() }
     }
 }
 
@@ -66,6 +69,7 @@ impl Door {
         check_user(request.extensions().get::<UdsConnectInfo>(), self.own_uid).map_err(refused)?;
         check_protocol(request.headers()).map_err(refused)?;
         let path = request.uri().path();
+        self.check_process(path, &request).map_err(refused)?;
         if path.starts_with(CONTROL_PLANE) {
             let speaker = self.speaker(path, request.headers()).await?;
             return self.shared.forward.call(request, speaker).await;
@@ -76,6 +80,22 @@ impl Door {
         }
         let answer = self.routes.call(request).await;
         answer.map_err(|infallible| match infallible {})
+    }
+
+    /// Refuses a process of an agent that does not show the agent's token: without one it would be the owner.
+    fn check_process(&self, path: &str, request: &Request<Body>) -> Result<(), CallerError> {
+        let needs_nobody = scope_of(path).is_none_or(|scope| scope == Scope::Public);
+        if needs_nobody || request.headers().contains_key(http::header::AUTHORIZATION) {
+            return Ok(());
+        }
+        let peer = request.extensions().get::<UdsConnectInfo>().and_then(|peer| peer.peer_cred);
+        // A process of another container has no number here.
+        match peer.and_then(|cred| cred.pid()).filter(|pid| *pid > 0) {
+            Some(pid) if self.peers.is_agents(pid) => {
+                Err(CallerError::TokenRequired { slug: "the agent that this process belongs to".to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// For whom a call to the control plane is made. A node that is not approved yet speaks for nobody.

@@ -14,6 +14,7 @@ mod host;
 mod message;
 mod outbox;
 mod parse;
+mod peer;
 pub mod server;
 mod session;
 pub mod socket;

@@ -5,7 +5,11 @@
 use murmur_core::phase::Phase;
 use tokio_util::sync::CancellationToken;
 
-use super::{AgentError, Agents, end::begin_end, place::place};
+use super::{
+    AgentError, Agents,
+    end::begin_end,
+    place::{Nodes, place},
+};
 use crate::db::agent_run;
 
 impl Agents {
@@ -46,9 +50,12 @@ impl Agents {
         let mut tx = self.db.read().await?;
         let has_lost = !agent_run::lost(&mut tx, lost_before).await?.is_empty();
         let has_overdue = !agent_run::overdue(&mut tx, now_ms).await?.is_empty();
-        let has_waiting = !agent_run::waiting(&mut tx).await?.is_empty();
+        let (mut nodes, mut has_news) = (Nodes::default(), false);
+        for run in agent_run::waiting(&mut tx).await? {
+            has_news |= nodes.is_news(&mut tx, &run).await?;
+        }
         drop(tx);
-        if has_lost || has_overdue || has_waiting {
+        if has_lost || has_overdue || has_news {
             self.do_due(lost_before).await?;
         }
         let mut tx = self.db.read().await?;
@@ -70,8 +77,9 @@ impl Agents {
         for mut run in agent_run::overdue(&mut work, now_ms).await? {
             begin_end(&mut work, &mut run, Phase::Failed, "budget: its time is used up").await?;
         }
+        let mut nodes = Nodes::default();
         for mut run in agent_run::waiting(&mut work).await? {
-            place(&mut work, &mut run).await?;
+            place(&mut work, &mut run, &mut nodes).await?;
         }
         self.commit(work).await?;
         Ok(())

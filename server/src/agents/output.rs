@@ -144,7 +144,7 @@ impl Agents {
     }
 
     /// The node's stream broke off before it was through.
-    pub fn output_broke(&self, sink: OutputSink) {
+    pub fn output_broke(&self, sink: &OutputSink) {
         lock(&self.relay.watches).remove(&sink.id);
     }
 }

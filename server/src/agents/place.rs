@@ -1,6 +1,11 @@
 //! Choosing a node: by pin, labels and room (AGENTS-AND-TOOLS §3). Whoever fits nowhere waits, with the reason in its status.
 
-use murmur_core::{id::NodeId, slug::Slug};
+use std::collections::{HashMap, hash_map::Entry};
+
+use murmur_core::{
+    id::{NodeId, WorkspaceId},
+    slug::{AccountName, Slug},
+};
 use murmur_proto::v1;
 
 use super::{AgentError, work::Work};
@@ -13,14 +18,42 @@ use crate::db::{
     node_runtime::{self, Candidate},
 };
 
+/// The nodes of accounts, read once for a change.
+#[derive(Default)]
+pub(super) struct Nodes(HashMap<(WorkspaceId, AccountName), Vec<Candidate>>);
+
+impl Nodes {
+    async fn of(&mut self, conn: &mut Conn, run: &AgentRun) -> Result<&mut Vec<Candidate>, DbError> {
+        match self.0.entry((run.workspace_id, run.account.clone())) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => {
+                Ok(unknown.insert(node_runtime::candidates(conn, run.workspace_id, &run.account).await?))
+            }
+        }
+    }
+
+    /// Whether anything is to be written about an agent that waits: a node has room for it, or its reason is another one.
+    pub(super) async fn is_news(&mut self, conn: &mut Conn, run: &AgentRun) -> Result<bool, DbError> {
+        let wish = Wish { slug: &run.slug, spec: &run.spec, at: run.node_id };
+        Ok(match choose(self.of(conn, run).await?, &wish) {
+            Ok(_) => true,
+            Err(why) => run.reason != why,
+        })
+    }
+}
+
 /// Chooses a node and orders the start; an agent that fits nowhere goes on waiting and says why.
-pub(super) async fn place(work: &mut Work, run: &mut AgentRun) -> Result<bool, AgentError> {
-    let candidates = node_runtime::candidates(work, run.workspace_id, &run.account).await?;
+pub(super) async fn place(work: &mut Work, run: &mut AgentRun, nodes: &mut Nodes) -> Result<bool, AgentError> {
+    let candidates = nodes.of(work, run).await?;
     let wish = Wish { slug: &run.slug, spec: &run.spec, at: run.node_id };
-    match choose(&candidates, &wish) {
+    match choose(candidates, &wish) {
         Ok(chosen) => {
-            run.node_id = Some(chosen.node_id);
-            run.node_name.clone_from(&chosen.name);
+            let chosen = chosen.node_id;
+            if let Some(node) = candidates.iter_mut().find(|node| node.node_id == chosen) {
+                node.running += 1;
+                run.node_name.clone_from(&node.name);
+            }
+            run.node_id = Some(chosen);
             run.placed = true;
             run.reason = String::new();
             address(work, run).await?;
@@ -188,24 +221,24 @@ mod tests {
         }
     }
 
-    fn chosen(nodes: &[Candidate], spec: v1::AgentSpec) -> Result<String, String> {
+    fn chosen(nodes: &[Candidate], spec: &v1::AgentSpec) -> Result<String, String> {
         let slug = "/w/acme/u/jdoe/a".parse().unwrap();
-        choose(nodes, &Wish { slug: &slug, spec: &spec, at: None }).map(|node| node.name.clone())
+        choose(nodes, &Wish { slug: &slug, spec, at: None }).map(|node| node.name.clone())
     }
 
     #[test]
     fn the_emptiest_node_that_fits_is_chosen() {
         let nodes = [node(1, 2, 4, &[]), node(2, 3, 10, &["gpu"]), node(3, 0, 0, &[])];
-        assert_eq!(chosen(&nodes, v1::AgentSpec::default()), Ok("host2".to_owned()));
+        assert_eq!(chosen(&nodes, &v1::AgentSpec::default()), Ok("host2".to_owned()));
         let pinned = v1::AgentSpec { node: "host1".into(), ..v1::AgentSpec::default() };
-        assert_eq!(chosen(&nodes, pinned), Ok("host1".to_owned()));
+        assert_eq!(chosen(&nodes, &pinned), Ok("host1".to_owned()));
         let labelled = v1::AgentSpec { labels: vec!["gpu".into()], ..v1::AgentSpec::default() };
-        assert_eq!(chosen(&nodes, labelled), Ok("host2".to_owned()));
+        assert_eq!(chosen(&nodes, &labelled), Ok("host2".to_owned()));
     }
 
     #[test]
     fn whoever_fits_nowhere_is_told_by_the_node_that_came_closest() {
-        let why = |nodes: &[Candidate], spec| chosen(nodes, spec).unwrap_err();
+        let why = |nodes: &[Candidate], spec: v1::AgentSpec| chosen(nodes, &spec).unwrap_err();
         assert!(why(&[], v1::AgentSpec::default()).contains("none is enrolled"));
         let full = [node(1, 4, 4, &[])];
         assert_eq!(why(&full, v1::AgentSpec::default()), "waits for room: node host1 runs 4 of 4");

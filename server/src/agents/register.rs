@@ -60,6 +60,7 @@ pub(crate) async fn registered(work: &mut Work, agent: &NewAgent<'_>) -> Result<
         node_version: String::new(),
         parent_slug: None,
         children: 0,
+        has_queue: false,
     };
     agent_run::insert(work, &run).await?;
     work.begun(&run).await

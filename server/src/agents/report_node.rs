@@ -1,6 +1,6 @@
 //! What a node says that it runs, held against what it is to run.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use murmur_core::{
     id::{AgentId, NodeId, WorkspaceId},
@@ -36,14 +36,14 @@ impl Agents {
     ) -> Result<Vec<v1::RunningAgent>, AgentError> {
         check(&request)?;
         let told = std::mem::take(&mut request.running);
-        let mut running = HashMap::new();
+        let mut running = HashSet::new();
         for agent in &told {
-            running.insert(parse::<AgentId>("running.agent_id", &agent.agent_id)?, agent.incarnation);
+            running.insert((parse::<AgentId>("running.agent_id", &agent.agent_id)?, agent.incarnation));
         }
         let mut work = self.begin().await?;
         node_runtime::report(&mut work, node_id, &request).await?;
         for mut run in agent_run::spawned_of_node(&mut work, node_id).await? {
-            if running.get(&run.agent_id) != Some(&run.incarnation) {
+            if !running.contains(&(run.agent_id, run.incarnation)) {
                 gone(&mut work, &mut run).await?;
             }
         }

@@ -12,7 +12,7 @@ use super::{
     AgentError, Agents,
     each::{One, each},
     find::{Who, parent_of, require_open, require_steady, resolved},
-    place::{place, require_known},
+    place::{Nodes, place, require_known},
     spec,
     work::Work,
 };
@@ -141,13 +141,14 @@ impl Agents {
             node_version: String::new(),
             parent_slug: parent.map(|parent| parent.slug.to_string()),
             children: 0,
+            has_queue: false,
         };
         require_known(work, &run).await?;
         account::ensure(work, run.workspace_id, &run.account, now_ms).await?;
         agent_run::insert(work, &run).await?;
         seed(work, &run).await?;
         work.begun(&run).await?;
-        place(work, &mut run).await?;
+        place(work, &mut run, &mut Nodes::default()).await?;
         Ok(run)
     }
 
@@ -188,7 +189,7 @@ impl Agents {
         } else {
             work.become_(run, Phase::Starting, reason).await?;
         }
-        place(work, run).await?;
+        place(work, run, &mut Nodes::default()).await?;
         Ok(())
     }
 

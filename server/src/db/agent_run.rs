@@ -81,6 +81,8 @@ pub struct AgentRun {
     pub parent_slug: Option<String>,
     /// Live agents directly below it.
     pub children: u32,
+    /// Its queue holds something, handed out or not.
+    pub has_queue: bool,
 }
 
 impl AgentRun {
@@ -122,6 +124,7 @@ impl AgentRun {
             node_version: row.try_get::<Option<String>, _>("node_version")?.unwrap_or_default(),
             parent_slug: row.try_get("parent_slug")?,
             children: small(row, "children")?,
+            has_queue: row.try_get("has_queue")?,
         })
     }
 }
@@ -138,7 +141,8 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT r.*, n.name AS node_name, n.version AS node_version, p.slug AS parent_slug,
-                    (SELECT count(*) FROM agent_run c WHERE c.parent_id = r.agent_id AND c.ended_ms IS NULL) AS children
+                    (SELECT count(*) FROM agent_run c WHERE c.parent_id = r.agent_id AND c.ended_ms IS NULL) AS children,
+                    EXISTS (SELECT 1 FROM follow_up f WHERE f.agent_id = r.agent_id) AS has_queue
              FROM agent_run r LEFT JOIN node n ON n.id = r.node_id LEFT JOIN agent_run p ON p.agent_id = r.parent_id
              WHERE ",
             $rest

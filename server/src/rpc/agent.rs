@@ -46,7 +46,10 @@ async fn statuses(db: &Db, clock: &Clock, runs: Vec<AgentRun>) -> Result<Vec<v1:
     let mut tx = db.read().await?;
     let mut all = Vec::with_capacity(runs.len());
     for run in runs {
-        let queued = queue::count_waiting(&mut tx, run.agent_id, run.incarnation, now_ms).await?;
+        let queued = match run.has_queue {
+            true => queue::count_waiting(&mut tx, run.agent_id, run.incarnation, now_ms).await?,
+            false => 0,
+        };
         all.push(convert_agent::status(run, queued));
     }
     Ok(all)

@@ -121,7 +121,7 @@ impl RuntimeService for RuntimeRpc {
                 Ok(Some(message)) => message.chunk,
                 Ok(None) => return done(),
                 Err(broken) => {
-                    self.agents.output_broke(sink);
+                    self.agents.output_broke(&sink);
                     return Err(broken);
                 }
             };
