@@ -1,39 +1,29 @@
-//! The agent that a call is about: found by its slug as typed, and asked whether the caller may write there.
-//!
-//! The pure resolver asks through a map; what it will ask is found by letting it run once over an empty one.
-
-use std::{cell::RefCell, collections::HashMap};
+//! The agent that a call about its checklist or queue is about, and whether the caller may write there.
 
 use murmur_core::{
     id::{AgentId, NodeId, WorkspaceId},
     phase::Phase,
-    slug::{Caller, Lookup, ResolveError, Slug, resolve},
+    slug::{Caller, Slug},
 };
 
 use crate::{
+    agents::{AgentError, Who, resolved},
     db::{
         Conn, DbError,
-        target::{self, Life},
+        agent_run::{self, AgentRun},
     },
-    directory::{DirectoryError, readable_workspace},
     tokens::Principal,
 };
 
 /// Why a call about an agent goes no further.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// It is not there, or not for this caller.
+    /// It is not there for this caller, or nothing is begun with it any more.
     #[error(transparent)]
-    Directory(#[from] DirectoryError),
+    Agent(Box<AgentError>),
     /// The caller sees it and does not decide over it.
     #[error("only {0} itself, the agents above it and the owner of its account may do this")]
     Denied(Slug),
-    /// It has ended.
-    #[error("agent {0} has ended")]
-    Ended(Slug),
-    /// It is being ended.
-    #[error("agent {0} is being ended")]
-    Destroying(Slug),
     /// Another start of the agent lives.
     #[error("incarnation {was} of agent {slug} is not the one that lives, which is {lives}")]
     Stale {
@@ -46,17 +36,22 @@ pub enum TargetError {
     },
 }
 
-impl From<DbError> for TargetError {
-    fn from(error: DbError) -> Self {
-        Self::Directory(error.into())
+impl From<AgentError> for TargetError {
+    fn from(error: AgentError) -> Self {
+        Self::Agent(Box::new(error))
     }
 }
 
-/// An agent that the caller may read about, whether it lives or not: a live one of the slug before one that has ended.
-pub(crate) async fn readable(conn: &mut Conn, principal: &Principal, text: &str) -> Result<Life, TargetError> {
-    let workspace_id = readable_workspace(conn, principal).await?;
-    let caller = caller(conn, principal).await?;
-    Ok(find(conn, workspace_id, caller.as_ref(), text).await?)
+impl From<DbError> for TargetError {
+    fn from(error: DbError) -> Self {
+        AgentError::from(error).into()
+    }
+}
+
+/// An agent that the caller may read about, whether it lives or not.
+pub(crate) async fn readable(conn: &mut Conn, principal: &Principal, text: &str) -> Result<AgentRun, TargetError> {
+    let who = Who::of(conn, principal).await?;
+    Ok(resolved(conn, &who, text).await?)
 }
 
 /// A live agent that the caller may write about, and who that is: a slug, or an account.
@@ -64,19 +59,18 @@ pub(crate) async fn writable(
     conn: &mut Conn,
     principal: &Principal,
     text: &str,
-) -> Result<(Life, String), TargetError> {
-    let workspace_id = readable_workspace(conn, principal).await?;
-    let caller = caller(conn, principal).await?;
-    let life = find(conn, workspace_id, caller.as_ref(), text).await?;
-    let Some(caller) = caller.filter(|caller| may_write(principal, caller, &life)) else {
-        return Err(TargetError::Denied(life.slug));
+) -> Result<(AgentRun, String), TargetError> {
+    let who = Who::of(conn, principal).await?;
+    let run = resolved(conn, &who, text).await?;
+    let Some(caller) = who.caller().filter(|caller| caller.is_over(&run.slug)) else {
+        return Err(TargetError::Denied(run.slug));
     };
-    check_phase(&life)?;
+    check_phase(&run)?;
     let name = match caller {
         Caller::Agent { slug, .. } => slug.to_string(),
         Caller::Human { account, .. } => account.to_string(),
     };
-    Ok((life, name))
+    Ok((run, name))
 }
 
 /// A live agent of the calling node, in this very incarnation.
@@ -85,91 +79,21 @@ pub(crate) async fn run_by(
     (workspace_id, node_id): (WorkspaceId, NodeId),
     id: AgentId,
     incarnation: u32,
-) -> Result<Life, TargetError> {
-    let found = target::get(conn, workspace_id, id).await?.filter(|life| life.node_id == Some(node_id));
-    let life = found.ok_or_else(|| DirectoryError::AgentNotFound(id.to_string()))?;
-    if life.incarnation != incarnation {
-        return Err(TargetError::Stale { slug: life.slug, was: incarnation, lives: life.incarnation });
+) -> Result<AgentRun, TargetError> {
+    let found = agent_run::get(conn, workspace_id, id).await?.filter(|run| run.node_id == Some(node_id));
+    let run = found.ok_or_else(|| AgentError::NotFound(id.to_string()))?;
+    if run.incarnation != incarnation {
+        return Err(TargetError::Stale { slug: run.slug, was: incarnation, lives: run.incarnation });
     }
-    check_phase(&life)?;
-    Ok(life)
+    check_phase(&run)?;
+    Ok(run)
 }
 
 /// Nothing is written about an agent that is being ended or has ended.
-fn check_phase(life: &Life) -> Result<(), TargetError> {
-    match life.phase {
-        Phase::Destroying => Err(TargetError::Destroying(life.slug.clone())),
-        phase if phase.is_ended() => Err(TargetError::Ended(life.slug.clone())),
+fn check_phase(run: &AgentRun) -> Result<(), AgentError> {
+    match run.phase {
+        Phase::Destroying => Err(AgentError::Destroying(run.slug.clone())),
+        phase if phase.is_ended() => Err(AgentError::Ended { slug: run.slug.clone(), phase }),
         _ => Ok(()),
-    }
-}
-
-/// By whose word it goes, and not outside the token's prefix.
-fn may_write(principal: &Principal, caller: &Caller, life: &Life) -> bool {
-    let own = principal.agent_id == Some(life.id);
-    let inside = principal.slug_prefix.as_ref().is_none_or(|prefix| prefix.contains(&life.slug));
-    (own || inside) && caller.is_over(&life.slug)
-}
-
-/// Relative slugs start at the calling agent, or at the account of a person or node.
-async fn caller(conn: &mut Conn, principal: &Principal) -> Result<Option<Caller>, DbError> {
-    let Some((workspace_id, workspace)) = principal.workspace.clone() else { return Ok(None) };
-    if let Some(id) = principal.agent_id {
-        let life = target::get(conn, workspace_id, id).await?.filter(|life| !life.phase.is_ended());
-        return Ok(life.map(|life| Caller::Agent { id, slug: life.slug }));
-    }
-    Ok(principal.account.clone().map(|account| Caller::Human { workspace, account }))
-}
-
-async fn find(
-    conn: &mut Conn,
-    workspace_id: WorkspaceId,
-    caller: Option<&Caller>,
-    text: &str,
-) -> Result<Life, DirectoryError> {
-    let asked = Asked::default();
-    // Only which slugs are asked for matters here; the answer comes from the second run.
-    let _ = resolve(text, caller, &asked);
-    let mut known = Known::default();
-    for slug in asked.0.into_inner() {
-        if let Some(life) = target::by_slug(conn, workspace_id, &slug, false).await? {
-            known.live.insert(slug, life.id);
-        } else if let Some(life) = target::by_slug(conn, workspace_id, &slug, true).await? {
-            known.ended.insert(slug, life.id);
-        }
-    }
-    let found = resolve(text, caller, &known)?;
-    let life = target::get(conn, workspace_id, found.agent_id).await?;
-    life.ok_or_else(|| ResolveError::NotFound { candidates: vec![found.slug] }.into())
-}
-
-/// Finds nothing and notes what was asked.
-#[derive(Default)]
-struct Asked(RefCell<Vec<Slug>>);
-
-impl Lookup for Asked {
-    fn live(&self, slug: &Slug) -> Option<AgentId> {
-        self.0.borrow_mut().push(slug.clone());
-        None
-    }
-
-    fn ended(&self, _: &Slug) -> Option<AgentId> {
-        None
-    }
-}
-
-#[derive(Default)]
-struct Known {
-    live: HashMap<Slug, AgentId>,
-    ended: HashMap<Slug, AgentId>,
-}
-
-impl Lookup for Known {
-    fn live(&self, slug: &Slug) -> Option<AgentId> {
-        self.live.get(slug).copied()
-    }
-
-    fn ended(&self, slug: &Slug) -> Option<AgentId> {
-        self.ended.get(slug).copied()
     }
 }

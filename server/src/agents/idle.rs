@@ -92,9 +92,9 @@ impl Agents {
     }
 }
 
+/// Whether anything is in its queue. What a turn still holds counts, too: its process has not taken it.
 async fn has_work(work: &mut Work, run: &AgentRun) -> Result<bool, AgentError> {
-    let now_ms = work.now_ms();
-    Ok(queue::count_waiting(work, run.agent_id, run.incarnation, now_ms).await? > 0)
+    Ok(queue::count(work, run.agent_id).await? > 0)
 }
 
 /// Ends an agent that has used up its turns or its money.

@@ -19,7 +19,6 @@ pub mod node_order;
 pub mod node_runtime;
 mod open;
 mod row;
-pub mod target;
 pub mod task;
 pub mod timeline;
 pub mod token;

@@ -15,5 +15,4 @@ mod workspaces;
 pub use error::DirectoryError;
 pub use register::Registration;
 pub use room::Directory;
-pub(crate) use room::readable_workspace;
 pub use watch::{Batch, ResumeToken};

@@ -40,7 +40,7 @@ pub(super) fn own_workspace(caller: &Principal) -> Result<WorkspaceId, Directory
 }
 
 /// The workspace that a caller may read. A node reads once the owner has approved it, and so do its agents.
-pub(crate) async fn readable_workspace(conn: &mut Conn, caller: &Principal) -> Result<WorkspaceId, DirectoryError> {
+pub(super) async fn readable_workspace(conn: &mut Conn, caller: &Principal) -> Result<WorkspaceId, DirectoryError> {
     let workspace_id = own_workspace(caller)?;
     if let Some(node_id) = caller.node_id {
         approved_node(conn, (workspace_id, node_id)).await?;

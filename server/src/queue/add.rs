@@ -8,12 +8,12 @@ use murmur_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Queue, QueueError, room::holding};
+use super::{Queue, QueueError, list::count_waiting, room::holding};
 use crate::{
     db::{
-        Conn,
+        Conn, DbError,
+        agent_run::{self, AgentRun},
         follow_up::{self, FollowUp},
-        target::Life,
     },
     idempotency::{Once, recall, remember},
     invalid::{Invalid, at_most},
@@ -56,6 +56,15 @@ impl NewFollowUp {
     }
 }
 
+/// An agent that was given work, as it stands then.
+#[derive(Debug)]
+pub struct Standing {
+    /// Its life.
+    pub run: AgentRun,
+    /// How many entries wait for it.
+    pub queued: u64,
+}
+
 impl Queue {
     /// Gives work to an agent. A sleeping one is woken.
     ///
@@ -67,22 +76,28 @@ impl Queue {
         slug: &str,
         new: NewFollowUp,
         once: Option<&Once>,
-    ) -> Result<Added, QueueError> {
+    ) -> Result<(Added, Standing), QueueError> {
         new.check()?;
-        let mut tx = self.agents.begin().await?;
-        let now_ms = tx.now_ms();
-        if let Some(added) = recall(&mut tx, once, now_ms).await? {
-            return Ok(added);
+        let mut work = self.agents.begin().await?;
+        let now_ms = work.now_ms();
+        if let Some(added) = recall(&mut work, once, now_ms).await? {
+            let run = target::readable(&mut work, caller, slug).await?;
+            return Ok((added, standing(&mut work, run, now_ms).await?));
         }
-        let (life, sender) = target::writable(&mut tx, caller, slug).await?;
-        let added = push(&mut tx, &life, sender, new, now_ms).await?;
-        if let Some(workspace_id) = caller.workspace_id() {
-            self.agents.drain(&mut tx, workspace_id, life.id).await?;
-        }
-        remember(&mut tx, once, &added, now_ms).await?;
-        self.agents.commit(tx).await?;
-        Ok(added)
+        let (run, sender) = target::writable(&mut work, caller, slug).await?;
+        let added = push(&mut work, &run, sender, new, now_ms).await?;
+        self.agents.drain(&mut work, run.workspace_id, run.agent_id).await?;
+        remember(&mut work, once, &added, now_ms).await?;
+        let run = agent_run::get(&mut work, run.workspace_id, run.agent_id).await?.unwrap_or(run);
+        let standing = standing(&mut work, run, now_ms).await?;
+        self.agents.commit(work).await?;
+        Ok((added, standing))
     }
+}
+
+async fn standing(conn: &mut Conn, run: AgentRun, now_ms: u64) -> Result<Standing, DbError> {
+    let queued = count_waiting(conn, run.agent_id, run.incarnation, now_ms).await?;
+    Ok(Standing { run, queued })
 }
 
 /// Puts an entry at the end of a live agent's queue, and its items into the checklist: both or none. `sender` is a slug or an account.
@@ -91,21 +106,21 @@ impl Queue {
 /// [`QueueError`].
 pub async fn push(
     conn: &mut Conn,
-    life: &Life,
+    run: &AgentRun,
     sender: String,
     new: NewFollowUp,
     now_ms: u64,
 ) -> Result<Added, QueueError> {
     let NewFollowUp { kind, description, tasks } = new;
-    if follow_up::count(conn, life.id).await? >= FOLLOW_UPS_MAX {
-        return Err(QueueError::Full(life.slug.clone()));
+    if follow_up::count(conn, run.agent_id).await? >= FOLLOW_UPS_MAX {
+        return Err(QueueError::Full(run.slug.clone()));
     }
-    let held_by = holding(conn, life.id, life.incarnation, now_ms).await?;
-    let position = follow_up::count_waiting(conn, life.id, held_by).await?;
-    add_subjects(conn, life.id, &tasks, now_ms).await?;
+    let held_by = holding(conn, run.agent_id, run.incarnation, now_ms).await?;
+    let position = follow_up::count_waiting(conn, run.agent_id, held_by).await?;
+    add_subjects(conn, run.agent_id, &tasks, now_ms).await?;
     let entry = FollowUp {
         id: FollowUpId::new_v7(now_ms, random::bytes()?),
-        position: follow_up::next_position(conn, life.id).await?,
+        position: follow_up::next_position(conn, run.agent_id).await?,
         kind,
         sender,
         description,
@@ -114,6 +129,6 @@ pub async fn push(
         turn_id: None,
         redelivered: false,
     };
-    follow_up::insert(conn, life.id, &entry).await?;
+    follow_up::insert(conn, run.agent_id, &entry).await?;
     Ok(Added { id: entry.id, position })
 }

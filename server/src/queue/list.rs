@@ -32,10 +32,10 @@ impl Queue {
         let page = Page::of(page_size, page_token, PAGE_DEFAULT, u32::try_from(FOLLOW_UPS_MAX).unwrap_or(u32::MAX))?;
         let after = page.after_number()?;
         let mut tx = self.db.read().await?;
-        let life = target::readable(&mut tx, caller, slug).await?;
+        let run = target::readable(&mut tx, caller, slug).await?;
         let now_ms = self.clock.now_ms();
-        let held_by = holding(&mut tx, life.id, life.incarnation, now_ms).await?;
-        let entries = follow_up::page(&mut tx, life.id, held_by, after, page.limit()).await?;
+        let held_by = holding(&mut tx, run.agent_id, run.incarnation, now_ms).await?;
+        let entries = follow_up::page(&mut tx, run.agent_id, held_by, after, page.limit()).await?;
         let bytes =
             |entry: &FollowUp| entry.description.len() + entry.tasks.iter().map(|s| s.as_str().len()).sum::<usize>();
         Ok(page.cut_to(as_waiting(entries), |entry| entry.position.to_be_bytes().to_vec(), bytes, TURN_BYTES_MAX))
@@ -46,12 +46,14 @@ impl Queue {
     /// # Errors
     /// [`QueueError`].
     pub async fn clear(&self, caller: &Principal, slug: &str) -> Result<u64, QueueError> {
-        let now_ms = self.clock.now_ms();
-        let mut tx = self.db.write().await?;
-        let (life, _) = target::writable(&mut tx, caller, slug).await?;
-        let held_by = holding(&mut tx, life.id, life.incarnation, now_ms).await?;
-        let cleared = follow_up::remove_waiting(&mut tx, life.id, held_by).await?;
-        tx.commit().await?;
+        let mut work = self.agents.begin().await?;
+        let now_ms = work.now_ms();
+        let (run, _) = target::writable(&mut work, caller, slug).await?;
+        let held_by = holding(&mut work, run.agent_id, run.incarnation, now_ms).await?;
+        let cleared = follow_up::remove_waiting(&mut work, run.agent_id, held_by).await?;
+        // How much waits is part of its status.
+        work.touch(&run);
+        self.agents.commit(work).await?;
         Ok(cleared)
     }
 }
@@ -69,6 +71,14 @@ pub async fn waiting(
 ) -> Result<Vec<FollowUp>, DbError> {
     let held_by = holding(conn, agent_id, incarnation, now_ms).await?;
     Ok(as_waiting(follow_up::page(conn, agent_id, held_by, 0, limit).await?))
+}
+
+/// How many entries an agent has in its queue, those of an open turn included.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn count(conn: &mut Conn, agent_id: AgentId) -> Result<usize, DbError> {
+    follow_up::count(conn, agent_id).await
 }
 
 /// How many entries wait for an agent in this incarnation.

@@ -10,8 +10,8 @@ mod list;
 mod room;
 mod turn;
 
-pub use add::{Added, NewFollowUp, push};
+pub use add::{Added, NewFollowUp, Standing, push};
 pub use error::QueueError;
-pub use list::{count_waiting, waiting};
+pub use list::{count, count_waiting, waiting};
 pub use room::Queue;
 pub use turn::Handed;

@@ -3,15 +3,17 @@
 use murmur_core::{
     id::{AgentId, NodeId, TurnId, WorkspaceId},
     limits::TURN_LEASE_MS,
-    queue::{Claim, Lease},
+    queue::{Claim, DequeueStrategy, Lease},
 };
+use murmur_proto::v1;
 
 use super::{Queue, QueueError};
 use crate::{
     db::{
         Conn,
+        agent_run::AgentRun,
         follow_up::{self, FollowUp, Turn},
-        target::Life,
+        node_order::{self, Kind},
     },
     random, target,
 };
@@ -39,24 +41,30 @@ impl Queue {
         agent_id: AgentId,
         incarnation: u32,
     ) -> Result<Option<Handed>, QueueError> {
-        let now_ms = self.clock.now_ms();
-        let mut tx = self.db.write().await?;
-        let life = target::run_by(&mut tx, node, agent_id, incarnation).await?;
-        let open = follow_up::turn(&mut tx, agent_id).await?;
+        let mut work = self.agents.begin().await?;
+        let now_ms = work.now_ms();
+        let run = target::run_by(&mut work, node, agent_id, incarnation).await?;
+        let open = follow_up::turn(&mut work, agent_id).await?;
         let lease = open.as_ref().and_then(Turn::lease);
         let turn_id = match (open, Lease::claim(lease.as_ref(), incarnation, now_ms)) {
             (Some(turn), Claim::Again) => {
-                follow_up::mark_redelivered(&mut tx, agent_id, turn.id).await?;
+                follow_up::mark_redelivered(&mut work, agent_id, turn.id).await?;
                 Some(turn.id)
             }
-            (_, Claim::Again | Claim::Anew) => hand_out(&mut tx, &life, now_ms).await?,
+            (_, Claim::Again | Claim::Anew) => hand_out(&mut work, &run, now_ms).await?,
         };
-        let Some(turn_id) = turn_id else { return Ok(None) };
+        // The node has come: whoever adds work from now on tells it again, although it may not have reported the order as done.
+        node_order::withdraw(&mut work, agent_id, Kind::Drain).await?;
+        let Some(turn_id) = turn_id else {
+            self.agents.commit(work).await?;
+            return Ok(None);
+        };
         let expire_ms = now_ms + TURN_LEASE_MS;
         let turn = Turn { id: turn_id, incarnation, expire_ms: Some(expire_ms) };
-        follow_up::set_turn(&mut tx, agent_id, &turn).await?;
-        let entries = follow_up::of_turn(&mut tx, agent_id, turn_id).await?;
-        tx.commit().await?;
+        follow_up::set_turn(&mut work, agent_id, &turn).await?;
+        let entries = follow_up::of_turn(&mut work, agent_id, turn_id).await?;
+        work.touch(&run);
+        self.agents.commit(work).await?;
         Ok(Some(Handed { turn_id, entries, expire_ms }))
     }
 
@@ -72,27 +80,37 @@ impl Queue {
         incarnation: u32,
         turn_id: TurnId,
     ) -> Result<(), QueueError> {
-        let mut tx = self.db.write().await?;
-        target::run_by(&mut tx, node, agent_id, incarnation).await?;
-        let turn = follow_up::turn(&mut tx, agent_id).await?;
+        let mut work = self.agents.begin().await?;
+        let run = target::run_by(&mut work, node, agent_id, incarnation).await?;
+        let turn = follow_up::turn(&mut work, agent_id).await?;
         let turn = turn.filter(|turn| turn.id == turn_id && turn.incarnation == incarnation);
         let turn = turn.ok_or(QueueError::TurnNotFound(turn_id))?;
         if turn.expire_ms.is_none() {
             return Ok(());
         }
-        follow_up::remove_turn(&mut tx, agent_id, turn_id).await?;
-        follow_up::set_turn(&mut tx, agent_id, &Turn { expire_ms: None, ..turn }).await?;
-        Ok(tx.commit().await?)
+        follow_up::remove_turn(&mut work, agent_id, turn_id).await?;
+        follow_up::set_turn(&mut work, agent_id, &Turn { expire_ms: None, ..turn }).await?;
+        work.touch(&run);
+        Ok(self.agents.commit(work).await?)
     }
 }
 
 /// Makes a turn of what waits; `None` when nothing does. Whatever an earlier turn still has waits again first, where it stood.
-async fn hand_out(conn: &mut Conn, life: &Life, now_ms: u64) -> Result<Option<TurnId>, QueueError> {
-    follow_up::release(conn, life.id).await?;
-    let waiting = follow_up::waiting(conn, life.id).await?;
-    let taken = life.dequeue.take(waiting.iter().map(|(_, entry)| *entry));
+async fn hand_out(conn: &mut Conn, run: &AgentRun, now_ms: u64) -> Result<Option<TurnId>, QueueError> {
+    follow_up::release(conn, run.agent_id).await?;
+    let waiting = follow_up::waiting(conn, run.agent_id).await?;
+    let taken = strategy(run).take(waiting.iter().map(|(_, entry)| *entry));
     let Some((up_to, _)) = waiting.get(..taken).and_then(<[_]>::last) else { return Ok(None) };
     let turn_id = TurnId::new_v7(now_ms, random::bytes()?);
-    follow_up::hand_out(conn, life.id, turn_id, *up_to).await?;
+    follow_up::hand_out(conn, run.agent_id, turn_id, *up_to).await?;
     Ok(Some(turn_id))
+}
+
+fn strategy(run: &AgentRun) -> DequeueStrategy {
+    match run.spec.dequeue_strategy() {
+        v1::DequeueStrategy::Unspecified | v1::DequeueStrategy::Auto => DequeueStrategy::Auto,
+        v1::DequeueStrategy::All => DequeueStrategy::All,
+        v1::DequeueStrategy::One => DequeueStrategy::One,
+        v1::DequeueStrategy::Five => DequeueStrategy::Five,
+    }
 }

@@ -10,7 +10,7 @@ use murmur_proto::v1::{self, queue_service_server::QueueService};
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{caller, convert};
+use super::{caller, convert, convert_agent};
 use crate::{
     idempotency::Once,
     invalid::{Invalid, parse},
@@ -37,11 +37,11 @@ impl QueueService for QueueRpc {
         }
         let tasks = tasks.iter().map(|text| parse("tasks", text)).collect::<Result<_, _>>()?;
         let new = NewFollowUp { kind: Kind::Written, description, tasks };
-        let added = self.queue.add(&caller, &slug, new, once.as_ref()).await?;
+        let (added, standing) = self.queue.add(&caller, &slug, new, once.as_ref()).await?;
         Ok(Response::new(v1::AddFollowUpResponse {
             follow_up_id: added.id.to_string(),
             position: u32::try_from(added.position).unwrap_or(u32::MAX),
-            agent: None,
+            agent: Some(convert_agent::status(standing.run, standing.queued)),
         }))
     }
 

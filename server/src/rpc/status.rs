@@ -198,10 +198,8 @@ impl From<OnceError> for Status {
 impl From<TargetError> for Status {
     fn from(error: TargetError) -> Self {
         let reason = match error {
-            TargetError::Directory(error) => return error.into(),
+            TargetError::Agent(error) => return (*error).into(),
             TargetError::Denied(_) => Reason::AgentNotYours,
-            TargetError::Ended(_) => Reason::AgentEnded,
-            TargetError::Destroying(_) => Reason::AgentDestroying,
             TargetError::Stale { .. } => Reason::IncarnationStale,
         };
         status(reason, error.to_string())

@@ -44,8 +44,8 @@ impl Tasks {
         if let Some(task) = recall(&mut tx, once, now_ms).await? {
             return Ok(task);
         }
-        let (life, _) = target::writable(&mut tx, caller, slug).await?;
-        let task = add(&mut tx, life.id, new, now_ms).await?;
+        let (run, _) = target::writable(&mut tx, caller, slug).await?;
+        let task = add(&mut tx, run.agent_id, new, now_ms).await?;
         remember(&mut tx, once, &task, now_ms).await?;
         tx.commit().await?;
         Ok(task)

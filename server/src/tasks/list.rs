@@ -31,13 +31,13 @@ impl Tasks {
         let page = Page::of(page_size, page_token, PAGE_DEFAULT, u32::try_from(TASKS_MAX).unwrap_or(u32::MAX))?;
         let after = page.after_number()?;
         let mut tx = self.db.read().await?;
-        let life = target::readable(&mut tx, caller, slug).await?;
+        let run = target::readable(&mut tx, caller, slug).await?;
         let after = u32::try_from(after).unwrap_or(u32::MAX);
-        let tasks = task::page(&mut tx, life.id, after, page.limit(), open).await?;
+        let tasks = task::page(&mut tx, run.agent_id, after, page.limit(), open).await?;
         let bytes = |task: &Task| task.subject.as_str().len() + task.details.as_str().len();
         let key = |task: &Task| u64::from(task.id.get()).to_be_bytes().to_vec();
         let (mut tasks, next) = page.cut_to(tasks, key, bytes, TURN_BYTES_MAX);
-        show_edges(&mut tasks, &task::edges(&mut tx, life.id).await?);
+        show_edges(&mut tasks, &task::edges(&mut tx, run.agent_id).await?);
         Ok((tasks, next))
     }
 
@@ -47,7 +47,7 @@ impl Tasks {
     /// [`TaskError`].
     pub async fn get(&self, caller: &Principal, slug: &str, id: TaskId) -> Result<Task, TaskError> {
         let mut tx = self.db.read().await?;
-        let life = target::readable(&mut tx, caller, slug).await?;
-        task::get(&mut tx, life.id, id).await?.ok_or(TaskError::NotFound(id))
+        let run = target::readable(&mut tx, caller, slug).await?;
+        task::get(&mut tx, run.agent_id, id).await?.ok_or(TaskError::NotFound(id))
     }
 }

@@ -64,15 +64,15 @@ impl Tasks {
         if let Some(task) = recall(&mut tx, once, now_ms).await? {
             return Ok(task);
         }
-        let (life, _) = target::writable(&mut tx, caller, slug).await?;
-        let task = task::get(&mut tx, life.id, id).await?.ok_or(TaskError::NotFound(id))?;
-        let outcome = checklist(&mut tx, life.id, &task, &edit.change).await?.update(id, &edit.change)?;
+        let (run, _) = target::writable(&mut tx, caller, slug).await?;
+        let task = task::get(&mut tx, run.agent_id, id).await?.ok_or(TaskError::NotFound(id))?;
+        let outcome = checklist(&mut tx, run.agent_id, &task, &edit.change).await?.update(id, &edit.change)?;
         let Some(edited) = edited(task, edit, &outcome, now_ms) else {
             let rule = format!("the request changes nothing: item {id} is so already");
             return Err(Invalid::new(field, rule).into());
         };
-        write(&mut tx, life.id, &edited, &outcome).await?;
-        let task = task::get(&mut tx, life.id, id).await?.ok_or(TaskError::NotFound(id))?;
+        write(&mut tx, run.agent_id, &edited, &outcome).await?;
+        let task = task::get(&mut tx, run.agent_id, id).await?.ok_or(TaskError::NotFound(id))?;
         remember(&mut tx, once, &task, now_ms).await?;
         tx.commit().await?;
         Ok(task)
