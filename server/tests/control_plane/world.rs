@@ -29,6 +29,17 @@ use tonic::{Response, Status, Streaming};
 /// When every test begins.
 const START_MS: u64 = 1_800_000_000_000;
 
+/// What those who work with agents may do.
+const AGENT_SCOPES: [v1::Scope; 7] = [
+    v1::Scope::DirectoryRead,
+    v1::Scope::AgentsRead,
+    v1::Scope::AgentsSpawn,
+    v1::Scope::AgentsKill,
+    v1::Scope::AgentsMessage,
+    v1::Scope::TasksRead,
+    v1::Scope::TasksWrite,
+];
+
 pub(crate) struct World {
     pub(crate) app: App,
     pub(crate) clock: Clock,
@@ -110,6 +121,35 @@ impl World {
     /// Somebody who may read the directory and nothing else.
     pub(crate) async fn reader(&self, owner: &Owner) -> ControlClient {
         self.client(&self.token(owner, &[v1::Scope::DirectoryRead]).await.token)
+    }
+
+    /// A person of an account, with everything that concerns agents.
+    pub(crate) async fn person(&self, owner: &Owner, account: &str) -> ControlClient {
+        let request = v1::IssueTokenRequest {
+            kind: v1::TokenKind::User.into(),
+            scopes: AGENT_SCOPES.map(i32::from).to_vec(),
+            workspace: owner.name.clone(),
+            account: account.into(),
+            ..v1::IssueTokenRequest::default()
+        };
+        self.client(&self.admin().auth.issue_token(request).await.unwrap().into_inner().token)
+    }
+
+    /// An agent as a caller, with everything that concerns agents.
+    pub(crate) async fn speak_as(&self, owner: &Owner, agent_id: &str) -> ControlClient {
+        let request = v1::IssueTokenRequest {
+            kind: v1::TokenKind::Agent.into(),
+            scopes: AGENT_SCOPES.map(i32::from).to_vec(),
+            workspace: owner.name.clone(),
+            agent_id: agent_id.into(),
+            ..v1::IssueTokenRequest::default()
+        };
+        self.client(&self.admin().auth.issue_token(request).await.unwrap().into_inner().token)
+    }
+
+    /// A second door to the database, for what no call reaches.
+    pub(crate) async fn db(&self) -> murmur_server::db::Db {
+        murmur_server::db::Db::open(&self.data("server.db"), "not used").await.unwrap()
     }
 
     pub(crate) async fn invite(&self, owner: &Owner, account: &str, secret: [u8; 32]) -> Result<(), Status> {
