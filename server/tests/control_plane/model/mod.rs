@@ -69,7 +69,7 @@ fn the_control_plane_does_what_the_model_does() {
 }
 
 async fn run(ops: Vec<Op>, seen: &Seen) {
-    let mut real = Real::start().await;
+    let mut real = Box::pin(Real::start()).await;
     let mut model = Model::new(real.world.now_ms(), Life::new(REGISTERED, true, DequeueStrategy::Auto));
     for (index, op) in ops.into_iter().map(fitting).enumerate() {
         let (text, who) = (text_of(&op, index), caller(&model, &op));
