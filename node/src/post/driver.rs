@@ -23,20 +23,21 @@ use super::{
     direct::Coming,
     lane,
     lane::{Job, LaneReport, Need},
+    page::{self, Page, Position, Rest},
     transition::{self, Key, Stepped},
 };
 use crate::{
     directory::Directory,
     store::{
-        StoreError, Tx,
+        StoreError,
         delivery::{self, DeliveryRow},
     },
 };
 
 /// Deliveries that one task takes from a lane: they are sealed in one commit.
 const LANE_BATCH: usize = 32;
-/// Deliveries stepped in one transaction at the start.
-const LOAD_BATCH: usize = 256;
+/// Looks for overdue deliveries that only the store knows are this far apart.
+const EXPIRE_EVERY_MS: u64 = 60_000;
 
 /// What reaches the driver.
 pub(super) enum Work {
@@ -51,6 +52,10 @@ pub(super) enum Work {
     /// It was not published, or the broker did not take it: what it needs now, if that is not in a step of its own, and what kept the
     /// lane until this is heard.
     DirectLeft(Lane, Key, Option<Need>, Option<Coming>),
+    /// What the store has of a lane.
+    Page(Page),
+    /// Overdue deliveries were looked for; when the next one expires.
+    Expired(Option<u64>),
     /// What was open at the start has been handed over.
     Loaded,
 }
@@ -64,8 +69,10 @@ pub(super) struct Lane {
 
 #[derive(Default)]
 struct LaneState {
-    /// What is not with the broker yet, by sequence.
-    waiting: BTreeMap<u64, Key>,
+    /// What is not with the broker yet, as far as it is known here.
+    waiting: BTreeMap<Position, Key>,
+    /// What only the store knows.
+    rest: Rest,
     /// Whether the gate was told that something waits.
     is_gated: bool,
     busy: bool,
@@ -99,22 +106,22 @@ struct Driver {
     keyless: HashSet<Key>,
     /// Heads of lanes that the broker did not take.
     refused: HashSet<Key>,
+    /// When to look for overdue deliveries that only the store knows.
+    expire_at_ms: Option<u64>,
     permits: Arc<Semaphore>,
 }
 
-/// Takes up every open delivery after a start.
+/// Takes up what is open after a start, the first page of each lane.
 pub(super) async fn load(post: &Arc<Post>) -> Result<(), StoreError> {
-    let open = post.store.read(delivery::open).await?;
-    let keys: Vec<Key> = open.iter().map(|row| Key { msg_id: row.msg_id, recipient: row.recipient }).collect();
-    for batch in keys.chunks(LOAD_BATCH) {
-        let (batch, now_ms, config) = (batch.to_vec(), post.clock.now_ms(), post.config.outbox.clone());
-        let step_all = move |tx: Tx<'_>| -> Result<Vec<Stepped>, StoreError> {
-            let step = |key| transition::step(tx, key, Event::Restarted, now_ms, &config).transpose();
-            batch.into_iter().filter_map(step).collect()
-        };
-        for stepped in post.store.write(step_all).await? {
-            post.follow_up(stepped);
-        }
+    let mut has_rest = false;
+    for lane in page::lanes(post).await? {
+        let page = page::read(post, lane, page::START).await?;
+        page.steps.iter().for_each(|stepped| post.tell(stepped));
+        has_rest |= !page.is_last;
+        let _ = post.work.send(Work::Page(page));
+    }
+    if has_rest {
+        let _ = post.work.send(Work::Expired(post.store.read(delivery::earliest_expiry).await?));
     }
     let _ = post.work.send(Work::Loaded);
     Ok(())
@@ -132,6 +139,7 @@ pub(super) async fn run(post: Arc<Post>, mut work: mpsc::UnboundedReceiver<Work>
         timers: BTreeSet::new(),
         keyless: HashSet::new(),
         refused: HashSet::new(),
+        expire_at_ms: None,
         permits,
     };
     loop {
@@ -155,8 +163,16 @@ impl Driver {
         match work {
             Work::Stepped(stepped) => self.stepped(&stepped),
             Work::Queued(stepped, coming) => {
-                self.stepped(&stepped);
+                // A page may have brought it already.
+                if !self.entries.contains_key(&stepped.key()) {
+                    self.stepped(&stepped);
+                }
                 drop(coming);
+            }
+            Work::Page(page) => self.page(page),
+            Work::Expired(next_ms) => {
+                let earliest_ms = self.post.clock.now_ms().saturating_add(EXPIRE_EVERY_MS);
+                self.expire_at_ms = next_ms.map(|next_ms| next_ms.max(earliest_ms));
             }
             Work::LaneDone(lane, report) => self.lane_done(lane, report),
             Work::Direct(stepped) => self.direct(&stepped),
@@ -179,11 +195,55 @@ impl Driver {
         }
     }
 
+    /// Takes up what the store has of a lane, except what is known here already.
+    fn page(&mut self, Page { lane, steps, end, is_last }: Page) {
+        let state = self.lanes.entry(lane).or_default();
+        let has_more = !is_last || matches!(state.rest, Rest::Reading { more: true, .. });
+        // While it is being taken up, nothing of it is behind anything.
+        state.rest = Rest::None;
+        for stepped in steps {
+            if !self.entries.contains_key(&stepped.key()) {
+                self.take_up(&stepped);
+            }
+        }
+        if has_more {
+            self.lanes.entry(lane).or_default().rest = Rest::Behind(end);
+        }
+        self.start(lane);
+    }
+
+    /// Whether a delivery that is new here is left to the store, to come with a page.
+    fn leaves_to_store(&mut self, lane: Lane, row: &DeliveryRow) -> bool {
+        let state = self.lanes.entry(lane).or_default();
+        let position = (row.sequence, row.msg_id);
+        let is_left = match &mut state.rest {
+            Rest::None if state.waiting.len() < page::KNOWN_MAX => false,
+            Rest::None => {
+                let last = state.waiting.last_key_value().map_or(page::START, |(last, _)| *last);
+                if position > last {
+                    state.rest = Rest::Behind(last);
+                }
+                position > last
+            }
+            Rest::Behind(behind) => position > *behind,
+            Rest::Reading { behind, more } => {
+                *more |= position > *behind;
+                position > *behind
+            }
+        };
+        if is_left {
+            let (expires_ms, now_ms) = (row.delivery.expires_ms, self.post.clock.now_ms());
+            let at_ms = expires_ms.max(now_ms.saturating_add(EXPIRE_EVERY_MS));
+            self.expire_at_ms = Some(self.expire_at_ms.map_or(at_ms, |before| before.min(at_ms)));
+        }
+        is_left
+    }
+
     fn direct_left(&mut self, lane: Lane, key: Key, need: Option<Need>) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         self.post.windows.leave(lane, key);
         let state = self.lanes.entry(lane).or_default();
-        state.waiting.insert(entry.sequence, key);
+        state.waiting.insert((entry.sequence, key.msg_id), key);
         if need.is_some() {
             entry.need = need;
         } else {
@@ -194,30 +254,38 @@ impl Driver {
     }
 
     fn stepped(&mut self, stepped: &Stepped) {
+        let row = &stepped.row;
+        let lane = Lane { sender: row.sender, recipient: row.recipient };
+        let is_new = row.delivery.state.name().is_open() && !self.entries.contains_key(&stepped.key());
+        if !(is_new && self.leaves_to_store(lane, row)) {
+            self.take_up(stepped);
+        }
+        self.start(lane);
+    }
+
+    fn take_up(&mut self, stepped: &Stepped) {
         let (key, row) = (stepped.key(), &stepped.row);
         let lane = Lane { sender: row.sender, recipient: row.recipient };
         let state = row.delivery.state.name();
-        if state.is_open() {
-            let seal_attempt = Row::from(row.delivery.state).seal_attempt;
-            let entry = self.entries.entry(key).or_insert_with(|| Entry::new(lane, row, seal_attempt));
-            if seal_attempt < entry.seal_attempt {
-                return;
-            }
-            entry.seal_attempt = seal_attempt;
-            let waiting = &mut self.lanes.entry(lane).or_default().waiting;
-            if state == StateName::Stored {
-                waiting.remove(&row.sequence);
-                self.post.windows.force(lane, key);
-            } else {
-                waiting.insert(row.sequence, key);
-            }
-            for effect in &stepped.effects {
-                self.effect(key, *effect);
-            }
-        } else {
-            self.forget(key);
+        if !state.is_open() {
+            return self.forget(key);
         }
-        self.start(lane);
+        let seal_attempt = Row::from(row.delivery.state).seal_attempt;
+        let entry = self.entries.entry(key).or_insert_with(|| Entry::new(lane, row, seal_attempt));
+        if seal_attempt < entry.seal_attempt {
+            return;
+        }
+        entry.seal_attempt = seal_attempt;
+        let waiting = &mut self.lanes.entry(lane).or_default().waiting;
+        if state == StateName::Stored {
+            waiting.remove(&(row.sequence, key.msg_id));
+            self.post.windows.force(lane, key);
+        } else {
+            waiting.insert((row.sequence, key.msg_id), key);
+        }
+        for effect in &stepped.effects {
+            self.effect(key, *effect);
+        }
     }
 
     fn effect(&mut self, key: Key, effect: Effect) {
@@ -256,7 +324,7 @@ impl Driver {
             self.timers.remove(&(at_ms, key));
         }
         if let Some(state) = self.lanes.get_mut(&lane) {
-            state.waiting.remove(&sequence);
+            state.waiting.remove(&(sequence, key.msg_id));
         }
         self.post.windows.forget(lane, key, sequence);
     }
@@ -264,10 +332,16 @@ impl Driver {
     /// Sets a task to the lane's head and what follows it, if there is something to do and nobody does it.
     fn start(&mut self, lane: Lane) {
         let Some(state) = self.lanes.get_mut(&lane) else { return };
-        let is_gated = state.busy || !state.waiting.is_empty();
+        let is_gated = state.busy || !state.waiting.is_empty() || state.rest != Rest::None;
         if state.is_gated != is_gated {
             state.is_gated = is_gated;
             self.post.gate.set_driven(lane, is_gated);
+        }
+        if let Rest::Behind(behind) = state.rest
+            && state.waiting.len() < page::LOW
+        {
+            state.rest = Rest::Reading { behind, more: false };
+            self.post.tasks.spawn(page::fetch(Arc::clone(&self.post), lane, behind));
         }
         if state.busy {
             return;
@@ -289,7 +363,7 @@ impl Driver {
             jobs.push(Job { key: *key, need });
         }
         if jobs.is_empty() {
-            if state.waiting.is_empty() {
+            if state.waiting.is_empty() && state.rest == Rest::None {
                 self.post.gate.set_driven(lane, false);
                 self.lanes.remove(&lane);
             }
@@ -312,7 +386,7 @@ impl Driver {
             let key = direct.ready.key;
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.need = Some(Need::Publish);
-            self.lanes.entry(lane).or_default().waiting.insert(entry.sequence, key);
+            self.lanes.entry(lane).or_default().waiting.insert((entry.sequence, key.msg_id), key);
         }
     }
 
@@ -326,7 +400,7 @@ impl Driver {
             for key in published.into_iter().chain(unsealable) {
                 // One that is needed again already was refused by its recipient in the meantime, or its next try is due.
                 if let Some(entry) = self.entries.get(&key).filter(|entry| entry.need.is_none()) {
-                    state.waiting.remove(&entry.sequence);
+                    state.waiting.remove(&(entry.sequence, key.msg_id));
                 }
             }
         }
@@ -361,11 +435,15 @@ impl Driver {
     fn until_next_timer(&self) -> Duration {
         const IDLE: Duration = Duration::from_secs(3600);
         let now_ms = self.post.clock.now_ms();
-        self.timers.first().map_or(IDLE, |(at_ms, _)| Duration::from_millis(at_ms.saturating_sub(now_ms)).min(IDLE))
+        let first_ms = self.timers.first().map(|(at_ms, _)| *at_ms).into_iter().chain(self.expire_at_ms).min();
+        first_ms.map_or(IDLE, |at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms)).min(IDLE))
     }
 
     fn tick(&mut self) {
         let now_ms = self.post.clock.now_ms();
+        if self.expire_at_ms.take_if(|at_ms| *at_ms <= now_ms).is_some() {
+            self.post.tasks.spawn(page::expire(Arc::clone(&self.post)));
+        }
         while let Some((_, key)) = self.timers.first().copied().filter(|(at_ms, _)| *at_ms <= now_ms) {
             if let Some(expires_ms) = self.waits_for_room(key).filter(|expires_ms| *expires_ms > now_ms) {
                 // Its lane comes to it; nothing is overdue but its end.

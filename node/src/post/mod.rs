@@ -21,6 +21,7 @@ mod lane;
 mod mail;
 mod order;
 mod outbox;
+mod page;
 mod pending;
 mod policy;
 mod publish;

@@ -148,11 +148,69 @@ pub fn of_message(tx: Tx<'_>, msg_id: MessageId) -> Result<Vec<DeliveryRow>, Sto
 ///
 /// # Errors
 /// [`StoreError`].
+#[cfg(test)]
 pub fn open(tx: Tx<'_>) -> Result<Vec<DeliveryRow>, StoreError> {
     let sql = "SELECT * FROM delivery WHERE open = 1 ORDER BY msg_id";
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map([], delivery_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Every pair of sender and recipient between whom something is open.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open_lanes(tx: Tx<'_>) -> Result<Vec<(AgentId, AgentId)>, StoreError> {
+    let sql = "SELECT DISTINCT sender_agent, recipient FROM delivery WHERE open = 1";
+    let read = |row: &SqlRow<'_>| {
+        Ok((id(row, "sender_agent", AgentId::from_bytes)?, id(row, "recipient", AgentId::from_bytes)?))
+    };
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map([], read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// What is open between two agents behind a sequence and message, in their order.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open_behind(
+    tx: Tx<'_>,
+    sender: AgentId,
+    recipient: AgentId,
+    (sequence, msg_id): (u64, MessageId),
+    limit: u32,
+) -> Result<Vec<(u64, MessageId)>, StoreError> {
+    let sql = "SELECT sequence, msg_id FROM delivery
+        WHERE open = 1 AND sender_agent = ?1 AND recipient = ?2 AND (sequence, msg_id) > (?3, ?4)
+        ORDER BY sequence, msg_id LIMIT ?5";
+    let values = params![sender.as_bytes(), recipient.as_bytes(), int(sequence), msg_id.as_bytes(), limit];
+    let read = |row: &SqlRow<'_>| Ok((uint(row, "sequence")?, id(row, "msg_id", MessageId::from_bytes)?));
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map(values, read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Open deliveries whose time is over.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn overdue(tx: Tx<'_>, now_ms: u64, limit: u32) -> Result<Vec<(MessageId, AgentId)>, StoreError> {
+    let sql = "SELECT msg_id, recipient FROM delivery WHERE open = 1 AND expires_ms <= ?1 LIMIT ?2";
+    let read =
+        |row: &SqlRow<'_>| Ok((id(row, "msg_id", MessageId::from_bytes)?, id(row, "recipient", AgentId::from_bytes)?));
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map(params![int(now_ms), limit], read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// When the first of the open deliveries expires.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn earliest_expiry(tx: Tx<'_>) -> Result<Option<u64>, StoreError> {
+    let sql = "SELECT min(expires_ms) AS expires_ms FROM delivery WHERE open = 1";
+    Ok(tx.conn().prepare_cached(sql)?.query_row([], |row| uint_option(row, "expires_ms"))?)
 }
 
 /// How many deliveries are open, by state.

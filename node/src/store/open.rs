@@ -13,13 +13,14 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use super::{OpenError, StoreError, row::int};
 
 /// Every migration, in order; the database's `user_version` says how many it has had.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("../../../migrations/node/0001_post.sql"),
     include_str!("../../../migrations/node/0002_directory.sql"),
     include_str!("../../../migrations/node/0003_rows.sql"),
     include_str!("../../../migrations/node/0004_stream.sql"),
     include_str!("../../../migrations/node/0005_order.sql"),
     include_str!("../../../migrations/node/0006_runtime.sql"),
+    include_str!("../../../migrations/node/0007_lanes.sql"),
 ];
 
 /// Pages that the writer keeps in memory, KiB.
