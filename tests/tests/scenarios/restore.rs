@@ -56,7 +56,7 @@ fn rounds(names: &[&str]) -> Vec<String> {
     names.iter().flat_map(|name| (0..3).map(move |number| format!("{name} {number}"))).collect()
 }
 
-/// Three messages each way, and they have arrived.
+/// Three messages each way, and both sides know that they have arrived: a copy of the disk that knew less would ask again in its own time.
 async fn exchange(here: &Node, there: &Node, name: &str) {
     for number in 0..3 {
         send(here, "alice", BOB, &format!("{name} {number}")).await;
@@ -68,6 +68,7 @@ async fn exchange(here: &Node, there: &Node, name: &str) {
             (0..3).all(|number| found.contains(&format!("{name} {number}"))).then_some(())
         })
         .await;
+        until_empty(node).await;
     }
 }
 
