@@ -18,6 +18,7 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod shim;
+pub mod spawned;
 pub mod store;
 pub mod talk;
 pub mod wait;

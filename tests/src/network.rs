@@ -307,6 +307,13 @@ impl Network {
     }
 }
 
+impl Drop for Network {
+    fn drop(&mut self) {
+        // Agents outlive their nodes.
+        crate::spawned::end_all(&self.dir.path().join("nodes"));
+    }
+}
+
 impl Owner {
     fn new() -> Self {
         let key = IdentityKey::generate().unwrap();

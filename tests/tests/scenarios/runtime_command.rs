@@ -1,0 +1,192 @@
+//! Agents as processes: any program, its answer, its end, and nothing of it left.
+
+use std::fs;
+
+use murmur_proto::v1::{self, AgentSpec, Phase, output_chunk::Source};
+use murmur_tests::{
+    network::Network,
+    spawned::{file, is_gone},
+    wait,
+};
+
+/// A node that runs bash scripts: the prompt is the script.
+const BASH: &str = "[runtime.backends.command]\nprogram = 'bash'\nargs = ['-c', '{prompt}']\nprompt = 'argument'\n";
+
+fn bash(script: &str) -> AgentSpec {
+    AgentSpec { description: script.to_owned(), backend: "command".to_owned(), ..AgentSpec::default() }
+}
+
+#[tokio::test]
+async fn a_spawned_program_runs_and_its_answer_is_read() {
+    let network = Network::start().await;
+    let node = network.node_configured("here", "jdoe", BASH).await;
+    let owner = node.owner("jdoe").await;
+    let spec = AgentSpec {
+        env: [("COLOUR".to_owned(), "blue".to_owned())].into(),
+        ..bash("echo thinking >&2; echo \"$COLOUR $MURMUR_SLUG\"")
+    };
+    let agent = owner.spawn("painter", spec).await;
+    assert_eq!((agent.phase(), agent.incarnation), (Phase::Starting, 1));
+    let ended = owner.is("painter", Phase::Completed).await;
+    assert_eq!(ended.output.unwrap().response, "blue /w/acme/u/jdoe/painter");
+    assert_eq!((ended.exit_code, ended.node.as_str(), ended.turns), (Some(0), "here", 1));
+    let chunks = owner.output("painter").await;
+    let said = |source: Source| {
+        let data =
+            chunks.iter().filter(|chunk| chunk.source() == source).flat_map(|chunk| chunk.data.to_vec()).collect();
+        String::from_utf8(data).unwrap()
+    };
+    assert_eq!(said(Source::Stdout), "blue /w/acme/u/jdoe/painter\n");
+    assert_eq!(said(Source::Stderr), "thinking\n");
+    assert!(said(Source::Note).contains("exit code 0"), "{}", said(Source::Note));
+    assert!(is_gone(node.group(&agent).unwrap()));
+}
+
+#[tokio::test]
+async fn a_program_that_crashes_is_failed_with_its_last_words() {
+    let network = Network::start().await;
+    let node = network.node_configured("here", "jdoe", BASH).await;
+    let owner = node.owner("jdoe").await;
+    owner.spawn("crasher", bash("echo 'no such table' >&2; exit 3")).await;
+    let failed = owner.is("crasher", Phase::Failed).await;
+    assert_eq!((failed.reason.as_str(), failed.exit_code), ("exit code 3: no such table", Some(3)));
+    owner.spawn("shot", bash("kill -SEGV $$")).await;
+    assert!(owner.is("shot", Phase::Failed).await.reason.contains("SIGSEGV"));
+}
+
+#[tokio::test]
+async fn a_backend_that_cannot_run_and_a_repository_that_is_not_there_are_said_so() {
+    let network = Network::start().await;
+    let toml = format!("{BASH}[runtime.backends.missing]\nprogram = '/nowhere/agent'\n");
+    let node = network.node_configured("here", "jdoe", &toml).await;
+    let owner = node.owner("jdoe").await;
+    owner.spawn("ghost", AgentSpec { backend: "missing".to_owned(), ..bash("x") }).await;
+    let failed = owner.is("ghost", Phase::Failed).await;
+    assert!(failed.reason.contains("/nowhere/agent"), "{}", failed.reason);
+    let repo = v1::Repo { clone_url: "/nowhere/repo".to_owned(), ..v1::Repo::default() };
+    owner.spawn("cloner", AgentSpec { repos: vec![repo], ..bash("true") }).await;
+    let failed = owner.is("cloner", Phase::Failed).await;
+    assert!(failed.reason.contains("/nowhere/repo"), "{}", failed.reason);
+}
+
+#[tokio::test]
+async fn a_killed_agent_leaves_no_process() {
+    let network = Network::start().await;
+    let node = network.node_configured("here", "jdoe", BASH).await;
+    let owner = node.owner("jdoe").await;
+    // A child in its group, one in a session of its own, and a deaf ear.
+    let script = "trap '' TERM; sleep 1000 & setsid sleep 1001 & echo \"$! $(jobs -p | tr '\\n' ' ')\" > pids; while :; do sleep 1000; done";
+    let toml_grace = AgentSpec { ..bash(script) };
+    let agent = owner.spawn("stubborn", toml_grace).await;
+    owner.is("stubborn", Phase::Running).await;
+    let pids = file(&node.place(&agent).join("work/pids")).await;
+    let pids: Vec<i32> = pids.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    assert!(pids.iter().all(|pid| !is_gone(*pid)));
+    let killed = owner.kill("stubborn").await;
+    assert_eq!((killed.killed, killed.pending), (vec![owner.slug("stubborn")], 1));
+    let canceled = owner.is("stubborn", Phase::Canceled).await;
+    assert!(canceled.reason.contains("killed"), "{}", canceled.reason);
+    assert!(pids.iter().all(|pid| is_gone(*pid)) && is_gone(node.group(&agent).unwrap()));
+    assert_eq!(owner.kill("stubborn").await.killed, [""; 0], "a repeat has nothing to do");
+}
+
+#[tokio::test]
+async fn an_agent_finds_itself_with_nothing_configured_and_its_token_is_its_alone() {
+    let network = Network::start().await;
+    let node = network.node_configured("here", "jdoe", BASH).await;
+    let owner = node.owner("jdoe").await;
+    let mut boss = node.shim("boss").await;
+    boss.ok("register", serde_json::json!({})).await;
+    // The command line speaks as the agent, and its message comes from it.
+    let script = "murmurctl send /w/acme/u/jdoe/boss 'it is done' && stat -c %a \"$MURMUR_AGENT_TOKEN_FILE\"; env; cat /proc/self/cmdline";
+    let agent = owner.spawn("worker", bash(script)).await;
+    let push = boss.push().await;
+    assert_eq!(push["meta"]["from"], "/w/acme/u/jdoe/worker");
+    assert!(push["content"].as_str().unwrap().contains("it is done"));
+    let response = owner.is("worker", Phase::Completed).await.output.unwrap().response;
+    assert!(response.contains("\n600\n") || response.contains("600\n"), "{response}");
+    let token = fs::read_to_string(node.place(&agent).join("token")).unwrap();
+    assert!(token.starts_with("mmt_") && !response.contains(token.trim()), "its token is in no environment");
+    // It ended, and its token with it.
+    let late = wait::until("the token is refused", || async {
+        let env = [("MURMUR_AGENT_TOKEN_FILE", node.place(&agent).join("token").to_string_lossy().into_owned())];
+        let output = std::process::Command::new(murmur_tests::process::binary("murmurctl"))
+            .args(["--socket".as_ref(), node.socket.as_os_str(), "send".as_ref(), "boss".as_ref(), "late".as_ref()])
+            .envs(env)
+            .output()
+            .unwrap();
+        (!output.status.success()).then_some(output)
+    })
+    .await;
+    assert!(!String::from_utf8_lossy(&late.stderr).is_empty());
+}
+
+#[tokio::test]
+async fn an_agent_with_a_repository_starts_in_a_worktree_and_its_commits_can_be_pushed() {
+    let network = Network::start().await;
+    let node = network.node_configured("here", "jdoe", BASH).await;
+    let owner = node.owner("jdoe").await;
+    let origin = network.dir.path().join("widgets");
+    let git = |args: &[&str]| {
+        let output = std::process::Command::new("git").current_dir(&origin).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    fs::create_dir(&origin).unwrap();
+    let user = ["-c", "user.name=t", "-c", "user.email=t@t"];
+    git(&["init", "-q"]);
+    git(&[&user[..], &["commit", "--allow-empty", "-qm", "first"]].concat());
+    let repo = v1::Repo { clone_url: origin.to_string_lossy().into_owned(), ..v1::Repo::default() };
+    let script = "git branch --show-current; echo x > x; git add x; git -c user.name=a -c user.email=a@a commit -qm work; git push -q origin HEAD";
+    for path in ["fix/one", "fix/two"] {
+        owner.spawn(path, AgentSpec { repos: vec![repo.clone()], ..bash(script) }).await;
+    }
+    for path in ["fix/one", "fix/two"] {
+        let answer = owner.is(path, Phase::Completed).await.output.unwrap().response;
+        assert_eq!(answer, format!("murmur/{path}"));
+        assert_eq!(git(&["log", "-1", "--format=%s", &format!("murmur/{path}")]), "work\n");
+    }
+}
+
+#[tokio::test]
+async fn a_resurrected_agent_keeps_its_folder_and_history() {
+    let network = Network::start().await;
+    let node = network.node_configured("here", "jdoe", BASH).await;
+    let owner = node.owner("jdoe").await;
+    let first = owner.spawn("writer", bash("echo draft | tee draft; exit 1")).await;
+    owner.is("writer", Phase::Failed).await;
+    let again = owner
+        .spawn_as(v1::SpawnAgentRequest {
+            slug: owner.slug("writer"),
+            spec: Some(bash("cat draft; grep -c . \"$MURMUR_HISTORY_FILE\"")),
+            resurrect: true,
+            ..v1::SpawnAgentRequest::default()
+        })
+        .await;
+    assert_eq!((again.agent_id, again.incarnation), (first.agent_id, 2));
+    let ended = owner.is("writer", Phase::Completed).await;
+    assert_eq!(ended.output.unwrap().response, "draft\n1");
+}
+
+#[tokio::test]
+async fn output_is_followed_while_it_comes() {
+    let network = Network::start().await;
+    let node = network.node_configured("here", "jdoe", BASH).await;
+    let owner = node.owner("jdoe").await;
+    let agent = owner.spawn("talker", bash("mkfifo go; echo one; read -r line < go; echo $line")).await;
+    owner.is("talker", Phase::Running).await;
+    let request = v1::WatchAgentOutputRequest { slug: owner.slug("talker"), follow: true, tail: 0 };
+    let mut answers = owner.client().agents.watch_agent_output(request).await.unwrap().into_inner();
+    let mut next = async |text: &str| loop {
+        let chunk = answers.message().await.unwrap().unwrap().chunk.unwrap();
+        if chunk.source() == Source::Stdout {
+            assert_eq!(chunk.data, text.as_bytes());
+            return;
+        }
+    };
+    next("one\n").await;
+    let go = node.place(&agent).join("work/go");
+    tokio::task::spawn_blocking(move || fs::write(go, "two\n").unwrap()).await.unwrap();
+    next("two\n").await;
+    owner.is("talker", Phase::Completed).await;
+}
