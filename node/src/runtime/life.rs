@@ -61,6 +61,8 @@ pub(super) struct Life {
     pub(super) process: Option<Process>,
     pub(super) log: LogReader,
     pub(super) ear: Ear,
+    /// What the process returned with which the turn ended.
+    pub(super) exit_code: Option<i32>,
     /// What the turn has said so far.
     pub(super) heard: Heard,
     pub(super) last_words: Vec<u8>,
@@ -149,6 +151,7 @@ impl Life {
             state,
             prepared: None,
             process: None,
+            exit_code: None,
             heard: Heard::default(),
             last_words: Vec::new(),
             output,
@@ -207,6 +210,8 @@ impl Life {
     /// Prepares and begins the first turn, unless an order comes between.
     async fn begin(&mut self, inbox: &mut mpsc::UnboundedReceiver<v1::Order>) -> Option<Over> {
         let (shop, whom) = (self.shop.clone(), self.whom.clone());
+        // What cannot be made is told by what is prepared next.
+        let _ = self.place.make();
         self.note(&format!("starting {} (incarnation {})", self.whom.slug, self.incarnation));
         let mut preparing = Box::pin(async move { prepare(&shop, &whom).await });
         let stop = self.shop.stop.clone();
@@ -486,6 +491,7 @@ impl Life {
         } else if self.state.turn.is_some() {
             let is_done = exit.as_ref().is_some_and(Exit::is_success) && !self.heard.failed && !self.backend.stays();
             if is_done {
+                self.exit_code = code;
                 self.on_turn_end().await;
             } else {
                 let why = self.why_failed(&how);

@@ -78,7 +78,10 @@ impl Runtime {
         let mut running = self.running();
         let _nothing_else = self.tell_all().await?;
         running.extend(self.running());
-        let backends = shop.backends.iter().map(|(name, backend)| v1::NodeBackend {
+        // A preset is offered where its program is; what is configured is offered in any case, and fails with words.
+        let is_offered = |name: &str, program: &str| shop.config.backends.contains_key(name) || is_installed(program);
+        let offered = shop.backends.iter().filter(|(name, backend)| is_offered(name, &backend.program));
+        let backends = offered.map(|(name, backend)| v1::NodeBackend {
             name: name.clone(),
             can_interrupt: backend.can_interrupt(),
             can_resume: backend.can_resume(),
@@ -114,6 +117,12 @@ impl Runtime {
             }
         });
     }
+}
+
+/// Whether `PATH` finds a program.
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// Load average of the last minute in hundredths, by processor; 0 where the kernel does not tell.

@@ -188,6 +188,7 @@ impl Life {
         }
         self.close_turn();
         let mut report = self.moved(Phase::TaskComplete, "");
+        report.exit_code = self.exit_code.take();
         report.output = Some(self.state.output());
         self.commit(vec![report]).await;
         if self.stopping.is_none() {

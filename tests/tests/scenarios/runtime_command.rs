@@ -76,8 +76,7 @@ async fn a_killed_agent_leaves_no_process() {
     let owner = node.owner("jdoe").await;
     // A child in its group, one in a session of its own, and a deaf ear.
     let script = "trap '' TERM; sleep 1000 & setsid sleep 1001 & echo \"$! $(jobs -p | tr '\\n' ' ')\" > pids; while :; do sleep 1000; done";
-    let toml_grace = AgentSpec { ..bash(script) };
-    let agent = owner.spawn("stubborn", toml_grace).await;
+    let agent = owner.spawn("stubborn", bash(script)).await;
     owner.is("stubborn", Phase::Running).await;
     let pids = file(&node.place(&agent).join("work/pids")).await;
     let pids: Vec<i32> = pids.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect();
