@@ -32,8 +32,14 @@ pub struct EventRule {
     pub tokens: Vec<String>,
     /// The turn failed when something true or not empty is there.
     pub failed: Option<String>,
+    /// The text goes behind what the turn has said so far.
+    pub append: bool,
     /// The turn is over.
     pub ends_turn: bool,
+    /// The program is ready for the first prompt.
+    pub begins: bool,
+    /// The JSON that answers it, on one line; a string that is a JSON pointer in braces stands for what is there.
+    pub reply: Option<Value>,
 }
 
 /// What was read.
@@ -50,6 +56,11 @@ pub(super) struct Heard {
     pub(super) tokens: u64,
     pub(super) failed: bool,
     pub(super) turn_ended: bool,
+    /// The answer goes behind what was said before.
+    pub(super) appends: bool,
+    pub(super) begins: bool,
+    /// What is to be written.
+    pub(super) replies: Vec<Value>,
 }
 
 /// Reads the output of one process.
@@ -144,8 +155,28 @@ impl Ear {
             heard.tokens = tokens.fold(heard.tokens, u64::saturating_add);
             heard.failed |= rule.failed.as_ref().and_then(|place| document.pointer(place)).is_some_and(is_true);
             heard.turn_ended |= rule.ends_turn;
+            heard.appends |= rule.append;
+            heard.begins |= rule.begins;
+            heard.replies.extend(rule.reply.as_ref().map(|reply| answered(reply, document)));
         }
         heard
+    }
+}
+
+/// A reply with what it takes from the document that it answers.
+fn answered(reply: &Value, document: &Value) -> Value {
+    match reply {
+        Value::String(text) => {
+            let place =
+                text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).filter(|text| text.starts_with('/'));
+            place.map_or_else(|| reply.clone(), |place| document.pointer(place).cloned().unwrap_or_default())
+        }
+        Value::Array(items) => items.iter().map(|item| answered(item, document)).collect(),
+        Value::Object(fields) => {
+            let answered = |(name, value): (&String, &Value)| (name.clone(), answered(value, document));
+            Value::Object(fields.iter().map(answered).collect())
+        }
+        other => other.clone(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What runs an agent, as data: which program with which arguments, how it takes a prompt, and where in its output the answer is.
 //!
-//! There is one adapter. `claude`, `codex`, `openclaw` and `command` are presets of it, written in the language of the node's
+//! There is one adapter. `claude`, `codex`, `openclaw`, `acp` and `command` are presets of it, written in the language of the node's
 //! configuration (`presets/*.toml`); whoever has another program writes another table, over one of these or from nothing.
 
 use std::collections::BTreeMap;
@@ -11,11 +11,12 @@ use serde_json::{Map, Value};
 
 use super::answer::EventRule;
 
-const PRESETS: [(&str, &str); 4] = [
+const PRESETS: [(&str, &str); 5] = [
     ("command", include_str!("presets/command.toml")),
     ("claude", include_str!("presets/claude.toml")),
     ("codex", include_str!("presets/codex.toml")),
     ("openclaw", include_str!("presets/openclaw.toml")),
+    ("acp", include_str!("presets/acp.toml")),
 ];
 
 /// How to run an agent.
@@ -41,6 +42,9 @@ pub struct Backend {
     /// With `prompt = "lines"`: the JSON that is written for a prompt, on one line.
     #[serde(default)]
     pub prompt_line: Option<Value>,
+    /// With `prompt = "lines"`: the JSON that is written first, a line each; the first prompt waits for an event that `begins`.
+    #[serde(default)]
+    pub start_lines: Vec<Value>,
     /// The JSON that ends a turn, on one line; else a signal does.
     #[serde(default)]
     pub interrupt_line: Option<Value>,
@@ -127,7 +131,7 @@ pub enum BackendError {
     #[error("the name must be 1 to 63 of a-z, 0-9, - and _")]
     Name,
     /// The preset does not exist.
-    #[error("preset must be one of command, claude, codex, openclaw; `{0}` is none")]
+    #[error("preset must be one of command, claude, codex, openclaw, acp; `{0}` is none")]
     Preset(String),
     /// A key is unknown or has a wrong value.
     #[error("{0}")]
@@ -182,6 +186,12 @@ impl Backend {
         self.prompt == PromptBy::Lines
     }
 
+    /// Whether what it says is answered: hearing it twice would answer twice.
+    #[must_use]
+    pub fn replies(&self) -> bool {
+        self.events.iter().any(|event| event.begins || event.reply.is_some())
+    }
+
     /// Whether a turn can be ended without ending the agent.
     #[must_use]
     pub fn can_interrupt(&self) -> bool {
@@ -208,6 +218,9 @@ impl Backend {
         rule(!self.program.is_empty(), "program", "the program to run")?;
         rule(self.stays() == self.prompt_line.is_some(), "prompt_line", "set with `prompt = \"lines\"` and only then")?;
         rule(!self.stays() || self.output == Format::JsonLines, "output", "`json_lines` with `prompt = \"lines\"`")?;
+        let begins = self.events.iter().any(|event| event.begins);
+        rule(self.start_lines.is_empty() != begins, "start_lines", "set with an event that `begins` and only then")?;
+        rule(self.stays() || !begins, "start_lines", "set with `prompt = \"lines\"` and only then")?;
         let ends = self.events.iter().any(|event| event.ends_turn);
         rule(!self.stays() || ends, "events", "a list in which one `ends_turn` with `prompt = \"lines\"`")?;
         let has_events = self.output != Format::Text;
@@ -242,9 +255,10 @@ mod tests {
     }
 
     #[test]
-    fn every_preset_reads_and_only_command_needs_a_program() {
+    fn every_preset_reads_and_some_need_a_program() {
         let presets = Backend::presets();
         assert_eq!(presets.keys().collect::<Vec<_>>(), ["claude", "codex", "openclaw"]);
+        assert!(backend("acp", "program = 'x'").unwrap().replies());
         assert!(backend("command", "").unwrap_err().contains("program"));
         let claude = &presets["claude"];
         assert!(claude.stays() && claude.can_resume() && claude.can_interrupt() && claude.takes_system_prompt());

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::{
     Workshop,
-    answer::{Ear, Heard},
+    answer::{ANSWER_BYTES_MAX, Ear, Heard, cut},
     backend::Backend,
     delay::ClaimDelay,
     keeper::{
@@ -27,7 +27,7 @@ use super::{
     place::Place,
     prepare::{Prepared, Whom, prepare, prepared},
     process::{Found, Process},
-    state::State,
+    state::{State, Turn},
     turn::Claimed,
 };
 
@@ -276,9 +276,10 @@ impl Life {
     async fn rejoin(&mut self, mut process: Process) {
         info!(agent.slug = %self.whom.slug, "agent {} is found running", self.whom.slug);
         self.note("found running by a node that was started again");
-        let is_torn = self.backend.stays() && self.state.turn.as_ref().is_some_and(|turn| !turn.taken);
+        let was_handing = |turn: &Turn| !turn.taken || self.backend.replies();
+        let is_torn = self.backend.stays() && self.state.turn.as_ref().is_some_and(was_handing);
         if is_torn {
-            // How much of the prompt it has cannot be known: it goes on from its session with all of it.
+            // How much of what was written it has cannot be known: it goes on from its session with all of it.
             process.signal(Signal::SIGKILL);
             while process.rings().await.unwrap_or(false) {}
             self.state.has_process = false;
@@ -460,14 +461,21 @@ impl Life {
                 self.stop(Phase::Failed, "its money is used up (budget.max_cost_usd)", self.shop.grace(), false).await;
             }
         }
-        self.heard.answer = heard.answer.or(self.heard.answer.take());
+        self.heard.answer = match (self.heard.answer.take(), heard.answer) {
+            (Some(said), Some(more)) if heard.appends => Some(cut(&(said + &more), ANSWER_BYTES_MAX).to_owned()),
+            (said, heard) => heard.or(said),
+        };
+        if let Err(why) = self.reply(heard.begins && !heard.failed, &heard.replies).await {
+            warn!(agent.slug = %self.whom.slug, "it is not answered: {why}");
+        }
         self.heard.tokens = self.heard.tokens.saturating_add(heard.tokens);
         self.heard.failed |= heard.failed;
         if let Some(progress) = heard.progress.filter(|_| self.state.turn.is_some()) {
             self.progress = Some(progress);
             self.progress_at.get_or_insert_with(|| Instant::now() + PROGRESS_INTERVAL);
         }
-        if heard.turn_ended && self.state.turn.as_ref().is_some_and(|turn| turn.taken) {
+        let is_over = heard.turn_ended || (heard.failed && self.backend.stays());
+        if is_over && self.state.turn.as_ref().is_some_and(|turn| turn.taken) {
             self.on_turn_end().await;
         }
     }

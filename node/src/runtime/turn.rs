@@ -124,14 +124,37 @@ impl Life {
         self.place.drop_runs_before(self.state.run.saturating_sub(2));
         let started = Process::start(&self.shop.keeper, &self.place.run(self.state.run), &plan).await;
         self.process = Some(started.map_err(|error| error.to_string())?);
-        if self.backend.stays() { self.hand_over(&prompt).await } else { Ok(()) }
+        if self.backend.start_lines.is_empty() {
+            return if self.backend.stays() { self.hand_over(&prompt).await } else { Ok(()) };
+        }
+        let values = self.values(&prompt);
+        let lines: String = self.backend.start_lines.iter().map(|line| values.line(line)).collect();
+        self.write(&lines).await
+    }
+
+    /// Answers what the program said; with `begins` by the prompt that it waits for.
+    pub(super) async fn reply(&mut self, begins: bool, replies: &[serde_json::Value]) -> Result<(), String> {
+        if begins && let Some(turn) = &self.state.turn {
+            let prompt = self.with_system_prompt(&turn.prompt);
+            self.hand_over(&prompt).await?;
+        }
+        for reply in replies {
+            // What the program said is not filled in again.
+            self.write(&format!("{reply}\n")).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, text: &str) -> Result<(), String> {
+        let Some(process) = &self.process else { return Ok(()) };
+        process.write(text.as_bytes()).await.map_err(|error| format!("it takes no prompt: {error}"))
     }
 
     /// Writes a prompt to a process that takes lines.
     async fn hand_over(&mut self, prompt: &str) -> Result<(), String> {
-        let (Some(template), Some(process)) = (&self.backend.prompt_line, &self.process) else { return Ok(()) };
+        let Some(template) = &self.backend.prompt_line else { return Ok(()) };
         let line = self.values(prompt).line(template);
-        process.write(line.as_bytes()).await.map_err(|error| format!("it takes no prompt: {error}"))
+        self.write(&line).await
     }
 
     /// What is added to the system prompt comes first where the program knows no better place.
@@ -155,6 +178,9 @@ impl Life {
         values.set("mcp_config", shown(&self.place.mcp_config()));
         values.set("mcp_program", shown(&self.shop.mcp_program));
         values.set("work_dir", shown(&self.place.work()));
+        values.set("cwd", self.prepared.as_ref().map(|prepared| shown(&prepared.dir)).unwrap_or_default());
+        values.set("socket", shown(&self.shop.socket));
+        values.set("token_file", shown(&self.place.token()));
         values.set("home", std::env::var("HOME").unwrap_or_default());
         values.set("request_id", format!("murmur-{}", self.state.turns));
         values

@@ -23,6 +23,7 @@ mod promises;
 mod python;
 mod reconnect;
 mod restore;
+mod runtime_acp;
 mod runtime_claude;
 mod runtime_command;
 mod runtime_restart;
