@@ -69,8 +69,13 @@ impl Agents {
         for (workspace_id, id) in agent_run::lost(&mut work, lost_before).await? {
             let Some(mut run) = agent_run::get(&mut work, workspace_id, id).await? else { continue };
             let away_s = self.config.node_lost_ms / 1000;
-            let reason = format!("node_lost: node {} was away for more than {away_s} s", run.node_name);
-            work.end_as(&mut run, Phase::Failed, &reason).await?;
+            let why = format!("node_lost: node {} was away for more than {away_s} s", run.node_name);
+            // One that was being ended is not waited for: its node is told to end what still runs when it says what does.
+            let (end, why) = match run.end_as {
+                Some(end) => (end, run.end_reason.clone()),
+                None => (Phase::Failed, why),
+            };
+            work.end_as(&mut run, end, &why).await?;
             tracing::warn!(agent.slug = %run.slug, "agent {} was lost with its node", run.slug);
         }
         let now_ms = work.now_ms();

@@ -384,9 +384,9 @@ pub async fn next_deadline(conn: &mut Conn) -> Result<Option<u64>, DbError> {
 
 const LOSABLE: &str = "FROM agent_run r JOIN node n ON n.id = r.node_id
     WHERE n.offline_ms IS NOT NULL AND r.ended_ms IS NULL AND r.interactive = FALSE AND r.placed = TRUE
-      AND r.phase IN ('starting', 'running', 'checks-pending')";
+      AND r.phase IN ('starting', 'running', 'checks-pending', 'destroying')";
 
-/// Agents with a process on nodes that have been offline since before `since_ms`.
+/// Agents at work, or being ended, on nodes that have been offline since before `since_ms`.
 ///
 /// # Errors
 /// [`DbError`].
@@ -474,6 +474,8 @@ pub async fn page(
 ) -> Result<Vec<AgentRun>, DbError> {
     let Filter { workspace_id, prefix, within, all, phase } = filter;
     let (from, to) = below_prefix(prefix);
+    // A later page begins where the one before it ended.
+    let from = from.max(slug.to_owned());
     let (from_too, to_too) = below_prefix(within);
     let rows = sqlx::query(select!(
         "r.workspace_id = $1 AND r.slug >= $2 AND r.slug < $3 AND r.slug >= $4 AND r.slug < $5

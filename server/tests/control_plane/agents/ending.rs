@@ -3,8 +3,8 @@
 use murmur_core::reason::Reason;
 use murmur_proto::v1;
 
-use super::{Speaking, ready, report};
-use crate::world::{World, reason};
+use super::{Speaking, facts, ready, report, spec};
+use crate::world::{World, next, reason};
 
 #[tokio::test]
 async fn a_kill_ends_the_whole_subtree_leaves_first_and_fences_it() {
@@ -126,6 +126,29 @@ async fn a_node_that_was_away_finds_the_tombstone() {
     runner.became(&world, &order, v1::Phase::Canceled).await;
     let user = Speaking::user(&world, &runner.node);
     assert_eq!(user.status("x").await.unwrap().phase(), v1::Phase::Canceled);
+}
+
+#[tokio::test]
+async fn a_kill_does_not_wait_for_ever_for_a_node_that_stays_away() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    user.spawn("x").await.unwrap();
+    let start = runner.run(&world).await;
+    user.kill("x").await.unwrap();
+    drop(runner.session.take());
+    let world = world.restart().await;
+    let user = Speaking::user(&world, &runner.node);
+    let mut wait = user.wait("x", &[], 600).await.unwrap();
+    world.clock.advance(90_000);
+    let ended = next(&mut wait).await.agent.unwrap();
+    assert_eq!((ended.phase(), ended.reason.as_str()), (v1::Phase::Canceled, "killed"));
+    // Its name is free again, and the node is told when it says what it runs.
+    let again = v1::SpawnAgentRequest { slug: "x".into(), spec: Some(spec()), force_new: true, ..Default::default() };
+    user.spawn_with(again).await.unwrap();
+    let still = v1::RunningAgent { agent_id: start.agent_id, incarnation: 1 };
+    let facts = v1::ReportNodeRequest { running: vec![still.clone()], ..facts(10) };
+    let stop = runner.node.client(&world).runtime.report_node(facts).await.unwrap().into_inner().stop;
+    assert_eq!(stop, [still]);
 }
 
 #[tokio::test]

@@ -107,6 +107,8 @@ async fn timers_survive_a_restart_of_the_control_plane() {
     let mut watch = user.watch().await;
     world.clock.advance(90_000);
     assert!(until(&mut watch, "/lost", v1::Phase::Failed).await.reason.starts_with("node_lost"));
+    // The node is back, so that it is waited for.
+    let _session = Open::welcome(&world, &runner.node, hello(9)).await;
     world.clock.advance(3600 * 1000);
     let over = until(&mut watch, "/timed", v1::Phase::Destroying).await;
     assert_eq!(over.reason, "budget: its time is used up");
