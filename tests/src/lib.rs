@@ -10,6 +10,7 @@
     reason = "a harness fails loudly; it is all test code"
 )]
 
+pub mod agents;
 pub mod fuzz;
 pub mod home;
 pub mod network;

@@ -4,7 +4,7 @@ use std::{ffi::OsString, process::Stdio};
 
 use rmcp::{
     ClientHandler, RoleClient, ServiceExt,
-    model::{CallToolRequestParams, CallToolResult, CustomNotification},
+    model::{CallToolRequestParams, CallToolResult, CustomNotification, ProgressNotificationParam},
     service::{NotificationContext, RunningService},
     transport::TokioChildProcess,
 };
@@ -21,6 +21,7 @@ use crate::{process::binary, wait::PATIENCE};
 pub struct Shim {
     client: RunningService<RoleClient, Listener>,
     pushes: UnboundedReceiver<Value>,
+    progress: UnboundedReceiver<ProgressNotificationParam>,
 }
 
 /// What a tool answered.
@@ -47,8 +48,9 @@ impl Shim {
         let (transport, _) =
             TokioChildProcess::builder(command).stderr(Stdio::inherit()).spawn().expect("murmur-mcp starts");
         let (sender, pushes) = unbounded_channel();
-        let client = Listener(sender).serve(transport).await.expect("murmur-mcp answers initialize");
-        Self { client, pushes }
+        let (told, progress) = unbounded_channel();
+        let client = Listener(sender, told).serve(transport).await.expect("murmur-mcp answers initialize");
+        Self { client, pushes, progress }
     }
 
     /// The client, for what the shortcuts do not cover.
@@ -94,6 +96,14 @@ impl Shim {
         self.pushes.try_recv().ok()
     }
 
+    /// What a call that takes long told of its progress.
+    ///
+    /// # Panics
+    /// When nothing comes.
+    pub async fn progress(&mut self) -> ProgressNotificationParam {
+        timeout(PATIENCE, self.progress.recv()).await.expect("a sign of progress").expect("the session lives")
+    }
+
     /// Ends the session as a client does.
     ///
     /// # Panics
@@ -116,14 +126,18 @@ impl From<CallToolResult> for ToolResult {
     }
 }
 
-/// Collects channel notifications.
+/// Collects channel notifications and signs of progress.
 #[derive(Clone)]
-pub struct Listener(UnboundedSender<Value>);
+pub struct Listener(UnboundedSender<Value>, UnboundedSender<ProgressNotificationParam>);
 
 impl ClientHandler for Listener {
     async fn on_custom_notification(&self, notification: CustomNotification, _: NotificationContext<RoleClient>) {
         if notification.method == "notifications/claude/channel" {
             let _ = self.0.send(notification.params.unwrap_or_default());
         }
+    }
+
+    async fn on_progress(&self, progress: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
+        let _ = self.1.send(progress);
     }
 }

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "test code")]
 
 mod backlog;
+mod agents_defects;
+mod agents_parents;
+mod agents_watch;
 mod canary;
 mod crash;
 mod credentials;

@@ -1,0 +1,105 @@
+//! Following agents: a tree that changes, output that comes, a wait that shows signs of life and can be given up.
+
+use std::process::Stdio;
+
+use murmur_tests::{
+    network::{Network, Node},
+    process::binary,
+    wait::PATIENCE,
+};
+use rmcp::{
+    model::{CallToolRequest, CallToolRequestParams, ClientRequest},
+    service::PeerRequestOptions,
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
+
+/// A `murmurctl` that goes on, and what it prints.
+struct Following {
+    lines: Lines<BufReader<ChildStdout>>,
+    _child: Child,
+}
+
+impl Following {
+    fn start(node: &Node, args: &[&str]) -> Self {
+        let mut command = Command::new(binary("murmurctl"));
+        command.args(args).env_clear().env("HOME", &node.dir).env("MURMUR_NODE_SOCKET", &node.socket);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { lines, _child: child }
+    }
+
+    async fn until(&mut self, what: &str, fits: impl Fn(&str) -> bool) -> String {
+        loop {
+            let line =
+                timeout(PATIENCE, self.lines.next_line()).await.unwrap_or_else(|_| panic!("never printed: {what}"));
+            let line = line.unwrap().unwrap_or_else(|| panic!("it ended before it printed: {what}"));
+            if fits(&line) {
+                return line;
+            }
+        }
+    }
+
+    async fn until_phase(&mut self, slug: &str, phase: &str) {
+        self.until(&format!("{slug} is {phase}"), |line| {
+            let agent: Value = serde_json::from_str(line).unwrap();
+            agent["slug"] == slug && agent["phase"] == phase
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_watched_tree_tells_every_change_until_the_end() {
+    let network = Network::start().await;
+    let here = network.host("here", "jdoe").await;
+    here.ctl_json(None, &["spawn", "first", "hello", "--backend", "echo", "--on-idle", "keep_alive"]).await;
+    let mut watch = Following::start(&here, &["ls", "--watch", "--json"]);
+    watch.until("what is there already", |line| line.contains("/w/acme/u/jdoe/first")).await;
+    here.ctl_json(None, &["spawn", "second", "hello", "--backend", "echo", "--on-idle", "keep_alive"]).await;
+    watch.until_phase("/w/acme/u/jdoe/second", "starting").await;
+    here.ctl_json(None, &["kill", "second"]).await;
+    watch.until_phase("/w/acme/u/jdoe/second", "canceled").await;
+}
+
+#[tokio::test]
+async fn logs_show_what_was_kept_and_what_comes() {
+    let network = Network::start().await;
+    let (here, there) = (network.host("here", "jdoe").await, network.host("there", "jdoe").await);
+    let spawn = ["spawn", "talker", "hello", "--backend", "echo", "--node", "there", "--on-idle", "keep_alive"];
+    here.ctl_json(None, &spawn).await;
+    assert!(here.ctl(None, &["wait", "talker"]).await.status.success());
+    let kept = here.ctl(None, &["logs", "talker"]).await;
+    let said = String::from_utf8_lossy(&kept.stdout).into_owned();
+    assert_eq!(said.trim(), "heard: hello", "{}", String::from_utf8_lossy(&kept.stderr));
+    let mut following = Following::start(&here, &["logs", "talker", "--follow"]);
+    following.until("what was kept", |line| line == "heard: hello").await;
+    there.ctl_json(None, &["queue", "add", "talker", "more"]).await;
+    following.until("what comes", |line| line.contains("more")).await;
+}
+
+#[tokio::test]
+async fn a_long_wait_over_mcp_shows_signs_of_life_and_can_be_cancelled() {
+    let network = Network::start().await;
+    let here = network.host("here", "jdoe").await;
+    let mut lead = here.shim("lead").await;
+    let spawn = json!({"slug": "slow", "description": "exec sleep 3600", "backend": "bash", "on_idle": "keep_alive"});
+    lead.ok("spawn", spawn).await;
+    let arguments = json!({"slug": "slow", "timeout_s": 3600}).as_object().unwrap().clone();
+    let call = CallToolRequest::new(CallToolRequestParams::new("wait").with_arguments(arguments));
+    let options = PeerRequestOptions::no_options();
+    let asked = lead.client().send_cancellable_request(ClientRequest::CallToolRequest(call), options).await.unwrap();
+    let told = lead.progress().await;
+    assert!(
+        told.message.is_some_and(|message| message.contains("waiting for slow")),
+        "a client gives up on a silent call"
+    );
+    assert_eq!(told.total, Some(3600.0));
+    asked.cancel(Some("enough".to_owned())).await.unwrap();
+    // The session goes on, and the agent never noticed.
+    assert_eq!(lead.ok("status", json!({"slug": "slow"})).await["phase"], "running");
+}
