@@ -14,7 +14,7 @@ use crate::{
     wait,
 };
 
-/// What runs agents in scenarios: `bash` takes the prompt as a script and forgets it, `echo` answers its prompt, turn by turn.
+/// What runs agents in scenarios: `bash` takes the prompt as a script and forgets it, `echo` answers it, and may be asked again.
 const RUNTIME: &str = r#"
 [runtime]
 capacity = 16
@@ -24,13 +24,14 @@ default_backend = "bash"
 [runtime.backends.bash]
 preset = "command"
 program = "bash"
-args = ["-s"]
+prompt = "argument"
+args = ["-c", "{prompt}"]
 
 [runtime.backends.echo]
 preset = "command"
 program = "bash"
 args = ["-c", "echo \"heard: $(cat)\""]
-resume_args = ["-c", "echo \"heard again: $(cat)\""]
+resume_args = ["-c", "echo \"heard: $(cat)\""]
 session = "echo"
 "#;
 

@@ -1,7 +1,7 @@
 //! `status SLUG`: all about one agent.
 
 use murmur_proto::{
-    v1::{AgentStatus, GetAgentStatusRequest, GetAgentStatusResponse, TimelineEntry, TimelineKind},
+    v1::{AgentStatus, GetAgentStatusRequest, GetAgentStatusResponse, Phase, TimelineEntry, TimelineKind},
     words::Words as _,
 };
 use serde_json::{Value, json};
@@ -84,7 +84,8 @@ fn facts(agent: &AgentStatus) -> String {
 fn timeline(entries: &[TimelineEntry]) -> String {
     let rows = entries.iter().map(|entry| {
         let when = time::rfc3339(entry.time.as_ref()).unwrap_or_default();
-        vec![when, entry.kind().word().to_owned(), first_line(&entry.text)]
+        let phase = if entry.phase() == Phase::Unspecified { "" } else { entry.phase().word() };
+        vec![when, entry.kind().word().to_owned(), phase.to_owned(), first_line(&entry.text)]
     });
-    output::table(&["TIME", "WHAT", ""], rows)
+    output::table(&["TIME", "WHAT", "PHASE", ""], rows)
 }

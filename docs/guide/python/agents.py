@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("names", nargs="+")
     parser.add_argument("--agent", default="", help="who speaks, where there is no token")
     parser.add_argument("--backend", default="", help="what runs them (default: the node's)")
+    parser.add_argument("--timeout", type=int, default=600, help="how long to wait for each, in seconds (default: 600)")
     parser.add_argument("--socket", default=os.environ.get("MURMUR_NODE_SOCKET", ""), help="the node's socket")
     parser.add_argument("--proto", default=str(PROTO), help="folder of the shipped proto files")
     options = parser.parse_args()
@@ -57,7 +58,8 @@ def main() -> int:
                 tasks.UpdateTask(update, metadata=who, timeout=30)
             for child in spawned:
                 wait = agent.WaitAgentRequest(slug=child.slug)
-                answer = next(agents.WaitAgent(wait, metadata=who, timeout=600))
+                wait.timeout.FromSeconds(options.timeout)
+                answer = next(agents.WaitAgent(wait, metadata=who, timeout=options.timeout + 30))
                 phase = agent.Phase.Name(answer.agent.phase)
                 print(f"{answer.agent.slug} {phase}: {answer.agent.output.response.strip()}")
             for child in spawned:

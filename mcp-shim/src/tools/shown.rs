@@ -148,7 +148,11 @@ struct TimelineEntry {
     kind: Option<Choice<TimelineKind>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<String>,
-    text: String,
+    /// With kind phase: the one that it came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<Choice<Phase>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
 }
 
 impl Status {
@@ -232,7 +236,8 @@ impl FollowUp {
 impl TimelineEntry {
     fn of(entry: &v1::TimelineEntry) -> Self {
         let timestamp = render::time(entry.time.as_ref());
-        Self { kind: Choice::known(entry.kind()), timestamp, text: note(&entry.text) }
+        let (kind, phase) = (Choice::known(entry.kind()), Choice::known(entry.phase()));
+        Self { kind, timestamp, phase, text: some(&note(&entry.text)) }
     }
 }
 

@@ -46,7 +46,7 @@ async fn wait_does_not_return_before_the_phase() {
     let lead = Arc::new(here.shim("lead").await);
     let asking = Arc::clone(&lead);
     let waiting =
-        tokio::spawn(async move { asking.ok("wait", json!({"slug": "/u/jdoe/worker", "timeout_s": 120})).await });
+        tokio::spawn(async move { asking.ok("wait", json!({"slug": "/u/jdoe/worker", "timeout_s": 60})).await });
     // By the time this one is over, the other is asked for, too, and a phase that is there already answers at once.
     let late = lead.ok("wait", json!({"slug": "/u/jdoe/worker", "phase": "idle", "timeout_s": 1})).await;
     assert_eq!((&late["timed_out"], &late["matched"]), (&json!(true), &json!(false)), "a timeout is a result: {late}");

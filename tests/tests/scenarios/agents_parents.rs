@@ -12,10 +12,9 @@ use serde_json::{Value, json};
 /// What a parent in bash does: everything that a person would type, with the exit codes that the guide promises.
 const PARENT: &str = r#"
 set -euo pipefail
-exec </dev/null
 for n in 1 2 3; do
   node=here; if [ $n = 2 ]; then node=there; fi
-  murmurctl spawn "child-$n" "echo result-$n" --backend echo --node $node --task look --task report
+  murmurctl spawn "child-$n" "result-$n" --backend echo --node $node --task look --task report
 done
 for n in 1 2 3; do murmurctl task set 2 --blocked-by 1 --for "child-$n" >/dev/null; done
 if murmurctl task set 2 --status completed --for child-1 2>blocked; then echo "not blocked"; exit 9; fi
@@ -35,7 +34,7 @@ async fn a_parent_in_bash_starts_three_children_on_two_nodes_and_the_whole_tree_
     let (here, there) = (network.host("here", "jdoe").await, network.host("there", "jdoe").await);
     let spawned = here.ctl_json(None, &["spawn", "lead", PARENT, "--node", "here", "--on-idle", "keep_alive"]).await;
     assert_eq!(spawned["slug"], "/w/acme/u/jdoe/lead");
-    let waited = here.ctl(None, &["wait", "lead", "--response"]).await;
+    let waited = here.ctl(None, &["wait", "lead", "--response", "--timeout", "1m"]).await;
     let said = String::from_utf8_lossy(&waited.stdout).into_owned();
     assert!(waited.status.success(), "{said}{}", String::from_utf8_lossy(&waited.stderr));
     for line in ["heard: result-1", "heard: result-2", "heard: result-3", "missing is 3", "live is 1", "late is 6"] {
@@ -73,7 +72,11 @@ async fn a_parent_in_python_drives_three_children_over_grpc() {
     let network = Network::start().await;
     let here = network.host("here", "jdoe").await;
     register(&here, "lead").await;
-    let output = python(&here, &["--agent", "lead", "--backend", "echo", "{} is fine", "alpha", "beta", "gamma"]).await;
+    let output = python(
+        &here,
+        &["--agent", "lead", "--backend", "echo", "--timeout", "60", "{} is fine", "alpha", "beta", "gamma"],
+    )
+    .await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     for name in ["alpha", "beta", "gamma"] {
@@ -108,6 +111,7 @@ async fn a_parent_over_mcp_starts_waits_reads_gives_more_work_and_kills() {
         assert_eq!((&waited["matched"], &waited["timed_out"]), (&json!(true), &json!(false)), "{waited}");
         let status = lead.ok("status", json!({"slug": name, "timeline": ["phase"]})).await;
         assert_eq!(status["output"]["response"].as_str().map(str::trim), Some(&*format!("heard: {name}")), "{status}");
+        assert_eq!(status["timeline"][0]["phase"], "starting", "{status}");
         assert_eq!(status["agentId"], json!({"workspace": "acme", "account": "jdoe", "agent": ["lead", name]}));
     }
     let blocked = lead.call("task_update", json!({"slug": "one", "task_id": "2", "status": "in_progress"})).await;
@@ -151,7 +155,7 @@ async fn an_agent_is_started_for_each_line_of_a_file_all_or_none() {
     let spawned = here.ctl_json(None, &args).await;
     let slugs = ["fix-src-a-rs", "fix-src-a-rs-2", "fix-b"].map(|name| format!("/w/acme/u/jdoe/{name}"));
     assert_eq!((&spawned["slugs"], &spawned["count"]), (&json!(slugs), &json!(3)));
-    let waited = here.ctl(None, &["wait", &slugs[0], &slugs[1], &slugs[2], "--response"]).await;
+    let waited = here.ctl(None, &["wait", &slugs[0], &slugs[1], &slugs[2], "--response", "--timeout", "1m"]).await;
     let said = String::from_utf8_lossy(&waited.stdout).into_owned();
     let heard: Vec<_> = said.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(heard, ["heard: look at src/a.rs", "heard: look at Src A.rs", "heard: look at b"]);

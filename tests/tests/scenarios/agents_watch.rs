@@ -72,7 +72,7 @@ async fn logs_show_what_was_kept_and_what_comes() {
     let (here, there) = (network.host("here", "jdoe").await, network.host("there", "jdoe").await);
     let spawn = ["spawn", "talker", "hello", "--backend", "echo", "--node", "there", "--on-idle", "keep_alive"];
     here.ctl_json(None, &spawn).await;
-    assert!(here.ctl(None, &["wait", "talker"]).await.status.success());
+    assert!(here.ctl(None, &["wait", "talker", "--timeout", "1m"]).await.status.success());
     let kept = here.ctl(None, &["logs", "talker"]).await;
     let said = String::from_utf8_lossy(&kept.stdout).into_owned();
     assert_eq!(said.trim(), "heard: hello", "{}", String::from_utf8_lossy(&kept.stderr));
