@@ -16,8 +16,8 @@ use crate::{
     time,
 };
 
-/// Everything that fits into a queue, in one page.
-const PAGE: u32 = 500;
+/// Everything that fits into a queue.
+const PAGE: u32 = 256;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -66,21 +66,25 @@ pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Ou
 }
 
 async fn add(target: &Target, caller: &Caller, request: AddFollowUpRequest, output: Output) -> Outcome {
+    let typed = request.slug.clone();
     let answer = target.control_as(caller).await?.queue.add_follow_up(request).await?.into_inner();
-    let agent = answer.agent.unwrap_or_default();
+    let agent = answer.agent;
     let value = json!({
         "queued": true,
         "follow_up_id": answer.follow_up_id,
         "position": answer.position,
-        "slug": agent.slug,
-        "phase": agent.phase().word(),
+        "slug": agent.as_ref().map_or(&typed, |agent| &agent.slug),
+        "phase": agent.as_ref().map(|agent| agent.phase().word()),
     });
     output.show(&value, || {
         let place = match answer.position {
             0 => "next".to_owned(),
             before => format!("behind {before} more"),
         };
-        format!("queued for {}, {place}; it is {}", clean_line(&agent.slug), agent.phase().word())
+        match &agent {
+            Some(agent) => format!("queued for {}, {place}; it is {}", clean_line(&agent.slug), agent.phase().word()),
+            None => format!("queued for {}, {place}", clean_line(&typed)),
+        }
     })
 }
 

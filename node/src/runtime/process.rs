@@ -76,6 +76,9 @@ impl Process {
     pub async fn start(keeper: &OsStr, dir: &Path, plan: &Plan) -> Result<Self, StartError> {
         let failed = |source| StartError::Folder { path: dir.to_owned(), source };
         prepare(dir, plan).map_err(failed)?;
+        // Before anybody can ring: who opens a pipe that had its last writer before is never told of the end (fifo(7), EPOLLHUP), and a
+        // short program's keeper is gone soon.
+        let bell = open_bell(dir).map_err(failed)?;
         let mut command = Command::new(keeper);
         command.arg("keep").arg(dir).env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -100,7 +103,6 @@ impl Process {
         };
         // Its end is heard by the bell; this is so that it leaves no zombie.
         tokio::spawn(async move { child.wait().await });
-        let bell = open_bell(dir).map_err(failed)?;
         Ok(Self { dir: dir.to_owned(), run, bell })
     }
 

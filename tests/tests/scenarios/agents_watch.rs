@@ -83,6 +83,25 @@ async fn logs_show_what_was_kept_and_what_comes() {
 }
 
 #[tokio::test]
+async fn a_queue_is_shown_and_cleared_and_the_turn_goes_on() {
+    let network = Network::start().await;
+    let here = network.host("here", "jdoe").await;
+    here.ctl_json(None, &["spawn", "slow", "exec sleep 3600", "--on-idle", "keep_alive"]).await;
+    here.until_phase("slow", "running").await;
+    for text in ["first", "second"] {
+        here.ctl_json(None, &["queue", "add", "slow", text]).await;
+    }
+    let queued = here.ctl_json(None, &["queue", "ls", "slow"]).await;
+    let waiting: Vec<_> =
+        queued["follow_ups"].as_array().unwrap().iter().map(|one| one["description"].clone()).collect();
+    assert_eq!(waiting, ["first", "second"], "{queued}");
+    assert_eq!(here.ctl_json(None, &["queue", "clear", "slow"]).await["cleared"], 2);
+    assert_eq!(here.ctl_json(None, &["status", "slow"]).await["phase"], "running");
+    let shown = here.ctl(None, &["queue", "add", "slow", "third"]).await;
+    assert!(String::from_utf8_lossy(&shown.stdout).starts_with("queued for "), "{shown:?}");
+}
+
+#[tokio::test]
 async fn a_long_wait_over_mcp_shows_signs_of_life_and_can_be_cancelled() {
     let network = Network::start().await;
     let here = network.host("here", "jdoe").await;

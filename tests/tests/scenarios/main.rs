@@ -1,10 +1,10 @@
 //! One binary, many modules: what a user can do, over real processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "test code")]
 
-mod backlog;
 mod agents_defects;
 mod agents_parents;
 mod agents_watch;
+mod backlog;
 mod canary;
 mod crash;
 mod credentials;
