@@ -101,11 +101,12 @@ pub(super) struct Edit {
 }
 
 fn by() -> impl Strategy<Value = By> {
-    prop_oneof![4 => Just(By::Owner), 1 => Just(By::Colleague), 4 => place().prop_map(By::Agent)]
+    prop_oneof![8 => Just(By::Owner), 1 => Just(By::Colleague), 4 => place().prop_map(By::Agent)]
 }
 
 fn place() -> impl Strategy<Value = usize> {
-    0..PATHS.len()
+    // Most of it at one place, so that much happens there.
+    prop_oneof![4 => Just(0), 3 => 0..PATHS.len()]
 }
 
 fn key() -> impl Strategy<Value = Option<u8>> {
@@ -113,7 +114,7 @@ fn key() -> impl Strategy<Value = Option<u8>> {
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
-    let ids = || proptest::collection::vec(1..8_u32, 0..2);
+    let ids = || proptest::option::weighted(0.25, 1..6_u32).prop_map(|id| id.into_iter().collect::<Vec<_>>());
     let status = proptest::option::weighted(0.7, proptest::sample::select(Status::ALL.to_vec()));
     let subject = proptest::option::weighted(0.2, "[xy]");
     (status, subject, ids(), ids(), ids(), ids()).prop_map(
@@ -130,16 +131,16 @@ fn edit() -> impl Strategy<Value = Edit> {
 
 fn phase() -> impl Strategy<Value = Phase> {
     let likely = vec![Phase::Running, Phase::TaskComplete, Phase::Idle, Phase::Sleeping];
-    prop_oneof![4 => proptest::sample::select(likely), 1 => proptest::sample::select(Phase::ALL.to_vec())]
+    prop_oneof![6 => proptest::sample::select(likely), 1 => proptest::sample::select(Phase::ALL.to_vec())]
 }
 
 pub(super) fn op() -> impl Strategy<Value = Op> {
     let strategies = proptest::sample::select(DequeueStrategy::ALL.to_vec());
     let seldom = || proptest::bool::weighted(0.1);
     prop_oneof![
-        8 => (by(), place(), proptest::option::weighted(0.2, 0..PATTERNS.len()), key())
+        12 => (by(), place(), proptest::option::weighted(0.2, 0..PATTERNS.len()), key())
             .prop_map(|(by, at, pattern, key)| Op::Create { by, at, pattern, key }),
-        12 => (by(), place(), 1..8_u32, edit(), key())
+        16 => (by(), place(), 1..6_u32, edit(), key())
             .prop_map(|(by, at, task, edit, key)| Op::Update { by, at, task, edit, key }),
         2 => (place(), 0..FILES.len()).prop_map(|(at, file)| Op::FilesChanged { at, file }),
         12 => (by(), place(), 0..3_u32, key()).prop_map(|(by, at, tasks, key)| Op::Add { by, at, tasks, key }),
@@ -151,7 +152,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
             |(by, at, tasks, dequeue, resurrect, force_new)| Op::Spawn { by, at, tasks, dequeue, resurrect, force_new }
         ),
         14 => (place(), phase(), seldom()).prop_map(|(at, phase, stale)| Op::Report { at, phase, stale }),
-        3 => (by(), place()).prop_map(|(by, at)| Op::Kill { by, at }),
+        1 => (by(), place()).prop_map(|(by, at)| Op::Kill { by, at }),
         3 => (place(), proptest::collection::vec(phase(), 0..2)).prop_map(|(at, phases)| Op::Wait { at, phases }),
         4 => prop_oneof![4 => Just(1_000), 4 => Just(5 * 60 * 1000), 1 => Just(24 * 3600 * 1000)]
             .prop_map(|ms| Op::Advance { ms }),
