@@ -164,7 +164,7 @@ async fn note_facts(work: &mut Work, run: &mut AgentRun, report: &v1::AgentRepor
         changed = true;
     }
     if let Some(output) = &report.output {
-        run.output = Some(bounded(output));
+        run.output = Some(joined(run.output.take(), bounded(output)));
         changed = true;
     }
     if !report.current_description.is_empty() {
@@ -183,6 +183,18 @@ async fn note_facts(work: &mut Work, run: &mut AgentRun, report: &v1::AgentRepor
         work.save(run).await?;
     }
     Ok(())
+}
+
+/// What a turn came out as, with the pull requests and commits that the agent told of itself: a runtime that knows of none takes none away.
+fn joined(before: Option<v1::AgentOutput>, mut output: v1::AgentOutput) -> v1::AgentOutput {
+    let before = before.unwrap_or_default();
+    if output.prs.is_empty() {
+        output.prs = before.prs;
+    }
+    if output.commits.is_empty() {
+        output.commits = before.commits;
+    }
+    output
 }
 
 /// An output within its limits.
