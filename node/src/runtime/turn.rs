@@ -1,6 +1,9 @@
 //! Turns: a prompt goes in, an answer comes out, and then it is decided what comes next.
 
-use murmur_proto::v1::{self, OnIdle, Phase};
+use murmur_proto::{
+    v1::{self, OnIdle, Phase},
+    words::Words as _,
+};
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -451,8 +454,8 @@ impl Life {
         last.exit_code = exit_code;
         reports.push(last);
         self.is_live = false;
-        let shown =
-            if reason.is_empty() { end.as_str_name().to_owned() } else { format!("{}: {reason}", end.as_str_name()) };
+        let word = end.word();
+        let shown = if reason.is_empty() { word.to_owned() } else { format!("{word}: {reason}") };
         self.note(&shown);
         info!(agent.slug = %self.whom.slug, "agent {} ends here: {shown}", self.whom.slug);
         self.commit(reports).await;

@@ -170,7 +170,7 @@ fn misfit(node: &Candidate, wish: &Wish<'_>) -> Option<(u32, String)> {
         return Some((3, format!("waits for node {name} to say what it runs")));
     };
     if !has_backend(facts, &spec.backend) {
-        return Some((4, format!("waits for a node with the runtime {}", shown(&spec.backend))));
+        return Some((4, lacks_backend(&spec.backend)));
     }
     if !spec.persona.is_empty() && !facts.personas.contains(&spec.persona) {
         return Some((5, format!("waits for a node with the persona {}", spec.persona)));
@@ -187,8 +187,12 @@ fn misfit(node: &Candidate, wish: &Wish<'_>) -> Option<(u32, String)> {
     None
 }
 
-fn shown(backend: &str) -> &str {
-    if backend.is_empty() { "that is its default" } else { backend }
+fn lacks_backend(backend: &str) -> String {
+    if backend.is_empty() {
+        "names no runtime, and waits for a node with a default one (runtime.default_backend)".to_owned()
+    } else {
+        format!("waits for a node with the runtime {backend}")
+    }
 }
 
 fn is_named(node: &Candidate, wanted: &str) -> bool {

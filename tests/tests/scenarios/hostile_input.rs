@@ -402,13 +402,15 @@ async fn a_shim_outlives_every_wrong_line() {
     let node = network.node("here", "jdoe").await;
     let mut random = Random::seeded();
     let mut shim = Shim::start(&node.socket);
+    let wanted = shim.ask("tools/list", &json!({}))["result"]["tools"].clone();
+    assert!(wanted.as_array().is_some_and(|tools| !tools.is_empty()), "{wanted}");
     for _ in 0..number_of("MURMUR_HOSTILE_INPUTS", 60) {
         for _ in 0..8 {
             let line = line(&mut random);
             shim.write(&line);
         }
         let tools = shim.ask("tools/list", &json!({}));
-        assert_eq!(tools["result"]["tools"].as_array().map(Vec::len), Some(7), "{tools}");
+        assert_eq!(tools["result"]["tools"], wanted);
     }
     let called = shim.ask("tools/call", &json!({"name": "version", "arguments": {}}));
     assert_eq!(called["result"]["isError"], json!(false), "{called}");
