@@ -56,6 +56,12 @@ impl Target {
         Ok(NodeClient::new(connect_socket(&self.socket()).await?, headers(None)?))
     }
 
+    /// The node, as whoever calls: a process of an agent is heard with the agent's token alone.
+    pub(crate) async fn node_of(&self, caller: &Caller) -> Result<NodeClient, Failure> {
+        let token = caller.agent_token_file.as_deref().map(read_token).transpose()?;
+        Ok(NodeClient::new(connect_socket(&self.socket()).await?, headers(token.as_ref())?))
+    }
+
     /// The node, speaking as an agent.
     pub(crate) async fn node_as(&self, speaker: &Speaker) -> Result<NodeClient, Failure> {
         let token = speaker.agent_token_file.as_deref().map(read_token).transpose()?;

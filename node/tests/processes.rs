@@ -253,6 +253,7 @@ async fn each_agent_has_a_worktree_of_its_own_from_one_mirror() {
         url: url.clone(),
         base_branch: base.to_owned(),
         branch: branch.to_owned(),
+        may_rename: false,
     };
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
     let (one, two) = (checkout("", "murmur/one"), checkout("release", "murmur/two"));
@@ -283,6 +284,7 @@ async fn a_repository_that_is_not_there_is_said_so_without_its_password() {
         url: url.to_owned(),
         base_branch: String::new(),
         branch: branch.to_owned(),
+        may_rename: false,
     };
     let url = format!("file://me:secret@{}/nothing.git", dir.path().display());
     let error = mirrors.check_out(&wanted(&url, "b"), &dir.path().join("x")).await.unwrap_err().to_string();

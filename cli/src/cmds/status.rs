@@ -1,6 +1,6 @@
 //! `status`: what runs here, and how the node is doing. Exits 5 when the node does not answer. With a slug: all about one agent.
 
-use murmur_proto::node::v1::{Finding, GetStatusResponse, finding::Severity};
+use murmur_proto::node::v1::{Finding, GetStatusRequest, GetStatusResponse, finding::Severity};
 use serde_json::{Map, Value, json};
 
 use super::agent_status;
@@ -11,7 +11,6 @@ use crate::{
     exit::Exit,
     failure::Failure,
     network::{
-        node,
         process::Process,
         supervise::{self, PartReport, Phase, Report, SUPERVISED},
     },
@@ -31,14 +30,14 @@ pub(crate) struct Args {
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
     match args.slug {
         Some(slug) => agent_status::run(target, slug, &args.caller, output).await,
-        None => network(target, output).await,
+        None => network(target, &args.caller, output).await,
     }
 }
 
-async fn network(target: &Target, output: Output) -> Outcome {
+async fn network(target: &Target, caller: &Caller, output: Output) -> Outcome {
     let parts = parts(target)?;
     let socket = target.socket();
-    let status = node::status(&socket).await;
+    let status = node_status(target, caller).await;
     let value = json!({
         "data_dir": target.layout.root(),
         "parts": parts.iter().map(Part::json).collect::<Vec<Value>>(),
@@ -51,6 +50,11 @@ async fn network(target: &Target, output: Output) -> Outcome {
         Ok(_) => Ok(Exit::Ok),
         Err(failure) => Ok(failure.exit),
     }
+}
+
+async fn node_status(target: &Target, caller: &Caller) -> Result<GetStatusResponse, Failure> {
+    let mut node = target.node_of(caller).await?;
+    Ok(node.host.get_status(GetStatusRequest {}).await?.into_inner())
 }
 
 /// One process of the local network.

@@ -77,6 +77,12 @@ impl Gate {
         self.is_open.store(true, Ordering::SeqCst);
     }
 
+    /// Whether what waited when the node started is known.
+    #[cfg(test)]
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::SeqCst)
+    }
+
     /// Announces a message to the driver.
     pub(super) fn announce(self: &Arc<Self>, lane: Lane) -> Coming {
         self.change(lane, |waiting| waiting.coming += 1);

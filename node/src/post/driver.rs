@@ -36,6 +36,8 @@ use crate::{
 
 /// Deliveries that one task takes from a lane: they are sealed in one commit.
 const LANE_BATCH: usize = 32;
+/// A delivery that waits for its turn is looked at this often.
+const LOOK_AGAIN_MS: u64 = 600_000;
 /// Looks for overdue deliveries that only the store knows are this far apart.
 const EXPIRE_EVERY_MS: u64 = 60_000;
 
@@ -172,7 +174,8 @@ impl Driver {
             Work::Page(page) => self.page(page),
             Work::Expired(next_ms) => {
                 let earliest_ms = self.post.clock.now_ms().saturating_add(EXPIRE_EVERY_MS);
-                self.expire_at_ms = next_ms.map(|next_ms| next_ms.max(earliest_ms));
+                let next_ms = next_ms.map(|next_ms| next_ms.max(earliest_ms));
+                self.expire_at_ms = self.expire_at_ms.into_iter().chain(next_ms).min();
             }
             Work::LaneDone(lane, report) => self.lane_done(lane, report),
             Work::Direct(stepped) => self.direct(&stepped),
@@ -241,7 +244,6 @@ impl Driver {
 
     fn direct_left(&mut self, lane: Lane, key: Key, need: Option<Need>) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        self.post.windows.leave(lane, key);
         let state = self.lanes.entry(lane).or_default();
         state.waiting.insert((entry.sequence, key.msg_id), key);
         if need.is_some() {
@@ -256,8 +258,12 @@ impl Driver {
     fn stepped(&mut self, stepped: &Stepped) {
         let row = &stepped.row;
         let lane = Lane { sender: row.sender, recipient: row.recipient };
-        let is_new = row.delivery.state.name().is_open() && !self.entries.contains_key(&stepped.key());
-        if !(is_new && self.leaves_to_store(lane, row)) {
+        let state = row.delivery.state.name();
+        let is_new = state.is_open() && !self.entries.contains_key(&stepped.key());
+        // Late word of one that has ended: the broker's answer is noted after its recipient's.
+        let is_stale = is_new && state == StateName::Stored;
+        let is_passed_over = is_stale || (is_new && self.leaves_to_store(lane, row));
+        if !is_passed_over {
             self.take_up(stepped);
         }
         self.start(lane);
@@ -268,7 +274,9 @@ impl Driver {
         let lane = Lane { sender: row.sender, recipient: row.recipient };
         let state = row.delivery.state.name();
         if !state.is_open() {
-            return self.forget(key);
+            self.forget(key);
+            // It may have got there without being known here.
+            return self.post.windows.forget(lane, key, row.sequence);
         }
         let seal_attempt = Row::from(row.delivery.state).seal_attempt;
         let entry = self.entries.entry(key).or_insert_with(|| Entry::new(lane, row, seal_attempt));
@@ -371,6 +379,11 @@ impl Driver {
         }
         state.busy = true;
         let careful = state.careful;
+        let answer_due_ms = self.post.clock.now_ms().saturating_add(self.post.config.outbox.answer_wait_ms.max(1_000));
+        for job in &jobs {
+            // What is committed next names its own time; if nothing is, this one stands.
+            self.schedule(job.key, answer_due_ms);
+        }
         let (post, permits) = (Arc::clone(&self.post), Arc::clone(&self.permits));
         self.post.tasks.spawn(async move {
             // The semaphore is never closed.
@@ -384,7 +397,11 @@ impl Driver {
     fn adopt_held(&mut self, lane: Lane) {
         for direct in self.post.windows.take_held(lane) {
             let key = direct.ready.key;
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            let Some(entry) = self.entries.get_mut(&key) else {
+                // Word of it is on its way here, or it has ended.
+                let _ = self.post.work.send(Work::DirectLeft(lane, key, Some(Need::Publish), None));
+                continue;
+            };
             entry.need = Some(Need::Publish);
             self.lanes.entry(lane).or_default().waiting.insert((entry.sequence, key.msg_id), key);
         }
@@ -446,8 +463,8 @@ impl Driver {
         }
         while let Some((_, key)) = self.timers.first().copied().filter(|(at_ms, _)| *at_ms <= now_ms) {
             if let Some(expires_ms) = self.waits_for_room(key).filter(|expires_ms| *expires_ms > now_ms) {
-                // Its lane comes to it; nothing is overdue but its end.
-                self.schedule(key, expires_ms);
+                // Its lane comes to it; nothing is overdue but its end. Should something have gone wrong, it is looked at again.
+                self.schedule(key, expires_ms.min(now_ms.saturating_add(LOOK_AGAIN_MS)));
                 continue;
             }
             // Should the step fail, it is tried again; what comes of it names another time.

@@ -76,6 +76,7 @@ pub(super) async fn fetch(post: Arc<Post>, lane: Lane, behind: Position) {
     loop {
         match read(&post, lane, behind).await {
             Ok(page) => {
+                page.steps.iter().for_each(|stepped| post.tell(stepped));
                 let _ = post.work.send(Work::Page(page));
                 return;
             }

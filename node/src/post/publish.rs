@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 
 use super::{
     Post,
+    direct::Coming,
     driver::{Lane, Work},
     failpoint::failpoint,
     lane::Need,
@@ -110,7 +111,7 @@ pub(super) async fn run(
                         pending.push(begun);
                     }
                     Offered::Held => {}
-                    Offered::Left(directs) => directs.into_iter().for_each(|direct| leave(&post, &direct)),
+                    Offered::Left(directs, coming) => leave(&post, directs, coming),
                 }
             }
         }
@@ -123,9 +124,14 @@ async fn publish(post: &Post, direct: Direct) -> BoxFuture<'static, Pending> {
     async move { Pending { lane, key, seal_attempt, answer: answer.await } }.boxed()
 }
 
-/// Leaves a message that is committed and not published to the driver.
-pub(super) fn leave(post: &Post, Direct { lane, ready, stepped: _ }: &Direct) {
-    let _ = post.work.send(Work::DirectLeft(*lane, ready.key, Some(Need::Publish), None));
+/// Leaves messages of one lane that are committed and not published to the driver.
+fn leave(post: &Post, directs: Vec<Direct>, coming: Coming) {
+    let (mut coming, count) = (Some(coming), directs.len());
+    for (at, Direct { lane, ready, stepped: _ }) in directs.into_iter().enumerate() {
+        // The lane is the driver's when it has heard of the last one.
+        let coming = coming.take_if(|_| at + 1 == count);
+        let _ = post.work.send(Work::DirectLeft(lane, ready.key, Some(Need::Publish), coming));
+    }
 }
 
 fn take_answer(post: &Arc<Post>, Pending { lane, key, seal_attempt, answer }: Pending) {

@@ -197,6 +197,10 @@ impl TestNode {
             Some(runtime) => drop(runtime.spawn(run)),
             None => drop(tokio::spawn(run)),
         }
+        // As in a node, nothing comes in before what is in the store is taken up.
+        while !post.gate.is_open() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         Self { home, post, n, agents, published: Mutex::new(published), token, runtime }
     }
 

@@ -7,12 +7,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::mpsc;
 
-use super::{direct::Gate, driver::Lane, publish::Direct, transition::Key};
+use super::{
+    direct::{Coming, Gate},
+    driver::Lane,
+    publish::Direct,
+    transition::Key,
+};
 
 /// Committed messages of one lane that wait in memory.
 const HELD_MAX: usize = 2_048;
@@ -48,8 +53,8 @@ pub(super) enum Offered {
     Publish(Direct),
     /// It waits for room.
     Held,
-    /// These are left to the driver, in this order.
-    Left(Vec<Direct>),
+    /// These are left to the driver, in this order; nothing overtakes them meanwhile.
+    Left(Vec<Direct>, Coming),
 }
 
 impl Windows {
@@ -60,7 +65,7 @@ impl Windows {
 
     /// Decides about a message on the short way. The gate is asked under the lock, so that what the driver takes and what is held here
     /// never change places.
-    pub(super) fn offer(&self, direct: Direct, gate: &Gate) -> Offered {
+    pub(super) fn offer(&self, direct: Direct, gate: &Arc<Gate>) -> Offered {
         let (lane, bytes) = (direct.lane, direct.ready.outgoing.bytes.len());
         let mut state = self.state();
         let is_crowded = state.held_bytes.saturating_add(bytes) > HELD_BYTES_MAX;
@@ -72,7 +77,7 @@ impl Windows {
         if gate.is_waiting(lane) || is_crowded || window.held.len() >= HELD_MAX {
             let mut left = state.take_held(lane);
             left.push(direct);
-            return Offered::Left(left);
+            return Offered::Left(left, gate.announce(lane));
         }
         window.held.insert(direct.stepped.row.sequence, direct);
         state.held_bytes += bytes;

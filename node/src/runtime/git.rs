@@ -15,6 +15,24 @@ use tokio::process::Command;
 
 /// Ways to a repository that git may take. Others run programs that the URL names.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
+/// An agent can write into the mirror of its repository: what it leaves there must not run as the node.
+const HARMLESS: [&str; 6] =
+    ["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "remote.origin.uploadpack=git-upload-pack"];
+/// What git is given of the node's environment: how to find programs, and how to reach and prove itself to a host.
+const KEPT: [&str; 12] = [
+    "PATH",
+    "XDG_CONFIG_HOME",
+    "SSH_AUTH_SOCK",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "TMPDIR",
+];
 /// Of what git says, so much is told.
 const WORDS_BYTES_MAX: usize = 500;
 
@@ -35,6 +53,8 @@ pub struct Checkout {
     pub base_branch: String,
     /// The branch to work on; made from the base branch when it is new.
     pub branch: String,
+    /// Nobody asked for that very branch: when another worktree has it, one of a similar name is begun where it stands.
+    pub may_rename: bool,
 }
 
 /// There is no working copy.
@@ -73,7 +93,7 @@ impl Mirrors {
     /// # Errors
     /// [`GitError`].
     pub async fn check_out(&self, wanted: &Checkout, into: &Path) -> Result<(), GitError> {
-        let Checkout { url, base_branch, branch } = wanted;
+        let Checkout { url, base_branch, branch, may_rename } = wanted;
         check_url(url)?;
         if into.join(".git").exists() {
             return Ok(());
@@ -105,16 +125,34 @@ impl Mirrors {
         // What was checked out in a folder that is gone is forgotten.
         self.run("worktree prune", url, &mirror, &["worktree", "prune"]).await?;
         let folder = into.to_string_lossy();
-        if from == ours {
-            self.run("worktree add", url, &mirror, &["worktree", "add", "--", &folder, branch]).await
-        } else {
-            self.run(
-                "worktree add",
-                url,
-                &mirror,
-                &["worktree", "add", "--no-track", "-b", branch, "--", &folder, &from],
-            )
-            .await
+        if from != ours {
+            return self.begin(url, &mirror, &folder, branch, &from).await;
+        }
+        let added = self.run("worktree add", url, &mirror, &["worktree", "add", "--", &folder, branch]).await;
+        match added {
+            Err(_) if *may_rename => {
+                let other = self.free_name(&mirror, branch).await?;
+                self.begin(url, &mirror, &folder, &other, &from).await
+            }
+            added => added,
+        }
+    }
+
+    /// A worktree on a new branch.
+    async fn begin(&self, url: &str, mirror: &Path, folder: &str, branch: &str, from: &str) -> Result<(), GitError> {
+        let args = ["worktree", "add", "--no-track", "-b", branch, "--", folder, from];
+        self.run("worktree add", url, mirror, &args).await
+    }
+
+    /// A branch of a similar name that nobody has.
+    async fn free_name(&self, mirror: &Path, branch: &str) -> Result<String, GitError> {
+        let mut number = 2_u32;
+        loop {
+            let name = format!("{branch}_{number}");
+            if !self.has(mirror, &format!("refs/heads/{name}")).await? {
+                return Ok(name);
+            }
+            number += 1;
         }
     }
 
@@ -127,6 +165,8 @@ impl Mirrors {
             let path = mirror.to_string_lossy();
             self.run("init", url, &self.dir, &["init", "--quiet", "--bare", "--", &path]).await?;
             self.run("remote add", url, mirror, &["remote", "add", "--", "origin", url]).await?;
+        } else {
+            self.run("remote set-url", url, mirror, &["remote", "set-url", "--", "origin", url]).await?;
         }
         let fetched = self.run("fetch", url, mirror, &["fetch", "--quiet", "--prune", "--tags", "origin"]).await;
         match fetched {
@@ -158,10 +198,8 @@ impl Mirrors {
 
     async fn git(&self, dir: &Path, args: &[&str]) -> io::Result<Output> {
         let mut command = Command::new("git");
-        command.args(args).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true);
-        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_EXEC_PATH", "GIT_SSH_COMMAND"] {
-            command.env_remove(name);
-        }
+        command.args(HARMLESS).args(args).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true).env_clear();
+        command.envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", PROTOCOLS).env("LC_ALL", "C");
         if let Some(home) = &self.home {
             command.env("HOME", home);

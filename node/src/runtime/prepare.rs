@@ -83,7 +83,9 @@ async fn check_out(shop: &Workshop, place: &Place, slug: &Slug, spec: &v1::Agent
         let wanted = Checkout {
             url: repo.clone_url.clone(),
             base_branch: repo.base_branch.clone(),
-            branch: own.map_or_else(|| format!("murmur/{}", slug.path()), Clone::clone),
+            // One name beside another: a branch cannot lie below a branch, as an agent lies below its parent.
+            branch: own.map_or_else(|| format!("murmur/{}", slug.path().as_str().replace('/', "_")), Clone::clone),
+            may_rename: own.is_none(),
         };
         shop.mirrors.check_out(&wanted, &into).await.map_err(|error| error.to_string())?;
     }

@@ -137,14 +137,25 @@ async fn an_agent_with_a_repository_starts_in_a_worktree_and_its_commits_can_be_
     git(&[&user[..], &["commit", "--allow-empty", "-qm", "first"]].concat());
     let repo = v1::Repo { clone_url: origin.to_string_lossy().into_owned(), ..v1::Repo::default() };
     let script = "git branch --show-current; echo x > x; git add x; git -c user.name=a -c user.email=a@a commit -qm work; git push -q origin HEAD";
-    for path in ["fix/one", "fix/two"] {
+    // One lies below another, whose branch is a file among git's references.
+    for path in ["fix/one", "fix/two", "fix"] {
         owner.spawn(path, AgentSpec { repos: vec![repo.clone()], ..bash(script) }).await;
     }
-    for path in ["fix/one", "fix/two"] {
+    for (path, branch) in [("fix", "murmur/fix"), ("fix/one", "murmur/fix_one"), ("fix/two", "murmur/fix_two")] {
         let answer = owner.is(path, Phase::Completed).await.output.unwrap().response;
-        assert_eq!(answer, format!("murmur/{path}"));
-        assert_eq!(git(&["log", "-1", "--format=%s", &format!("murmur/{path}")]), "work\n");
+        assert_eq!(answer, branch);
+        assert_eq!(git(&["log", "-1", "--format=%s", branch]), "work\n");
     }
+    // Another agent of the same name: the folder of the first one still has its branch.
+    let again = v1::SpawnAgentRequest {
+        slug: owner.slug("fix"),
+        spec: Some(AgentSpec { repos: vec![repo], ..bash(script) }),
+        force_new: true,
+        ..v1::SpawnAgentRequest::default()
+    };
+    owner.spawn_as(again).await;
+    let answer = owner.is("fix", Phase::Completed).await.output.unwrap().response;
+    assert!(answer.starts_with("murmur/fix_2"), "{answer}");
 }
 
 #[tokio::test]
