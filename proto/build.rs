@@ -4,7 +4,7 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, Value};
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "murmur/v1/directory.proto",
     "murmur/v1/node.proto",
     "murmur/v1/auth.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 12] = [
     "murmur/v1/task.proto",
     "murmur/v1/queue.proto",
     "murmur/v1/runtime.proto",
+    "murmur/v1/event.proto",
     "murmur/node/v1/message.proto",
     "murmur/node/v1/outbox.proto",
     "murmur/node/v1/session.proto",

@@ -28,6 +28,14 @@ pub(super) enum ScopeArg {
     TasksRead,
     #[value(name = "tasks:write")]
     TasksWrite,
+    #[value(name = "events:read")]
+    EventsRead,
+    #[value(name = "events:publish")]
+    EventsPublish,
+    #[value(name = "webhooks:manage")]
+    WebhooksManage,
+    #[value(name = "uploads:write")]
+    UploadsWrite,
     #[value(name = "admin")]
     Admin,
 }
@@ -46,6 +54,10 @@ impl From<ScopeArg> for Scope {
             ScopeArg::AgentsMessage => Self::AgentsMessage,
             ScopeArg::TasksRead => Self::TasksRead,
             ScopeArg::TasksWrite => Self::TasksWrite,
+            ScopeArg::EventsRead => Self::EventsRead,
+            ScopeArg::EventsPublish => Self::EventsPublish,
+            ScopeArg::WebhooksManage => Self::WebhooksManage,
+            ScopeArg::UploadsWrite => Self::UploadsWrite,
             ScopeArg::Admin => Self::Admin,
         }
     }
@@ -91,6 +103,10 @@ pub(super) const fn name(scope: Scope) -> &'static str {
         Scope::AgentsMessage => "agents:message",
         Scope::TasksRead => "tasks:read",
         Scope::TasksWrite => "tasks:write",
+        Scope::EventsRead => "events:read",
+        Scope::EventsPublish => "events:publish",
+        Scope::WebhooksManage => "webhooks:manage",
+        Scope::UploadsWrite => "uploads:write",
         Scope::Local => "local",
         Scope::LocalAgent => "local-agent",
     }

@@ -42,7 +42,11 @@ pub fn check(needed: Scope, caller: Option<&Principal>) -> Result<(), Refusal> {
         | Scope::AgentsKill
         | Scope::AgentsMessage
         | Scope::TasksRead
-        | Scope::TasksWrite => caller.is_some_and(|caller| caller.scopes.allows(needed)),
+        | Scope::TasksWrite
+        | Scope::EventsRead
+        | Scope::EventsPublish
+        | Scope::WebhooksManage
+        | Scope::UploadsWrite => caller.is_some_and(|caller| caller.scopes.allows(needed)),
     };
     if allowed { Ok(()) } else { Err(missing()) }
 }

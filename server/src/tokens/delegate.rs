@@ -19,7 +19,7 @@ use crate::db::{
 };
 
 /// What those whom a node speaks for may do.
-const SCOPES: [Scope; 7] = [
+const SCOPES: [Scope; 10] = [
     Scope::DirectoryRead,
     Scope::AgentsRead,
     Scope::AgentsSpawn,
@@ -27,6 +27,9 @@ const SCOPES: [Scope; 7] = [
     Scope::AgentsMessage,
     Scope::TasksRead,
     Scope::TasksWrite,
+    Scope::EventsRead,
+    Scope::EventsPublish,
+    Scope::UploadsWrite,
 ];
 
 /// For whom a node makes a call, written `user`, or `agent:` and an id.

@@ -30,7 +30,7 @@ use tonic::{Response, Status, Streaming};
 const START_MS: u64 = 1_800_000_000_000;
 
 /// What those who work with agents may do.
-const AGENT_SCOPES: [v1::Scope; 7] = [
+const AGENT_SCOPES: [v1::Scope; 10] = [
     v1::Scope::DirectoryRead,
     v1::Scope::AgentsRead,
     v1::Scope::AgentsSpawn,
@@ -38,6 +38,9 @@ const AGENT_SCOPES: [v1::Scope; 7] = [
     v1::Scope::AgentsMessage,
     v1::Scope::TasksRead,
     v1::Scope::TasksWrite,
+    v1::Scope::EventsRead,
+    v1::Scope::EventsPublish,
+    v1::Scope::UploadsWrite,
 ];
 
 pub(crate) struct World {
