@@ -5,6 +5,7 @@
 
 pub mod checklist;
 pub mod code;
+pub mod event;
 pub mod id;
 pub mod limits;
 pub mod order;
