@@ -2,7 +2,37 @@
 
 use murmur_proto::node::v1::{ListInboxRequest, Message, RegisterRequest, SendRequest, SendResponse};
 
-use crate::{network::Node, wait};
+use crate::{
+    network::{Network, Node, Options},
+    wait,
+};
+
+/// The slug of the agent on the first of two nodes.
+pub const ALICE: &str = "/w/acme/u/jdoe/alice";
+/// The slug of the agent on the second.
+pub const BOB: &str = "/w/acme/u/jdoe/bob";
+
+/// Two nodes with alice on the first and bob on the second, known to each other.
+///
+/// # Panics
+/// When something does not start.
+pub async fn alice_and_bob(options: Options) -> (Network, Node, Node) {
+    let network = Network::start_with(options).await;
+    let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
+    introduce(&here, &there).await;
+    (network, here, there)
+}
+
+/// Registers alice on the first node and bob on the second, and waits until each knows the other.
+///
+/// # Panics
+/// When a node refuses.
+pub async fn introduce(here: &Node, there: &Node) {
+    register(here, "alice").await;
+    register(there, "bob").await;
+    here.knows(BOB).await;
+    there.knows(ALICE).await;
+}
 
 /// Registers an agent on a node.
 ///

@@ -22,7 +22,7 @@ mod text;
 pub use error::{SlugError, SlugRule};
 pub use name::{AccountName, Segment, WorkspaceName, normalise_name};
 pub use path::{AgentPath, Slug};
-pub use resolve::{Caller, Lookup, ResolveError, Resolved, resolve};
+pub use resolve::{Caller, Lookup, ResolveError, Resolved, asked, resolve};
 pub use scope::Scope;
 pub use text::{Force, SlugText};
 

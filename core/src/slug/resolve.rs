@@ -139,21 +139,48 @@ pub enum ResolveError {
 /// # Errors
 /// [`ResolveError`]; every text gives an answer or an error, none panics.
 pub fn resolve(text: &str, caller: Option<&Caller>, lookup: &dyn Lookup) -> Result<Resolved, ResolveError> {
+    match meant(text, caller)? {
+        Meant::Caller(resolved) => Ok(resolved),
+        Meant::OneOf(candidates) => find(candidates, lookup),
+    }
+}
+
+/// The slugs that [`resolve`] will look up for a text, for who must know them before it can answer. None when nothing is looked up:
+/// `resolve` says why.
+#[must_use]
+pub fn asked(text: &str, caller: Option<&Caller>) -> Vec<Slug> {
+    match meant(text, caller) {
+        Ok(Meant::OneOf(candidates)) => candidates,
+        Ok(Meant::Caller(_)) | Err(_) => Vec::new(),
+    }
+}
+
+/// What a text means before anything is looked up.
+enum Meant {
+    /// The calling agent.
+    Caller(Resolved),
+    /// Whatever is at one of these.
+    OneOf(Vec<Slug>),
+}
+
+fn meant(text: &str, caller: Option<&Caller>) -> Result<Meant, ResolveError> {
     let no_identity = || ResolveError::NoIdentity { text: text.to_owned() };
-    match SlugText::parse(text)? {
+    Ok(match SlugText::parse(text)? {
         SlugText::SelfSlug => match caller {
-            Some(Caller::Agent { id, slug }) => Ok(Resolved { agent_id: *id, slug: slug.clone(), ended: false }),
-            Some(Caller::Human { .. }) | None => Err(no_identity()),
+            Some(Caller::Agent { id, slug }) => {
+                Meant::Caller(Resolved { agent_id: *id, slug: slug.clone(), ended: false })
+            }
+            Some(Caller::Human { .. }) | None => return Err(no_identity()),
         },
         SlugText::Absolute { workspace, account, path } => {
             let workspace = match workspace {
                 Some(workspace) => workspace,
                 None => caller.ok_or_else(no_identity)?.workspace().clone(),
             };
-            find(vec![Slug::new(workspace, account, path)?], lookup)
+            Meant::OneOf(vec![Slug::new(workspace, account, path)?])
         }
-        SlugText::Relative { force, path } => find(candidates(caller.ok_or_else(no_identity)?, force, &path)?, lookup),
-    }
+        SlugText::Relative { force, path } => Meant::OneOf(candidates(caller.ok_or_else(no_identity)?, force, &path)?),
+    })
 }
 
 /// The absolute slugs a relative path may mean, child first. A place too deep or too long to exist is no candidate.

@@ -69,6 +69,12 @@ pub(super) struct Lane {
     pub(super) recipient: AgentId,
 }
 
+impl Lane {
+    const fn of(row: &DeliveryRow) -> Self {
+        Self { sender: row.sender, recipient: row.recipient }
+    }
+}
+
 #[derive(Default)]
 struct LaneState {
     /// What is not with the broker yet, as far as it is known here.
@@ -118,7 +124,6 @@ pub(super) async fn load(post: &Arc<Post>) -> Result<(), StoreError> {
     let mut has_rest = false;
     for lane in page::lanes(post).await? {
         let page = page::read(post, lane, page::START).await?;
-        page.steps.iter().for_each(|stepped| post.tell(stepped));
         has_rest |= !page.is_last;
         let _ = post.work.send(Work::Page(page));
     }
@@ -172,11 +177,7 @@ impl Driver {
                 drop(coming);
             }
             Work::Page(page) => self.page(page),
-            Work::Expired(next_ms) => {
-                let earliest_ms = self.post.clock.now_ms().saturating_add(EXPIRE_EVERY_MS);
-                let next_ms = next_ms.map(|next_ms| next_ms.max(earliest_ms));
-                self.expire_at_ms = self.expire_at_ms.into_iter().chain(next_ms).min();
-            }
+            Work::Expired(next_ms) => next_ms.into_iter().for_each(|next_ms| self.expire_at(next_ms)),
             Work::LaneDone(lane, report) => self.lane_done(lane, report),
             Work::Direct(stepped) => self.direct(&stepped),
             Work::DirectLeft(lane, key, need, coming) => {
@@ -190,7 +191,7 @@ impl Driver {
     /// Somebody else publishes it; here is only watched what becomes of it.
     fn direct(&mut self, stepped: &Stepped) {
         let (key, row) = (stepped.key(), &stepped.row);
-        let lane = Lane { sender: row.sender, recipient: row.recipient };
+        let lane = Lane::of(row);
         let seal_attempt = Row::from(row.delivery.state).seal_attempt;
         self.entries.insert(key, Entry::new(lane, row, seal_attempt));
         for effect in &stepped.effects {
@@ -223,23 +224,29 @@ impl Driver {
             Rest::None if state.waiting.len() < page::KNOWN_MAX => false,
             Rest::None => {
                 let last = state.waiting.last_key_value().map_or(page::START, |(last, _)| *last);
-                if position > last {
+                let is_behind = position > last;
+                if is_behind {
                     state.rest = Rest::Behind(last);
                 }
-                position > last
+                is_behind
             }
             Rest::Behind(behind) => position > *behind,
             Rest::Reading { behind, more } => {
-                *more |= position > *behind;
-                position > *behind
+                let is_behind = position > *behind;
+                *more |= is_behind;
+                is_behind
             }
         };
         if is_left {
-            let (expires_ms, now_ms) = (row.delivery.expires_ms, self.post.clock.now_ms());
-            let at_ms = expires_ms.max(now_ms.saturating_add(EXPIRE_EVERY_MS));
-            self.expire_at_ms = Some(self.expire_at_ms.map_or(at_ms, |before| before.min(at_ms)));
+            self.expire_at(row.delivery.expires_ms);
         }
         is_left
+    }
+
+    /// Looks for overdue deliveries that only the store knows at this time at the latest, and not too often.
+    fn expire_at(&mut self, expires_ms: u64) {
+        let at_ms = expires_ms.max(self.post.clock.now_ms().saturating_add(EXPIRE_EVERY_MS));
+        self.expire_at_ms = Some(self.expire_at_ms.map_or(at_ms, |before| before.min(at_ms)));
     }
 
     fn direct_left(&mut self, lane: Lane, key: Key, need: Option<Need>) {
@@ -257,7 +264,7 @@ impl Driver {
 
     fn stepped(&mut self, stepped: &Stepped) {
         let row = &stepped.row;
-        let lane = Lane { sender: row.sender, recipient: row.recipient };
+        let lane = Lane::of(row);
         let state = row.delivery.state.name();
         let is_new = state.is_open() && !self.entries.contains_key(&stepped.key());
         // Late word of one that has ended: the broker's answer is noted after its recipient's.
@@ -271,12 +278,10 @@ impl Driver {
 
     fn take_up(&mut self, stepped: &Stepped) {
         let (key, row) = (stepped.key(), &stepped.row);
-        let lane = Lane { sender: row.sender, recipient: row.recipient };
+        let lane = Lane::of(row);
         let state = row.delivery.state.name();
         if !state.is_open() {
-            self.forget(key);
-            // It may have got there without being known here.
-            return self.post.windows.forget(lane, key, row.sequence);
+            return self.forget(lane, key, row.sequence);
         }
         let seal_attempt = Row::from(row.delivery.state).seal_attempt;
         let entry = self.entries.entry(key).or_insert_with(|| Entry::new(lane, row, seal_attempt));
@@ -324,17 +329,22 @@ impl Driver {
         self.timers.insert((at_ms, key));
     }
 
-    fn forget(&mut self, key: Key) {
+    fn forget(&mut self, lane: Lane, key: Key, sequence: u64) {
         self.keyless.remove(&key);
         self.refused.remove(&key);
-        let Some(Entry { lane, sequence, at_ms, .. }) = self.entries.remove(&key) else { return };
-        if let Some(at_ms) = at_ms {
+        if let Some(Entry { at_ms: Some(at_ms), .. }) = self.entries.remove(&key) {
             self.timers.remove(&(at_ms, key));
         }
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.waiting.remove(&(sequence, key.msg_id));
         }
+        // The broker may have it without its being known here.
         self.post.windows.forget(lane, key, sequence);
+    }
+
+    /// When a step is tried again that nothing is heard of.
+    fn answer_due_ms(&self) -> u64 {
+        self.post.clock.now_ms().saturating_add(self.post.config.outbox.answer_wait_ms.max(1_000))
     }
 
     /// Sets a task to the lane's head and what follows it, if there is something to do and nobody does it.
@@ -379,7 +389,7 @@ impl Driver {
         }
         state.busy = true;
         let careful = state.careful;
-        let answer_due_ms = self.post.clock.now_ms().saturating_add(self.post.config.outbox.answer_wait_ms.max(1_000));
+        let answer_due_ms = self.answer_due_ms();
         for job in &jobs {
             // What is committed next names its own time; if nothing is, this one stands.
             self.schedule(job.key, answer_due_ms);
@@ -468,7 +478,7 @@ impl Driver {
                 continue;
             }
             // Should the step fail, it is tried again; what comes of it names another time.
-            self.schedule(key, now_ms.saturating_add(self.post.config.outbox.answer_wait_ms.max(1_000)));
+            self.schedule(key, self.answer_due_ms());
             self.step_soon(key, Event::Tick);
         }
     }

@@ -76,7 +76,6 @@ pub(super) async fn fetch(post: Arc<Post>, lane: Lane, behind: Position) {
     loop {
         match read(&post, lane, behind).await {
             Ok(page) => {
-                page.steps.iter().for_each(|stepped| post.tell(stepped));
                 let _ = post.work.send(Work::Page(page));
                 return;
             }
@@ -97,7 +96,9 @@ pub(super) async fn expire(post: Arc<Post>) {
             let overdue = post.store.read(move |tx| delivery::overdue(tx, now_ms, OVERDUE)).await?;
             let was_last = overdue.len() < OVERDUE as usize;
             let keys = overdue.into_iter().map(|(msg_id, recipient)| Key { msg_id, recipient }).collect();
-            step_all(&post, keys, Event::Tick).await?.into_iter().for_each(|stepped| post.follow_up(stepped));
+            for stepped in step_all(&post, keys, Event::Tick).await? {
+                let _ = post.work.send(Work::Stepped(stepped));
+            }
             if was_last {
                 return post.store.read(delivery::earliest_expiry).await;
             }
@@ -114,6 +115,7 @@ pub(super) async fn expire(post: Arc<Post>) {
     }
 }
 
+/// Steps deliveries and tells who waits for them, of each batch as soon as it is committed.
 async fn step_all(post: &Post, keys: Vec<Key>, event: Event) -> Result<Vec<Stepped>, StoreError> {
     let mut steps = Vec::with_capacity(keys.len());
     for batch in keys.chunks(BATCH) {
@@ -122,7 +124,9 @@ async fn step_all(post: &Post, keys: Vec<Key>, event: Event) -> Result<Vec<Stepp
             let step = |key| transition::step(tx, key, event, now_ms, &config).transpose();
             batch.into_iter().filter_map(step).collect()
         };
-        steps.extend(post.store.write(step_batch).await?);
+        let stepped = post.store.write(step_batch).await?;
+        stepped.iter().for_each(|stepped| post.tell(stepped));
+        steps.extend(stepped);
     }
     Ok(steps)
 }

@@ -126,21 +126,21 @@ impl Windows {
         if let Some(direct) = state.lanes.get_mut(&lane).and_then(|window| window.held.remove(&sequence)) {
             state.held_bytes -= direct.ready.outgoing.bytes.len();
         }
-        drop(state);
-        self.leave(lane, key);
+        self.left(&mut state, lane, key);
     }
 
     /// Notes that the broker does not have a message, or need not keep it any longer.
     pub(super) fn leave(&self, lane: Lane, key: Key) {
-        let mut state = self.state();
+        self.left(&mut self.state(), lane, key);
+    }
+
+    fn left(&self, state: &mut State, lane: Lane, key: Key) {
         let Some(window) = state.lanes.get_mut(&lane) else { return };
         if window.entered.remove(&key) && !window.held.is_empty() {
             // Its taker is gone only when the node ends.
             let _ = self.room.send(lane);
         }
-        if window.entered.is_empty() && window.held.is_empty() {
-            state.lanes.remove(&lane);
-        }
+        state.drop_empty(lane);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -153,6 +153,13 @@ impl State {
         let Some(window) = self.lanes.get_mut(&lane) else { return Vec::new() };
         let held: Vec<Direct> = std::mem::take(&mut window.held).into_values().collect();
         self.held_bytes -= held.iter().map(|direct| direct.ready.outgoing.bytes.len()).sum::<usize>();
+        self.drop_empty(lane);
         held
+    }
+
+    fn drop_empty(&mut self, lane: Lane) {
+        if self.lanes.get(&lane).is_some_and(|window| window.entered.is_empty() && window.held.is_empty()) {
+            self.lanes.remove(&lane);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The folders and files of an agent, all of them its owner's alone.
 //!
 //! ```text
-//! agents/<id>/work/         where it works; a worktree for each of its repositories
+//! agents/<id>/work          where it works; a worktree for each of its repositories
 //! agents/<id>/token         its token (0600)
 //! agents/<id>/mcp.json      the MCP servers that it has
 //! agents/<id>/prompt        the prompt of the turn

@@ -1,11 +1,11 @@
 //! Who calls, what they mean by a slug, and what they may do to it.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::collections::HashMap;
 
 use murmur_core::{
     id::{AgentId, WorkspaceId},
     phase::Phase,
-    slug::{AccountName, Caller, Lookup, ResolveError, Scope, Slug, WorkspaceName, resolve},
+    slug::{AccountName, Caller, Lookup, ResolveError, Scope, Slug, WorkspaceName, asked, resolve},
 };
 
 use super::AgentError;
@@ -98,11 +98,8 @@ impl Who {
 /// [`AgentError`].
 pub(crate) async fn resolved(conn: &mut Conn, who: &Who, text: &str) -> Result<AgentRun, AgentError> {
     let caller = who.caller();
-    let asked = Asked::default();
-    // Only which slugs are asked for matters here; the answer comes from the second run.
-    let _ = resolve(text, caller.as_ref(), &asked);
     let mut known = Known::default();
-    for slug in asked.0.into_inner().into_iter().filter(|slug| who.sees(slug)) {
+    for slug in asked(text, caller.as_ref()).into_iter().filter(|slug| who.sees(slug)) {
         if let Some(run) = agent_run::live_by_slug(conn, who.workspace_id, &slug).await? {
             known.live.insert(slug, run.agent_id);
         } else if let Some(run) = agent_run::ended_by_slug(conn, who.workspace_id, &slug).await? {
@@ -162,21 +159,6 @@ pub(super) fn require_steady(who: &Who) -> Result<(), AgentError> {
     match &who.agent {
         Some(run) if run.phase == Phase::Destroying => Err(AgentError::Destroying(run.slug.clone())),
         _ => Ok(()),
-    }
-}
-
-/// Finds nothing and notes what was asked.
-#[derive(Default)]
-struct Asked(RefCell<Vec<Slug>>);
-
-impl Lookup for Asked {
-    fn live(&self, slug: &Slug) -> Option<AgentId> {
-        self.0.borrow_mut().push(slug.clone());
-        None
-    }
-
-    fn ended(&self, _: &Slug) -> Option<AgentId> {
-        None
     }
 }
 

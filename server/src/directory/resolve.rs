@@ -1,11 +1,10 @@
-//! Finding an agent by a slug as typed. The pure resolver asks through a map; what it will ask is found by letting it run
-//! once over an empty one.
+//! Finding an agent by a slug as typed. The pure resolver says what it will ask, and asks through a map.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::collections::HashMap;
 
 use murmur_core::{
     id::AgentId,
-    slug::{Caller, Lookup, ResolveError, Slug, resolve},
+    slug::{Caller, Lookup, ResolveError, Slug, asked, resolve},
 };
 
 use super::{Directory, DirectoryError, room::readable_workspace};
@@ -26,11 +25,8 @@ impl Directory {
         let mut tx = self.db.read().await?;
         let workspace_id = readable_workspace(&mut tx, principal).await?;
         let caller = caller(&mut tx, principal).await?;
-        let asked = Asked::default();
-        // Only which slugs are asked for matters here; the answer comes from the second run.
-        let _ = resolve(text, caller.as_ref(), &asked);
         let mut live = HashMap::new();
-        for slug in asked.0.into_inner() {
+        for slug in asked(text, caller.as_ref()) {
             if let Some(agent) = agent::live_by_slug(&mut tx, workspace_id, &slug).await? {
                 live.insert(slug, agent.id);
             }
@@ -49,21 +45,6 @@ async fn caller(conn: &mut Conn, principal: &Principal) -> Result<Option<Caller>
         return Ok(agent.map(|agent| Caller::Agent { id, slug: agent.slug }));
     }
     Ok(principal.account.clone().map(|account| Caller::Human { workspace, account }))
-}
-
-/// Finds nothing and notes what was asked.
-#[derive(Default)]
-struct Asked(RefCell<Vec<Slug>>);
-
-impl Lookup for Asked {
-    fn live(&self, slug: &Slug) -> Option<AgentId> {
-        self.0.borrow_mut().push(slug.clone());
-        None
-    }
-
-    fn ended(&self, _: &Slug) -> Option<AgentId> {
-        None
-    }
 }
 
 struct Live(HashMap<Slug, AgentId>);

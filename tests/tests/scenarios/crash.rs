@@ -2,10 +2,15 @@
 //! afterwards each accepted message is in one inbox row, its sender knows, and nothing waits.
 
 use murmur_proto::node::v1::{AttachRequest, DeliveryState, ListInboxRequest, RegisterRequest, attach_response::Item};
-use murmur_tests::{network::Node, store, wait};
+use murmur_tests::{
+    network::Node,
+    store,
+    talk::{ALICE, BOB, inbox, register},
+    wait,
+};
 use tokio_stream::StreamExt as _;
 
-use crate::pair::{BOB, Pair, draft, inbox, read, register, send_all, send_surely, texts};
+use crate::pair::{Pair, draft, read, send_all, send_surely, texts};
 
 /// Messages that are on their way around a death.
 const MESSAGES: usize = 6;
@@ -227,7 +232,7 @@ async fn p2_dead_before_a_new_prekey_was_published_it_is_at_the_next_start() {
     there.process.died_at("P2").await;
     there.process.start();
     here.knows(BOB).await;
-    there.knows(crate::pair::ALICE).await;
+    there.knows(ALICE).await;
     let pair = Pair { network, here, there };
     let message = pair.send("hello").await;
     pair.settled(&[message]).await;

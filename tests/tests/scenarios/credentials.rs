@@ -4,12 +4,10 @@ use std::fs;
 
 use murmur_tests::{
     network::{Network, Node, Options},
-    talk::{register, send, until_empty, until_texts},
+    talk::{ALICE, BOB, introduce, send, until_empty, until_texts},
     wait,
 };
 
-const ALICE: &str = "/w/acme/u/jdoe/alice";
-const BOB: &str = "/w/acme/u/jdoe/bob";
 const HOUR_MS: i64 = 3_600_000;
 
 #[tokio::test]
@@ -118,10 +116,7 @@ async fn pair(network: &Network, offsets_ms: &[i64]) -> (Node, Node) {
         nodes.push(network.node_with(name, "jdoe", &env).await);
     }
     let (there, here) = (nodes.pop().unwrap(), nodes.pop().unwrap());
-    register(&here, "alice").await;
-    register(&there, "bob").await;
-    here.knows(BOB).await;
-    there.knows(ALICE).await;
+    introduce(&here, &there).await;
     (here, there)
 }
 

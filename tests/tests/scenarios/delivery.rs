@@ -2,11 +2,10 @@
 
 use murmur_proto::node::v1::{DeliveryState, GetDeliveryRequest, ListInboxRequest, Message, SendRequest, SendResponse};
 use murmur_tests::{
-    network::{Network, Node},
+    network::{Network, Node, Options},
+    talk::alice_and_bob,
     wait,
 };
-
-const BOB: &str = "/w/acme/u/jdoe/bob";
 
 #[tokio::test]
 async fn mail_for_a_node_that_is_away_waits() {
@@ -109,20 +108,8 @@ async fn bodies_from_empty_to_the_limit_arrive_whole() {
     assert!(refused.message().contains("196608") || refused.message().contains("196,608"), "{refused}");
 }
 
-/// Two nodes with alice on the first and bob on the second, known to each other.
 async fn pair() -> (Network, Node, Node) {
-    let network = Network::start().await;
-    let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
-    register(&there, "bob").await;
-    register(&here, "alice").await;
-    here.knows(BOB).await;
-    there.knows("/w/acme/u/jdoe/alice").await;
-    (network, here, there)
-}
-
-async fn register(node: &Node, agent: &str) {
-    let request = murmur_proto::node::v1::RegisterRequest { agent: agent.into(), ..Default::default() };
-    node.client().await.sessions.register(request).await.unwrap();
+    alice_and_bob(Options::default()).await
 }
 
 fn draft(text: &str) -> SendRequest {

@@ -7,9 +7,9 @@ use std::{
 
 use murmur_core::reason::Reason;
 use murmur_proto::{node::v1::DeliveryState, status::RpcError};
-use murmur_tests::{network::Node, store, wait};
+use murmur_tests::{network::Node, store, talk::inbox, wait};
 
-use crate::pair::{Accepted, Pair, draft, inbox, nothing_waits, texts};
+use crate::pair::{Accepted, Pair, draft, nothing_waits, texts};
 
 const PAGES_MAX: &str = "MURMUR_NODE_STORE_PAGES_MAX";
 /// Sixteen of these fill what a test leaves free.

@@ -11,13 +11,10 @@ use murmur_proto::{
 use murmur_tests::{
     network::{Network, Node, Options},
     process::binary,
-    talk::{register, send, texts, until_empty, until_texts},
+    talk::{ALICE, BOB, alice_and_bob, send, texts, until_empty, until_texts},
     wait,
 };
 use nix::sys::signal::Signal;
-
-const ALICE: &str = "/w/acme/u/jdoe/alice";
-const BOB: &str = "/w/acme/u/jdoe/bob";
 
 #[tokio::test]
 async fn a_copied_node_is_fenced_says_so_and_takes_over_when_told_to() {
@@ -133,13 +130,7 @@ const SHORT: [(&str, &str); 3] =
 /// A node with alice, and one with bob that the tests are about.
 async fn pair(env: &[(&str, &str)]) -> (Network, Node, Node) {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let network = Network::start_with(Options { env, ..Options::default() }).await;
-    let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
-    register(&here, "alice").await;
-    register(&there, "bob").await;
-    here.knows(BOB).await;
-    there.knows(ALICE).await;
-    (network, here, there)
+    alice_and_bob(Options { env, ..Options::default() }).await
 }
 
 /// What the control plane shows of a node.

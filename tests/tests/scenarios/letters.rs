@@ -12,24 +12,22 @@ use murmur_core::{
 };
 use murmur_proto::{
     client::{ControlClient, Headers, connect_server},
-    node::v1::{DeliveryState, GetSentMessageRequest, ListPeersRequest, RegisterRequest, SendRequest},
+    node::v1::{DeliveryState, GetSentMessageRequest, ListPeersRequest, SendRequest},
     v1::DeregisterAgentRequest,
 };
 use murmur_tests::{
     network::{Network, Node, Options},
     process::binary,
+    talk::{ALICE, BOB, alice_and_bob, register},
     wait,
 };
 use serde_json::{Value, json};
-
-const ALICE: &str = "/w/acme/u/jdoe/alice";
-const BOB: &str = "/w/acme/u/jdoe/bob";
 
 #[tokio::test]
 async fn a_message_that_waits_is_listed_and_can_be_taken_back_once() {
     // What is taken back never comes, and is waited for.
     let env = vec![("MURMUR_NODE_GAP_WAIT_MS".to_owned(), "100".to_owned())];
-    let (mut network, here, mut there) = pair_with(Options { env, ..Options::default() }).await;
+    let (mut network, here, mut there) = alice_and_bob(Options { env, ..Options::default() }).await;
     there.process.kill_9();
     let stored = send(&here, "with the broker").await;
     until(&here, &stored, DeliveryState::Stored).await;
@@ -154,7 +152,7 @@ async fn an_expired_message_is_a_dead_letter_and_can_be_sent_again_or_dropped() 
 #[tokio::test]
 async fn mail_for_an_agent_that_ended_dies_and_goes_to_whoever_has_its_name_when_a_person_says_so() {
     let env = vec![("MURMUR_NODE_REPUBLISH_MS".to_owned(), "[100]".to_owned())];
-    let (network, here, mut there) = pair_with(Options { env, ..Options::default() }).await;
+    let (network, here, mut there) = alice_and_bob(Options { env, ..Options::default() }).await;
     there.process.kill_9();
     let sent = send(&here, "for whoever is bob").await;
     until(&here, &sent, DeliveryState::Stored).await;
@@ -287,23 +285,7 @@ async fn wrong_ids_and_names_are_told_clearly() {
 }
 
 async fn pair() -> (Network, Node, Node) {
-    pair_with(Options::default()).await
-}
-
-/// Two nodes with alice on the first and bob on the second, known to each other.
-async fn pair_with(options: Options) -> (Network, Node, Node) {
-    let network = Network::start_with(options).await;
-    let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
-    register(&there, "bob").await;
-    register(&here, "alice").await;
-    here.knows(BOB).await;
-    there.knows(ALICE).await;
-    (network, here, there)
-}
-
-async fn register(node: &Node, agent: &str) {
-    let request = RegisterRequest { agent: agent.into(), ..Default::default() };
-    node.client().await.sessions.register(request).await.unwrap();
+    alice_and_bob(Options::default()).await
 }
 
 async fn send(node: &Node, text: &str) -> String {

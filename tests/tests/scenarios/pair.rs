@@ -4,18 +4,14 @@ use std::path::{Path, PathBuf};
 
 use murmur_proto::{
     client::{Headers, NodeClient, connect_socket},
-    node::v1::{
-        Delivery, DeliveryState, GetDeliveryRequest, ListInboxRequest, Message, RegisterRequest, SendRequest,
-        SendResponse,
-    },
+    node::v1::{Delivery, DeliveryState, GetDeliveryRequest, ListInboxRequest, Message, SendRequest, SendResponse},
 };
 use murmur_tests::{
     network::{Network, Node, Options},
-    store, wait,
+    store,
+    talk::{alice_and_bob, inbox},
+    wait,
 };
-
-pub(crate) const ALICE: &str = "/w/acme/u/jdoe/alice";
-pub(crate) const BOB: &str = "/w/acme/u/jdoe/bob";
 
 /// Alice, who sends, and bob, who receives.
 pub(crate) struct Pair {
@@ -35,12 +31,7 @@ impl Pair {
     /// Starts everything with these variables, and waits until the two know each other.
     pub(crate) async fn start(env: &[(&str, &str)]) -> Self {
         let env = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let network = Network::start_with(Options { env, ..Options::default() }).await;
-        let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
-        register(&there, "bob").await;
-        register(&here, "alice").await;
-        here.knows(BOB).await;
-        there.knows(ALICE).await;
+        let (network, here, there) = alice_and_bob(Options { env, ..Options::default() }).await;
         Self { network, here, there }
     }
 
@@ -102,11 +93,6 @@ pub(crate) fn texts(messages: &[Message]) -> Vec<&str> {
     messages.iter().map(|message| std::str::from_utf8(&message.body).unwrap()).collect()
 }
 
-pub(crate) async fn register(node: &Node, agent: &str) {
-    let request = RegisterRequest { agent: agent.into(), ..Default::default() };
-    node.client().await.sessions.register(request).await.unwrap();
-}
-
 /// Sends as a careful program does: the same key again until it hears that the message was accepted.
 pub(crate) async fn send_surely(socket: &Path, draft: SendRequest, key: &str) -> SendResponse {
     wait::until(&format!("the node accepts {key}"), || async {
@@ -126,23 +112,6 @@ pub(crate) async fn send_all(socket: PathBuf, count: usize) -> Vec<Accepted> {
         accepted.push(Accepted { msg_id: sent.msg_id, text });
     }
     accepted
-}
-
-/// Everything in an agent's inbox, read or not; `None` while its node is away.
-pub(crate) async fn inbox(node: &Node, agent: &str) -> Option<Vec<Message>> {
-    let channel = connect_socket(&node.socket).await.ok()?;
-    let mut client = NodeClient::new(channel, Headers::new());
-    let (mut messages, mut after) = (Vec::new(), 0);
-    loop {
-        let request =
-            ListInboxRequest { agent: agent.into(), after, limit: 1000, peek: true, all: true, ..Default::default() };
-        let page = client.messages.list_inbox(request).await.ok()?.into_inner();
-        messages.extend(page.messages);
-        if page.next_after == 0 {
-            return Some(messages);
-        }
-        after = page.next_after;
-    }
 }
 
 /// Reads what is unread.

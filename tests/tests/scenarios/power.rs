@@ -5,12 +5,14 @@ use std::fs;
 use murmur_proto::node::v1::{DeliveryState, SendRequest};
 use murmur_tests::{
     network::{Network, Node, Options},
-    store, wait,
+    store,
+    talk::{inbox, register},
+    wait,
 };
 
 use crate::{
     metrics::{get, node_metrics},
-    pair::{Accepted, Pair, inbox, nothing_waits, register, texts},
+    pair::{Accepted, Pair, nothing_waits, texts},
 };
 
 /// Agents on each of the two nodes; each writes to its namesake on the other one.

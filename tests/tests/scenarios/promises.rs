@@ -10,13 +10,15 @@ use murmur_proto::{
 };
 use murmur_tests::{
     network::{Network, Node},
-    store, wait,
+    store,
+    talk::{ALICE, BOB, inbox, register},
+    wait,
 };
 use tokio_stream::StreamExt as _;
 
 use crate::{
     metrics::{get, node_metrics},
-    pair::{ALICE, Pair, draft, inbox, nothing_waits, register, send_surely, texts},
+    pair::{Pair, draft, nothing_waits, send_surely, texts},
 };
 
 const RATE: [(&str, &str); 2] =
@@ -149,7 +151,7 @@ async fn a_message_from_an_agent_that_the_directory_does_not_know_yet_is_believe
     let here = network.node("here", "jdoe").await;
     let mut there = network.node("there", "jdoe").await;
     register(&there, "bob").await;
-    here.knows(crate::pair::BOB).await;
+    here.knows(BOB).await;
     there.process.terminate().await;
     register(&here, "alice").await;
     network.server.kill_9();

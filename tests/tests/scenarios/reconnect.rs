@@ -3,17 +3,14 @@
 use std::fs;
 
 use murmur_tests::{
-    network::{Network, Node, Options},
-    talk::{register, send, until_empty, until_texts},
+    network::{Node, Options},
+    talk::{ALICE, BOB, alice_and_bob, send, until_empty, until_texts},
     wait,
 };
 
-const ALICE: &str = "/w/acme/u/jdoe/alice";
-const BOB: &str = "/w/acme/u/jdoe/bob";
-
 #[tokio::test]
 async fn a_broker_that_restarts_is_found_again_by_everybody() {
-    let (mut network, here, there) = pair(Options::default()).await;
+    let (mut network, here, there) = alice_and_bob(Options::default()).await;
     let mut sent = Vec::new();
     for round in 0..3 {
         network.broker.kill_9();
@@ -24,7 +21,7 @@ async fn a_broker_that_restarts_is_found_again_by_everybody() {
 
 #[tokio::test]
 async fn connections_that_are_cut_leave_no_gap_and_no_repeat() {
-    let (network, here, there) = pair(proxied()).await;
+    let (network, here, there) = alice_and_bob(proxied()).await;
     let proxy = network.proxy.as_ref().unwrap();
     let mut texts = Vec::new();
     for round in 0..5 {
@@ -44,7 +41,7 @@ async fn connections_that_are_cut_leave_no_gap_and_no_repeat() {
 
 #[tokio::test]
 async fn what_was_on_the_way_over_a_cut_connection_is_handed_out_again_at_once() {
-    let (network, here, there) = pair(proxied()).await;
+    let (network, here, there) = alice_and_bob(proxied()).await;
     let proxy = network.proxy.as_ref().unwrap();
     // The broker sends it, and it never arrives: the broker waits for its acknowledgement.
     let swallowed = format!("murmur-node {}", there.status().await.unwrap().node_id);
@@ -65,7 +62,7 @@ async fn what_was_on_the_way_over_a_cut_connection_is_handed_out_again_at_once()
 async fn a_connection_over_which_nothing_arrives_is_given_up() {
     let mut options = proxied();
     options.env.push(("MURMUR_NODE_BROKER_HEARTBEAT_MS".to_owned(), "500".to_owned()));
-    let (network, here, there) = pair(options).await;
+    let (network, here, there) = alice_and_bob(options).await;
     let proxy = network.proxy.as_ref().unwrap();
     assert!(proxy.swallow("murmur-node") >= 2);
     send(&here, "alice", BOB, "hello").await;
@@ -75,7 +72,7 @@ async fn a_connection_over_which_nothing_arrives_is_given_up() {
 
 #[tokio::test]
 async fn a_consumer_that_was_deleted_is_told_and_made_again() {
-    let (mut network, here, there) = pair(Options::default()).await;
+    let (mut network, here, there) = alice_and_bob(Options::default()).await;
     let mut sent = Vec::new();
     exchange(&here, &there, &mut sent, 0).await;
     let id = node_hex(&there).await;
@@ -94,7 +91,7 @@ async fn a_consumer_that_was_deleted_is_told_and_made_again() {
 async fn a_broker_that_lost_its_store_is_filled_again() {
     // How long the broker may keep a message without a receipt: ten minutes, outside of tests.
     let env = vec![("MURMUR_NODE_REPUBLISH_MS".to_owned(), "[1000]".to_owned())];
-    let (mut network, here, mut there) = pair(Options { env, ..Options::default() }).await;
+    let (mut network, here, mut there) = alice_and_bob(Options { env, ..Options::default() }).await;
     there.process.kill_9();
     send(&here, "alice", BOB, "in the store").await;
     wait::until("the broker has it", || async { (here.status().await?.outbox["stored"] == 1).then_some(()) }).await;
@@ -112,7 +109,7 @@ async fn a_broker_that_lost_its_store_is_filled_again() {
 
 #[tokio::test]
 async fn a_control_plane_that_restarts_interrupts_nothing() {
-    let (mut network, here, there) = pair(Options::default()).await;
+    let (mut network, here, there) = alice_and_bob(Options::default()).await;
     let mut sent = Vec::new();
     for round in 0..3 {
         network.server.kill_9();
@@ -122,17 +119,6 @@ async fn a_control_plane_that_restarts_interrupts_nothing() {
     }
     here.ready().await;
     there.ready().await;
-}
-
-/// Two nodes with alice on the first and bob on the second.
-async fn pair(options: Options) -> (Network, Node, Node) {
-    let network = Network::start_with(options).await;
-    let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
-    register(&here, "alice").await;
-    register(&there, "bob").await;
-    here.knows(BOB).await;
-    there.knows(ALICE).await;
-    (network, here, there)
 }
 
 fn proxied() -> Options {

@@ -4,12 +4,9 @@ use std::fs;
 
 use murmur_tests::{
     network::{Network, Node, Options},
-    talk::{register, send, texts, until_empty},
+    talk::{ALICE, BOB, introduce, send, texts, until_empty},
     wait,
 };
-
-const ALICE: &str = "/w/acme/u/jdoe/alice";
-const BOB: &str = "/w/acme/u/jdoe/bob";
 
 #[tokio::test]
 async fn a_restored_node_says_so_and_nothing_new_is_taken_for_a_duplicate() {
@@ -17,10 +14,7 @@ async fn a_restored_node_says_so_and_nothing_new_is_taken_for_a_duplicate() {
     let env = vec![("MURMUR_NODE_GAP_WAIT_MS".to_owned(), "300".to_owned())];
     let network = Network::start_with(Options { env, ..Options::default() }).await;
     let (here, mut there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
-    register(&here, "alice").await;
-    register(&there, "bob").await;
-    here.knows(BOB).await;
-    there.knows(ALICE).await;
+    introduce(&here, &there).await;
     exchange(&here, &there, "before").await;
     there.process.terminate().await;
     let old = network.copy(&there, "old");

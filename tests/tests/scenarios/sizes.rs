@@ -7,10 +7,10 @@ use std::{
 
 use murmur_core::{limits::BODY_BYTES_MAX, reason::Reason};
 use murmur_proto::{node::v1::SendRequest, status::RpcError};
-use murmur_tests::{process::binary, wait};
+use murmur_tests::{process::binary, talk::inbox, wait};
 use serde_json::json;
 
-use crate::pair::{Pair, draft, inbox};
+use crate::pair::{Pair, draft};
 
 #[tokio::test]
 async fn bodies_to_the_limit_arrive_whole_and_one_byte_more_is_refused_by_rpc_command_line_and_tool() {

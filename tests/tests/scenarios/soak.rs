@@ -12,10 +12,12 @@ use std::{
 use murmur_proto::node::v1::SendRequest;
 use murmur_tests::{
     network::{Network, Node, Options},
-    store, wait,
+    store,
+    talk::{inbox, introduce},
+    wait,
 };
 
-use crate::pair::{inbox, nothing_waits, register, send_surely};
+use crate::pair::{nothing_waits, send_surely};
 
 #[tokio::test]
 async fn random_kills_lose_nothing_double_nothing_and_keep_the_order() {
@@ -29,10 +31,7 @@ async fn random_kills_lose_nothing_double_nothing_and_keep_the_order() {
     let mut network = Network::start_with(Options { env, ..Options::default() }).await;
     let mut here = network.node("here", "jdoe").await;
     let mut there = network.node("there", "jdoe").await;
-    register(&here, "alice").await;
-    register(&there, "bob").await;
-    here.knows("/w/acme/u/jdoe/bob").await;
-    there.knows("/w/acme/u/jdoe/alice").await;
+    introduce(&here, &there).await;
 
     let began = Instant::now();
     let sending = [(here.socket.clone(), "alice", "bob"), (there.socket.clone(), "bob", "alice")]
