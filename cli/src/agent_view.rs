@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use murmur_proto::{
     v1::{AgentOutput, AgentSpec, AgentStatus, Budget, FollowUp, Phase, Progress, Repo, TimelineEntry},
-    words::Words as _,
+    words::Words,
 };
 use serde_json::{Value, json};
 
@@ -70,17 +70,22 @@ fn spec_json(spec: &AgentSpec) -> Value {
         "backend": some(&spec.backend),
         "branch": some(&spec.branch),
         "repos": spec.repos.iter().map(repo_json).collect::<Vec<_>>(),
-        "session_mode": spec.session_mode().word(),
-        "completion_check": spec.completion_check().word(),
-        "on_idle": spec.on_idle().word(),
-        "dequeue_strategy": spec.dequeue_strategy().word(),
-        "out": spec.out().word(),
-        "trust_level": spec.trust_level().word(),
+        "session_mode": said(spec.session_mode()),
+        "completion_check": said(spec.completion_check()),
+        "on_idle": said(spec.on_idle()),
+        "dequeue_strategy": said(spec.dequeue_strategy()),
+        "out": said(spec.out()),
+        "trust_level": said(spec.trust_level()),
         "mcp_servers": spec.mcp_servers,
         "node": some(&spec.node),
         "labels": spec.labels,
         "budget": spec.budget.as_ref().map(budget_json),
     })
+}
+
+/// The word for what was said; nothing when nothing was.
+fn said<E: Words + Default>(value: E) -> Option<&'static str> {
+    (value != E::default()).then(|| value.word())
 }
 
 fn repo_json(repo: &Repo) -> Value {

@@ -37,6 +37,13 @@ impl BaseDirs {
         in_runtime.or_else(|| self.data_dir().map(|dir| socket_in(&dir)))
     }
 
+    /// Where a program of the same user looks that was started without `XDG_RUNTIME_DIR`, as some clients start their MCP servers: the
+    /// node that serves [`Self::socket`] leaves a link there. `None` when that is the socket itself.
+    #[must_use]
+    pub fn socket_link(&self) -> Option<PathBuf> {
+        self.runtime.as_ref().and(self.data_dir()).map(|dir| socket_in(&dir))
+    }
+
     /// The socket of the node whose network is in `data_dir`: the default one's as above, any other's in its own directory, so
     /// that two networks never share one.
     #[must_use]
@@ -67,6 +74,14 @@ mod tests {
         assert_eq!(no_runtime.as_deref(), Some("/d/murmur/run/node.sock"));
         assert_eq!(socket(&[("HOME", "/h")]).as_deref(), Some("/h/.local/share/murmur/run/node.sock"));
         assert_eq!(socket(&[]), None);
+    }
+
+    #[test]
+    fn who_has_no_runtime_directory_looks_where_the_link_is() {
+        let with = dirs(&[("XDG_RUNTIME_DIR", "/run/user/7"), ("HOME", "/h")]);
+        let without = dirs(&[("HOME", "/h")]);
+        assert_eq!(with.socket_link(), without.socket());
+        assert_eq!(without.socket_link(), None);
     }
 
     #[test]

@@ -121,7 +121,12 @@ struct Base {
 /// When the node cannot start, or cannot join its workspace in a way that waiting does not cure.
 pub async fn run(config: Config, drain: CancellationToken) -> anyhow::Result<()> {
     let base = Base::open(config)?;
-    let (socket, listener) = socket::listen(&base.config.socket()).await?;
+    let (mut socket, listener) = socket::listen(&base.config.socket()).await?;
+    if let Some(link) = base.config.socket_link()
+        && let Err(error) = socket.link(&link).await
+    {
+        warn!("programs without XDG_RUNTIME_DIR will not find this node: {:#}", anyhow::Error::from(error));
+    }
     let services = Arc::new(Services::new(Arc::new(base.shared(drain.clone()))).await?);
     let tasks = TaskTracker::new();
     if let Some(address) = base.config.metrics_listen {

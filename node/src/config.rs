@@ -192,6 +192,13 @@ impl Config {
         self.socket.clone().unwrap_or_else(|| default_socket(&base_dirs(), &self.data_dir))
     }
 
+    /// Where a link to the socket belongs, when it is the one that clients of this user look for ([`BaseDirs::socket_link`]).
+    #[must_use]
+    pub fn socket_link(&self) -> Option<PathBuf> {
+        let dirs = base_dirs();
+        dirs.socket_link().filter(|_| dirs.socket() == Some(self.socket()))
+    }
+
     /// What the post needs of it.
     #[must_use]
     pub fn post(&self) -> PostConfig {

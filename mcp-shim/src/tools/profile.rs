@@ -13,7 +13,7 @@ pub(crate) enum Profile {
 }
 
 /// What only [`Profile::All`] has: tools that a session seldom needs, or that another one does with one argument more.
-const SELDOM: [&str; 4] = ["interrupt", "clear_queue", "task_create", "task_get"];
+const SELDOM: [&str; 3] = ["interrupt", "clear_queue", "task_get"];
 
 impl Profile {
     /// Whether the tool of this name, if there is one, belongs to it.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
 };
 
@@ -64,6 +64,7 @@ pub enum SocketError {
 /// A listening socket, removed when dropped.
 pub struct Socket {
     path: PathBuf,
+    link: Option<PathBuf>,
 }
 
 /// Refuses a path that the kernel would not take.
@@ -89,7 +90,7 @@ pub async fn listen(path: &Path) -> Result<(Socket, UnixListener), SocketError> 
     remove_stale(path).await?;
     let listener = UnixListener::bind(path).map_err(io)?;
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(io)?;
-    Ok((Socket { path: path.to_owned() }, listener))
+    Ok((Socket { path: path.to_owned(), link: None }, listener))
 }
 
 /// Makes the directory, or narrows one that is the user's to the user alone.
@@ -120,13 +121,35 @@ async fn remove_stale(path: &Path) -> Result<(), SocketError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io(error)),
-        Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NotASocket(path.to_owned())),
+        Ok(found) if !found.file_type().is_socket() && !found.is_symlink() => {
+            return Err(SocketError::NotASocket(path.to_owned()));
+        }
         Ok(_) => {}
     }
     match UnixStream::connect(path).await {
         Ok(_) => Err(SocketError::Taken(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(io),
+        Err(error) if is_nobody(&error) => fs::remove_file(path).map_err(io),
         Err(error) => Err(io(error)),
+    }
+}
+
+/// Nobody listens there, or it is a link to nothing.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+impl Socket {
+    /// Makes the socket known in another place too, until it is dropped. What another node serves there stays.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub async fn link(&mut self, at: &Path) -> Result<(), SocketError> {
+        let io = |source| SocketError::Io { path: at.to_owned(), source };
+        private_directory(at.parent().unwrap_or(Path::new(".")))?;
+        remove_stale(at).await?;
+        symlink(&self.path, at).map_err(io)?;
+        self.link = Some(at.to_owned());
+        Ok(())
     }
 }
 
@@ -134,6 +157,9 @@ impl Drop for Socket {
     fn drop(&mut self) {
         // The next start removes what is left here.
         let _ = fs::remove_file(&self.path);
+        if let Some(link) = &self.link {
+            let _ = fs::remove_file(link);
+        }
     }
 }
 
@@ -159,7 +185,7 @@ mod tests {
     async fn a_directory_that_is_a_link_is_refused() {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join("real")).unwrap();
-        std::os::unix::fs::symlink(home.path().join("real"), home.path().join("link")).unwrap();
+        symlink(home.path().join("real"), home.path().join("link")).unwrap();
         let refused = listen(&home.path().join("link/node.sock")).await;
         assert!(matches!(refused, Err(SocketError::Symlink(_))));
     }
@@ -184,6 +210,20 @@ mod tests {
         assert!(path.exists());
         let (_socket, _listener) = listen(&path).await.unwrap();
         assert!(matches!(listen(&path).await, Err(SocketError::Taken(_))));
+    }
+
+    #[tokio::test]
+    async fn a_link_leads_to_it_until_it_is_gone_and_a_dead_one_is_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let (path, at) = (home.path().join("a/node.sock"), home.path().join("b/node.sock"));
+        fs::create_dir(home.path().join("b")).unwrap();
+        symlink("/nowhere/node.sock", &at).unwrap();
+        let (mut socket, _listener) = listen(&path).await.unwrap();
+        socket.link(&at).await.unwrap();
+        assert!(UnixStream::connect(&at).await.is_ok());
+        assert!(matches!(listen(&at).await, Err(SocketError::Taken(_))), "a second node would take it over");
+        drop(socket);
+        assert!(fs::symlink_metadata(&at).is_err());
     }
 
     #[tokio::test]

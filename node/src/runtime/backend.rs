@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use murmur_proto::v1::TrustLevel;
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -26,8 +27,9 @@ pub struct Backend {
     /// The program: a path, or a name that `PATH` finds. Empty: it must be configured.
     #[serde(default)]
     pub program: String,
-    /// Its arguments. `{prompt}`, `{model}`, `{slug}`, `{agent_id}`, `{session}`, `{system_prompt}`, `{mcp_config}`, `{mcp_program}`, `{work_dir}`
-    /// and `{home}` are replaced; a group in brackets is left out when something in it is empty.
+    /// Its arguments. `{prompt}`, `{model}`, `{slug}`, `{agent_id}`, `{session}`, `{system_prompt}`, `{mcp_config}`, `{mcp_allow}`, `{mcp_program}`, `{work_dir}`
+    /// and `{home}` are replaced; a group in brackets is left out when something in it is empty. `{trust_args}`, alone, stands for all of
+    /// `trust_args` of the agent's trust level.
     #[serde(default)]
     pub args: Vec<Arg>,
     /// Instead of `args`, when it is to go on with `{session}`; none: it cannot.
@@ -36,6 +38,9 @@ pub struct Backend {
     /// Instead of `args`, when it is to begin with a copy of `{session}`; none: it cannot.
     #[serde(default)]
     pub fork_args: Vec<Arg>,
+    /// Arguments for each trust level: what the program may do without asking. A spawn that names no level gets `medium`.
+    #[serde(default)]
+    pub trust_args: BTreeMap<Trust, Vec<String>>,
     /// How it takes a prompt.
     #[serde(default)]
     pub prompt: PromptBy,
@@ -76,6 +81,31 @@ pub enum Arg {
     One(String),
     /// Given when nothing that it names is empty.
     Group(Vec<String>),
+}
+
+/// How far an agent is trusted, as its spawn says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// It may look.
+    Sandbox,
+    /// It may do what somebody allows it each time.
+    Low,
+    /// It may change its working copy.
+    Medium,
+    /// It may do what the node's user can.
+    High,
+}
+
+impl From<TrustLevel> for Trust {
+    fn from(level: TrustLevel) -> Self {
+        match level {
+            TrustLevel::Sandbox => Self::Sandbox,
+            TrustLevel::Low => Self::Low,
+            TrustLevel::Unspecified | TrustLevel::Medium => Self::Medium,
+            TrustLevel::High => Self::High,
+        }
+    }
 }
 
 /// How a program takes a prompt.
@@ -192,6 +222,12 @@ impl Backend {
         self.events.iter().any(|event| event.begins || event.reply.is_some())
     }
 
+    /// The arguments of a trust level.
+    #[must_use]
+    pub fn trust_args(&self, trust: Trust) -> &[String] {
+        self.trust_args.get(&trust).map_or(&[], Vec::as_slice)
+    }
+
     /// Whether a turn can be ended without ending the agent.
     #[must_use]
     pub fn can_interrupt(&self) -> bool {
@@ -262,6 +298,9 @@ mod tests {
         assert!(backend("command", "").unwrap_err().contains("program"));
         let claude = &presets["claude"];
         assert!(claude.stays() && claude.can_resume() && claude.can_interrupt() && claude.takes_system_prompt());
+        assert_eq!(claude.trust_args(TrustLevel::Unspecified.into()), ["--permission-mode", "acceptEdits"]);
+        assert_eq!(presets["codex"].trust_args(Trust::Sandbox), ["--sandbox", "read-only"]);
+        assert!(presets["openclaw"].trust_args(Trust::High).is_empty());
     }
 
     #[test]

@@ -114,17 +114,18 @@ fn start_dir(place: &Place, spec: &v1::AgentSpec) -> PathBuf {
 
 fn mcp_servers(shop: &Workshop, place: &Place, spec: &v1::AgentSpec) -> Result<serde_json::Value, String> {
     let mut servers = serde_json::Map::new();
+    for name in &spec.mcp_servers {
+        let server = shop.config.mcp_servers.get(name);
+        let server = server.ok_or_else(|| format!("this node has no MCP server `{name}`"))?;
+        servers.insert(name.clone(), server.clone().into());
+    }
+    // Last, so that no other takes its name.
     let murmur = json!({
         "command": shop.mcp_program,
         "args": [],
         "env": { "MURMUR_NODE_SOCKET": shop.socket, "MURMUR_AGENT_TOKEN_FILE": place.token() },
     });
     servers.insert("murmur".to_owned(), murmur);
-    for name in &spec.mcp_servers {
-        let server = shop.config.mcp_servers.get(name);
-        let server = server.ok_or_else(|| format!("this node has no MCP server `{name}`"))?;
-        servers.insert(name.clone(), server.clone().into());
-    }
     Ok(servers.into())
 }
 

@@ -8,11 +8,19 @@ use super::backend::Arg;
 
 /// What stands for what.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Values(HashMap<&'static str, String>);
+pub(super) struct Values {
+    texts: HashMap<&'static str, String>,
+    lists: HashMap<&'static str, Vec<String>>,
+}
 
 impl Values {
     pub(super) fn set(&mut self, name: &'static str, value: impl Into<String>) {
-        self.0.insert(name, value.into());
+        self.texts.insert(name, value.into());
+    }
+
+    /// What stands for an argument that is nothing but `{name}`.
+    pub(super) fn set_list(&mut self, name: &'static str, values: &[String]) {
+        self.lists.insert(name, values.to_vec());
     }
 
     /// Replaces every `{name}` that is known; others stay, as braces of the text's own.
@@ -22,7 +30,7 @@ impl Values {
         while let Some(open) = rest.find('{') {
             filled.push_str(&rest[..open]);
             rest = &rest[open..];
-            let known = rest.find('}').and_then(|close| Some((close, self.0.get(&rest[1..close])?)));
+            let known = rest.find('}').and_then(|close| Some((close, self.texts.get(&rest[1..close])?)));
             let taken = match known {
                 Some((close, value)) => {
                     filled.push_str(value);
@@ -44,7 +52,10 @@ impl Values {
         let mut filled = Vec::new();
         for arg in args {
             match arg {
-                Arg::One(text) => filled.push(self.fill(text)),
+                Arg::One(text) => match self.list(text) {
+                    Some(values) => filled.extend_from_slice(values),
+                    None => filled.push(self.fill(text)),
+                },
                 Arg::Group(texts) if texts.iter().any(|text| self.names_empty(text)) => {}
                 Arg::Group(texts) => filled.extend(texts.iter().map(|text| self.fill(text))),
             }
@@ -68,8 +79,13 @@ impl Values {
         }
     }
 
+    fn list(&self, text: &str) -> Option<&[String]> {
+        let name = text.strip_prefix('{')?.strip_suffix('}')?;
+        self.lists.get(name).map(Vec::as_slice)
+    }
+
     fn names_empty(&self, text: &str) -> bool {
-        self.0.iter().any(|(name, value)| value.is_empty() && text.contains(&format!("{{{name}}}")))
+        self.texts.iter().any(|(name, value)| value.is_empty() && text.contains(&format!("{{{name}}}")))
     }
 }
 
@@ -99,6 +115,16 @@ mod tests {
             Arg::Group(vec!["--say={prompt}".to_owned()]),
         ];
         assert_eq!(values().args(&args), ["-p", "--say=say \"hi\"\nto {model}"]);
+    }
+
+    #[test]
+    fn a_list_stands_for_as_many_arguments_as_it_has() {
+        let mut values = values();
+        values.set_list("trust_args", &["--mode".to_owned(), "{prompt}".to_owned()]);
+        let args = [Arg::One("{trust_args}".to_owned()), Arg::One("-".to_owned())];
+        assert_eq!(values.args(&args), ["--mode", "{prompt}", "-"]);
+        values.set_list("trust_args", &[]);
+        assert_eq!(values.args(&args), ["-"]);
     }
 
     #[test]

@@ -179,12 +179,15 @@ impl Life {
         values.set("session", self.state.session.clone().unwrap_or_default());
         values.set("system_prompt", self.spec.append_system_prompt.trim());
         values.set("mcp_config", shown(&self.place.mcp_config()));
+        let allowed = std::iter::once("murmur").chain(self.spec.mcp_servers.iter().map(String::as_str));
+        values.set("mcp_allow", allowed.map(|server| format!("mcp__{server}")).collect::<Vec<_>>().join(","));
         values.set("mcp_program", shown(&self.shop.mcp_program));
         values.set("work_dir", shown(&self.place.work()));
         values.set("cwd", self.prepared.as_ref().map(|prepared| shown(&prepared.dir)).unwrap_or_default());
         values.set("socket", shown(&self.shop.socket));
         values.set("token_file", shown(&self.place.token()));
         values.set("home", std::env::var("HOME").unwrap_or_default());
+        values.set_list("trust_args", self.backend.trust_args(self.spec.trust_level().into()));
         values.set("request_id", format!("murmur-{}", self.state.turns));
         values
     }
@@ -362,7 +365,8 @@ impl Life {
                 self.note("a follow-up joins the turn");
                 self.state.taken_turn.clone_from(&turn.turn_id);
                 self.complete(turn.turn_id);
-                self.commit(Vec::new()).await;
+                // It runs already; who waits for it hears by this that the work has begun.
+                self.tell_running().await;
             }
             // It is claimed again after the turn.
             Err(why) => warn!(agent.slug = %self.whom.slug, "a follow-up waits: {why}"),

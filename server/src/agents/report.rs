@@ -19,6 +19,7 @@ use crate::{
     db::{
         DbError,
         agent_run::{self, AgentRun},
+        follow_up,
         idempotency::{self, Answered, Key},
         node_order,
     },
@@ -103,6 +104,9 @@ impl Agents {
         for entry in report.timeline.iter().take(TIMELINE_MAX) {
             let at_ms = entry.time.as_ref().map_or(told_ms, unix_ms);
             work.note(&run, entry.kind(), at_ms, &cut(&entry.text, TEXT_BYTES_MAX)).await?;
+        }
+        if wanted == Some(Phase::Running) {
+            follow_up::set_due(work, id, false).await?;
         }
         let mut refused = String::new();
         if let Some(to) = wanted.filter(|to| *to != run.phase) {

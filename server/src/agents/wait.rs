@@ -16,7 +16,7 @@ use crate::{
     db::{
         Conn,
         agent_run::{self, AgentRun},
-        timeline,
+        follow_up, timeline,
     },
     invalid::Invalid,
     tokens::Principal,
@@ -47,7 +47,8 @@ pub struct Waited {
 
 impl Agents {
     /// Waits until an agent is in one of the phases; without any, until it needs attention. An agent that ended otherwise is an answer
-    /// too: it matches nothing any more. A phase that was left again between two looks counts: the timeline knows of it.
+    /// too: it matches nothing any more. A phase that was left again between two looks counts: the timeline knows of it. While work waits
+    /// for an agent that a node runs, it is not done, whatever its phase says.
     ///
     /// # Errors
     /// [`AgentError`].
@@ -71,7 +72,10 @@ impl Agents {
             self.tokens.still_holds(&mut tx, principal).await?;
             let run = agent_run::get(&mut tx, workspace_id, agent_id).await?;
             let run = run.ok_or_else(|| AgentError::NotFound(agent_id.to_string()))?;
-            let matched = fits(run.phase, phases) || was_there(&mut tx, &run, first, phases).await?;
+            // What it was given and has not begun is still to come: an answer now would be that of its last turn.
+            let is_due = !run.interactive && follow_up::is_due(&mut tx, agent_id).await?;
+            let fits = |phase| !(is_due && is_done(phase, phases)) && fits(phase, phases);
+            let matched = fits(run.phase) || was_there(&mut tx, &run, first, fits).await?;
             drop(tx);
             if matched || run.ended_ms.is_some() {
                 return Ok(Waited { run, matched, timed_out: false });
@@ -104,9 +108,19 @@ fn fits(phase: Phase, wanted: &[Phase]) -> bool {
     if wanted.is_empty() { phase.needs_attention() } else { wanted.contains(&phase) }
 }
 
-async fn was_there(conn: &mut Conn, run: &AgentRun, first: u64, wanted: &[Phase]) -> Result<bool, AgentError> {
+/// Whether it is a phase that says that there is nothing more to do. Who waits for SLEEPING by name means the process.
+fn is_done(phase: Phase, wanted: &[Phase]) -> bool {
+    matches!(phase, Phase::TaskComplete | Phase::Idle) || phase == Phase::Sleeping && wanted.is_empty()
+}
+
+async fn was_there(
+    conn: &mut Conn,
+    run: &AgentRun,
+    first: u64,
+    fits: impl Fn(Phase) -> bool,
+) -> Result<bool, AgentError> {
     let entries = timeline::since(conn, run.agent_id, first).await?;
     // What a parent's timeline tells of its children are no phases of its own.
     let own = entries.into_iter().filter(|entry| entry.kind == i32::from(v1::TimelineKind::Phase));
-    Ok(own.filter_map(|entry| entry.phase).any(|phase| fits(phase, wanted)))
+    Ok(own.filter_map(|entry| entry.phase).any(fits))
 }

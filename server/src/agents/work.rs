@@ -15,7 +15,7 @@ use super::AgentError;
 use crate::db::{
     Conn, DbError, Tx, agent,
     agent_run::{self, AgentRun},
-    meta,
+    follow_up, meta,
     node_order::{self, Kind},
     timeline::{self, Entry},
     token,
@@ -162,6 +162,9 @@ impl Work {
         run.stuck = false;
         if to.is_ended() {
             self.close(run).await?;
+        }
+        if to == Phase::Starting {
+            follow_up::set_due(&mut self.tx, run.agent_id, false).await?;
         }
         if to == Phase::Sleeping {
             run.deadline_ms = None;

@@ -280,6 +280,34 @@ pub async fn turn(conn: &mut Conn, agent_id: AgentId) -> Result<Option<Turn>, Db
     .transpose()
 }
 
+/// Whether an agent has work before it: entries that are not done with, or a turn that it was given and has not begun as far as is known.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn is_due(conn: &mut Conn, agent_id: AgentId) -> Result<bool, DbError> {
+    let row = sqlx::query(
+        "SELECT EXISTS (SELECT 1 FROM follow_up WHERE agent_id = $1)
+             OR EXISTS (SELECT 1 FROM turn WHERE agent_id = $1 AND due) AS due",
+    )
+    .bind(agent_id.to_vec())
+    .fetch_one(conn)
+    .await?;
+    Ok(row.try_get("due")?)
+}
+
+/// Notes whether the agent has been given a turn that it has not begun.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn set_due(conn: &mut Conn, agent_id: AgentId, due: bool) -> Result<(), DbError> {
+    sqlx::query("UPDATE turn SET due = $2 WHERE agent_id = $1 AND due <> $2")
+        .bind(agent_id.to_vec())
+        .bind(due)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Replaces an agent's latest turn. An agent without a queue has none.
 ///
 /// # Errors

@@ -62,6 +62,7 @@ impl Queue {
         let expire_ms = now_ms + TURN_LEASE_MS;
         let turn = Turn { id: turn_id, incarnation, expire_ms: Some(expire_ms) };
         follow_up::set_turn(&mut work, agent_id, &turn).await?;
+        follow_up::set_due(&mut work, agent_id, true).await?;
         let entries = follow_up::of_turn(&mut work, agent_id, turn_id).await?;
         work.touch(&run);
         self.agents.commit(work).await?;

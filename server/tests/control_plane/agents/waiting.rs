@@ -59,6 +59,39 @@ async fn a_wait_never_answers_before_the_phase() {
 }
 
 #[tokio::test]
+async fn an_agent_with_work_before_it_is_not_done_whatever_its_phase_says() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    user.spawn("x").await.unwrap();
+    let order = runner.run(&world).await;
+    runner.tell(&world, vec![report(&order, v1::Phase::TaskComplete)]).await.unwrap();
+    user.queue_add("x").await.unwrap();
+    let mut waits = Vec::new();
+    for phases in [&[][..], &[v1::Phase::TaskComplete]] {
+        waits.push(user.wait("x", phases, 600).await.unwrap());
+    }
+    let mut none_answers = |at: &str| {
+        for wait in &mut waits {
+            assert!(futures::FutureExt::now_or_never(wait.message()).is_none(), "{at}");
+        }
+    };
+    none_answers("it waits in the queue");
+    let mut client = runner.node.client(&world).runtime;
+    let (agent_id, incarnation) = (order.agent_id.clone(), order.incarnation);
+    let claim = v1::ClaimTurnRequest { agent_id: agent_id.clone(), incarnation };
+    let turn_id = client.claim_turn(claim).await.unwrap().into_inner().turn_id;
+    none_answers("a turn has it");
+    client.complete_turn(v1::CompleteTurnRequest { agent_id, incarnation, turn_id }).await.unwrap();
+    none_answers("the runtime took it, and nobody heard that it runs");
+    runner.tell(&world, vec![report(&order, v1::Phase::Running)]).await.unwrap();
+    none_answers("it runs");
+    runner.tell(&world, vec![report(&order, v1::Phase::TaskComplete)]).await.unwrap();
+    for mut wait in waits {
+        assert!(next(&mut wait).await.matched);
+    }
+}
+
+#[tokio::test]
 async fn a_timeout_is_an_answer_and_so_is_another_end() {
     let world = World::start().await;
     let (_owner, mut runner, user) = ready(&world).await;

@@ -27,6 +27,8 @@ pub(super) struct Life {
     pub(super) open: Option<Open>,
     /// The last turn was completed, in this incarnation.
     pub(super) completed: Option<u32>,
+    /// It was given a turn and has not said since that it runs.
+    pub(super) due: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,7 @@ impl Life {
             turns: 0,
             open: None,
             completed: None,
+            due: false,
         }
     }
 
@@ -77,9 +80,22 @@ impl Life {
     pub(super) fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.rev += 1;
+        self.due &= phase != Phase::Starting;
         if phase.is_ended() {
             self.end_as = None;
         }
+    }
+
+    /// Whether a wait for `wanted` is over.
+    pub(super) fn fits(&self, wanted: &[Phase]) -> bool {
+        let is_busy = !self.interactive && (self.due || !self.queue.is_empty());
+        let says_done = match self.phase {
+            Phase::TaskComplete | Phase::Idle => true,
+            Phase::Sleeping => wanted.is_empty(),
+            _ => false,
+        };
+        let fits = if wanted.is_empty() { self.phase.needs_attention() } else { wanted.contains(&self.phase) };
+        fits && !(is_busy && says_done)
     }
 
     /// Ends, through DESTROYING where there is no other way.
@@ -254,6 +270,7 @@ impl Life {
             let turns = self.turns;
             self.queue.iter_mut().take(most).for_each(|entry| entry.turn = Some(turns));
         }
+        self.due = true;
         self.open = Some(Open { incarnation: self.incarnation, expire_ms: now_ms + LEASE_MS });
         self.completed = None;
         let held = self.queue.iter().filter(|entry| entry.turn == Some(self.turns));

@@ -147,8 +147,7 @@ impl Model {
             }
             Op::Wait { at, phases } => {
                 let life = self.of(*at)?;
-                let matched =
-                    if phases.is_empty() { life.phase.needs_attention() } else { phases.contains(&life.phase) };
+                let matched = life.fits(phases);
                 Ok(Out::Waited { matched, timed_out: !matched && !life.is_ended() })
             }
             Op::Advance { ms } => {
@@ -276,6 +275,7 @@ impl Model {
             return Out::Report { stale: true, refused: false, phase: life.phase };
         }
         let mut refused = false;
+        life.due &= to != Phase::Running;
         if to.is_ended() {
             let ordered = life.end_as.filter(|_| life.phase == Phase::Destroying);
             life.end(ordered.unwrap_or(to));
