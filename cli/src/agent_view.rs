@@ -89,8 +89,9 @@ fn said<E: Words + Default>(value: E) -> Option<&'static str> {
 }
 
 fn repo_json(repo: &Repo) -> Value {
-    let Repo { clone_url, base_branch, branch } = repo;
-    json!({"clone_url": clone_url, "base_branch": some(base_branch), "branch": some(branch)})
+    let Repo { clone_url, base_branch, branch, pr } = repo;
+    let pr = (*pr > 0).then_some(pr);
+    json!({"clone_url": clone_url, "base_branch": some(base_branch), "branch": some(branch), "pr": pr})
 }
 
 fn budget_json(budget: &Budget) -> Value {

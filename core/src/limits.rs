@@ -140,3 +140,22 @@ pub const TURN_LEASE_MS: u64 = 5 * 60 * 1000;
 pub const IDEMPOTENCY_MS: u64 = 24 * 3600 * 1000;
 /// Length of an idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// Events that are kept of an agent.
+pub const EVENTS_KEPT_MAX: u64 = 1000;
+/// How long an event is kept.
+pub const EVENT_LIFE_MS: u64 = 7 * 24 * 3600 * 1000;
+/// Length of an event's text; longer text is cut.
+pub const EVENT_TEXT_BYTES_MAX: usize = 4 * 1024;
+/// Length of an attribute's value; longer ones are cut.
+pub const EVENT_VALUE_BYTES_MAX: usize = 1024;
+/// Length of an attribute's name, and of a kind's.
+pub const EVENT_NAME_BYTES_MAX: usize = 64;
+/// Attributes of an event.
+pub const EVENT_ATTRIBUTES_MAX: usize = 32;
+/// Length of an event's id as its publisher writes it.
+pub const EVENT_ID_BYTES_MAX: usize = 128;
+/// Length of a repository's name or URL.
+pub const EVENT_REPO_BYTES_MAX: usize = 2048;
+/// Entries of a queue that events made; what comes beyond stands in the log alone.
+pub const EVENT_FOLLOW_UPS_MAX: usize = 32;

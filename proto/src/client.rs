@@ -32,9 +32,9 @@ use crate::{
     },
     v1::{
         agent_service_client::AgentServiceClient, auth_service_client::AuthServiceClient,
-        directory_service_client::DirectoryServiceClient, node_service_client::NodeServiceClient,
-        queue_service_client::QueueServiceClient, runtime_service_client::RuntimeServiceClient,
-        task_service_client::TaskServiceClient,
+        directory_service_client::DirectoryServiceClient, event_service_client::EventServiceClient,
+        node_service_client::NodeServiceClient, queue_service_client::QueueServiceClient,
+        runtime_service_client::RuntimeServiceClient, task_service_client::TaskServiceClient,
     },
 };
 
@@ -297,6 +297,8 @@ pub struct ControlClient {
     pub queue: QueueServiceClient<Intercepted>,
     /// What a node is to run.
     pub runtime: RuntimeServiceClient<Intercepted>,
+    /// Events around agents.
+    pub events: EventServiceClient<Intercepted>,
 }
 
 impl ControlClient {
@@ -311,7 +313,8 @@ impl ControlClient {
             agents: AgentServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             tasks: TaskServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             queue: QueueServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
-            runtime: RuntimeServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            runtime: RuntimeServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            events: EventServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
         }
     }
 }

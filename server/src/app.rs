@@ -8,9 +8,9 @@ use murmur_proto::{
     client::RPC_MESSAGE_BYTES_MAX,
     v1::{
         agent_service_server::AgentServiceServer, auth_service_server::AuthServiceServer,
-        directory_service_server::DirectoryServiceServer, node_service_server::NodeServiceServer,
-        queue_service_server::QueueServiceServer, runtime_service_server::RuntimeServiceServer,
-        task_service_server::TaskServiceServer,
+        directory_service_server::DirectoryServiceServer, event_service_server::EventServiceServer,
+        node_service_server::NodeServiceServer, queue_service_server::QueueServiceServer,
+        runtime_service_server::RuntimeServiceServer, task_service_server::TaskServiceServer,
     },
 };
 use tokio::net::TcpListener;
@@ -22,6 +22,7 @@ use crate::{
     config::Config,
     db::Db,
     directory::Directory,
+    events::Events,
     files::{make_private_dir, make_private_file, remove_if_present, write_private},
     http::{self, Acceptor, Pages},
     hub::Hub,
@@ -31,7 +32,7 @@ use crate::{
     queue::Queue,
     random,
     rpc::{
-        AgentRpc, AuthRpc, DirectoryRpc, Limits, NodeRpc, QueueRpc, RuntimeRpc, TaskRpc,
+        AgentRpc, AuthRpc, DirectoryRpc, EventRpc, Limits, NodeRpc, QueueRpc, RuntimeRpc, TaskRpc,
         gate::{self, Gate},
         limit::Rate,
         session::SessionDoor,
@@ -82,10 +83,14 @@ impl App {
         let nodes = Arc::new(nodes);
         let agents = Agents::new(db.clone(), clock.clone(), Arc::clone(&hub), Arc::clone(&tokens), config.agents());
         let agents = Arc::new(agents);
+        let events = Events::new(db.clone(), clock.clone(), Arc::clone(&tokens), Arc::clone(&agents));
+        let events = Arc::new(events);
+        let told = events.position().await?;
         let directory = Directory::new(db.clone(), clock.clone(), hub, Arc::clone(&tokens), Arc::clone(&agents));
         let rooms = Rooms {
             directory: Arc::new(directory),
             agents: Arc::clone(&agents),
+            events: Arc::clone(&events),
             nodes: Arc::clone(&nodes),
             tokens,
             tasks: Arc::new(Tasks::new(db.clone(), clock.clone())),
@@ -104,6 +109,10 @@ impl App {
         lifecycle.spawn(async move { nodes.keep_broker(&stop).await });
         let stop = lifecycle.soft_token();
         lifecycle.spawn(async move { agents.keep(&stop).await });
+        let (stop, teller) = (lifecycle.soft_token(), Arc::clone(&events));
+        lifecycle.spawn(async move { teller.tell(told, &stop).await });
+        let stop = lifecycle.soft_token();
+        lifecycle.spawn(async move { events.keep(&stop).await });
         write_private(&address_file, &address.to_string()).context("cannot write the address")?;
         tracing::info!(server.address = %address, "control plane listens on {address}");
         Ok(Self { address, lifecycle, db, drain: config.drain() })
@@ -126,6 +135,7 @@ impl App {
 struct Rooms {
     directory: Arc<Directory>,
     agents: Arc<Agents>,
+    events: Arc<Events>,
     nodes: Arc<Nodes>,
     tokens: Arc<Tokens>,
     tasks: Arc<Tasks>,
@@ -173,6 +183,12 @@ impl Rooms {
             clock: self.clock.clone(),
             lifecycle: lifecycle.clone(),
         };
+        let events = EventRpc {
+            events: Arc::clone(&self.events),
+            nodes: Arc::clone(&self.nodes),
+            clock: self.clock.clone(),
+            lifecycle: lifecycle.clone(),
+        };
         let runtime = RuntimeRpc {
             agents: Arc::clone(&self.agents),
             nodes: Arc::clone(&self.nodes),
@@ -192,6 +208,7 @@ impl Rooms {
         .add_service(TaskServiceServer::new(tasks).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(QueueServiceServer::new(queue).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(AgentServiceServer::new(agents).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+        .add_service(EventServiceServer::new(events).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(RuntimeServiceServer::new(runtime).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(health(lifecycle))
         .add_service(reflection().build_v1().context("cannot build the reflection service")?)

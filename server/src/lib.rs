@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod directory;
+pub mod events;
 mod files;
 pub mod http;
 mod hub;

@@ -212,7 +212,7 @@ fn repo(text: &str) -> Result<Repo, String> {
     let (base, branch) = rest.split_once(':').unwrap_or((rest, ""));
     match url {
         "" => Err("must begin with a URL or a path".to_owned()),
-        url => Ok(Repo { clone_url: url.into(), base_branch: base.into(), branch: branch.into() }),
+        url => Ok(Repo { clone_url: url.into(), base_branch: base.into(), branch: branch.into(), pr: 0 }),
     }
 }
 

@@ -265,7 +265,7 @@ fn each(each: Vec<String>, file: Option<String>) -> Result<Vec<String>, Failure>
 
 impl From<Repo> for v1::Repo {
     fn from(Repo { clone_url, base_branch, branch }: Repo) -> Self {
-        Self { clone_url, base_branch: base_branch.unwrap_or_default(), branch: branch.unwrap_or_default() }
+        Self { clone_url, base_branch: base_branch.unwrap_or_default(), branch: branch.unwrap_or_default(), pr: 0 }
     }
 }
 

@@ -85,6 +85,7 @@ impl Runtime {
             name: name.clone(),
             can_interrupt: backend.can_interrupt(),
             can_resume: backend.can_resume(),
+            stays: backend.stays(),
         });
         let load_percent = load_percent();
         let report = v1::ReportNodeRequest {

@@ -31,7 +31,7 @@ mod work;
 pub(crate) use end::{read as read_phase, wire as wire_phase};
 pub use error::AgentError;
 pub use find::Who;
-pub(crate) use find::resolved;
+pub(crate) use find::{live, resolved};
 pub use kill::Killed;
 pub use list::{Detail, Listing, StatusBatch};
 pub use orders::{Next, OrderStream};

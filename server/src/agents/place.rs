@@ -9,13 +9,16 @@ use murmur_core::{
 use murmur_proto::v1;
 
 use super::{AgentError, work::Work};
-use crate::db::{
-    Conn, DbError,
-    agent::{self, NewAgent},
-    agent_run::AgentRun,
-    meta,
-    node_order::Kind,
-    node_runtime::{self, Candidate},
+use crate::{
+    db::{
+        Conn, DbError,
+        agent::{self, NewAgent},
+        agent_run::AgentRun,
+        meta,
+        node_order::Kind,
+        node_runtime::{self, Candidate},
+    },
+    events,
 };
 
 /// The nodes of accounts, read once for a change.
@@ -58,6 +61,7 @@ pub(super) async fn place(work: &mut Work, run: &mut AgentRun, nodes: &mut Nodes
             run.reason = String::new();
             address(work, run).await?;
             work.save(run).await?;
+            events::settled(work, run).await?;
             let start = v1::StartAgent {
                 spec: Some(run.spec.clone()),
                 resume: run.incarnation > 1,

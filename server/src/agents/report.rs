@@ -23,6 +23,7 @@ use crate::{
         idempotency::{self, Answered, Key},
         node_order,
     },
+    events,
     idempotency::OnceError,
     invalid::{Invalid, parse},
 };
@@ -165,10 +166,12 @@ async fn note_facts(work: &mut Work, run: &mut AgentRun, report: &v1::AgentRepor
             detail: cut(&progress.detail, DETAIL_BYTES_MAX),
             time: progress.time.or(report.time),
         });
+        events::child_progress(work, run).await?;
         changed = true;
     }
     if let Some(output) = &report.output {
         run.output = Some(joined(run.output.take(), bounded(output)));
+        events::registered_by_status(work, run, &[]).await?;
         changed = true;
     }
     if !report.current_description.is_empty() {

@@ -46,6 +46,8 @@ pub struct Agents {
     pub(super) changed: Bells<AgentId>,
     pub(super) moved: Bells<WorkspaceId>,
     pub(super) ordered: Bells<NodeId>,
+    fed: Bells<NodeId>,
+    published: watch::Sender<()>,
     /// Wakes the keeper.
     pub(super) due: watch::Sender<()>,
     pub(super) streams: Streams,
@@ -67,6 +69,8 @@ impl Agents {
             changed: Bells::default(),
             moved: Bells::default(),
             ordered: Bells::default(),
+            fed: Bells::default(),
+            published: watch::Sender::new(()),
             due: watch::Sender::new(()),
             streams: Streams::default(),
             relay: Relay::default(),
@@ -82,11 +86,29 @@ impl Agents {
         Ok(Work::new(self.db.write().await?, self.clock.now_ms()))
     }
 
-    /// Makes a change durable, then wakes whoever waits for it.
+    /// The bell of a node's events. Take it before the first look.
+    pub(crate) fn listen_fed(&self, node_id: NodeId) -> watch::Receiver<()> {
+        self.fed.listen(node_id)
+    }
+
+    /// The bell of all events. Take it before the first look.
+    pub(crate) fn listen_published(&self) -> watch::Receiver<()> {
+        self.published.subscribe()
+    }
+
+    /// Lets whoever was given work on the way take it up, makes the change durable, then wakes whoever waits for it.
     ///
     /// # Errors
     /// [`DbError`] when it is not durable.
-    pub(crate) async fn commit(&self, work: Work) -> Result<(), DbError> {
+    pub(crate) async fn commit(&self, mut work: Work) -> Result<(), DbError> {
+        while let Some((workspace_id, id)) = work.next_drain() {
+            match self.drain(&mut work, workspace_id, id).await {
+                Ok(()) => {}
+                Err(AgentError::Db(error)) => return Err(error),
+                // It has begun to end in the same change, and takes no work any more.
+                Err(error) => tracing::debug!(agent.id = %id, %error, "an event wakes nobody"),
+            }
+        }
         let wakes = work.commit().await?;
         self.tokens.forget(&wakes.revoked);
         for workspace_id in &wakes.directory {
@@ -100,6 +122,12 @@ impl Agents {
         }
         for node_id in &wakes.nodes {
             self.ordered.ring(node_id);
+        }
+        for node_id in &wakes.fed {
+            self.fed.ring(node_id);
+        }
+        if wakes.published {
+            self.published.send_replace(());
         }
         if wakes.keeper {
             self.due.send_replace(());

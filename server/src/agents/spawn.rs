@@ -21,6 +21,7 @@ use crate::{
         account,
         agent_run::{self, AgentRun},
     },
+    events,
     idempotency::{Once, recall, remember},
     invalid::{Invalid, parse},
     random,
@@ -146,6 +147,7 @@ impl Agents {
         require_known(work, &run).await?;
         account::ensure(work, run.workspace_id, &run.account, now_ms).await?;
         agent_run::insert(work, &run).await?;
+        events::registered_by_spawn(work, &run).await?;
         seed(work, &run).await?;
         work.begun(&run).await?;
         place(work, &mut run, &mut Nodes::default()).await?;
@@ -169,6 +171,7 @@ impl Agents {
         if !spec.description.is_empty() {
             run.current_description.clone_from(&spec.description);
         }
+        events::registered_by_spawn(work, &run).await?;
         seed(work, &run).await?;
         self.start_again(work, &mut run, "resurrected").await?;
         Ok(run)

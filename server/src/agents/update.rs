@@ -10,7 +10,7 @@ use super::{
     report::bounded,
     spec::check_repos,
 };
-use crate::{db::agent_run::AgentRun, invalid::at_most, tokens::Principal};
+use crate::{db::agent_run::AgentRun, events, invalid::at_most, tokens::Principal};
 
 const LABEL_BYTES_MAX: usize = 240;
 const DETAIL_BYTES_MAX: usize = 4 * 1024;
@@ -37,10 +37,12 @@ impl Agents {
         if let Some(progress) = request.progress {
             let time = progress.time.or_else(|| Some(timestamp(work.now_ms())));
             run.progress = Some(v1::Progress { time, ..progress });
+            events::child_progress(&mut work, &run).await?;
         }
         if let Some(output) = &request.output {
             run.output = Some(bounded(output));
         }
+        events::registered_by_status(&mut work, &run, &request.repos).await?;
         if !request.repos.is_empty() {
             let repos =
                 v1::UpdateAgentStatusRequest { repos: request.repos, ..v1::UpdateAgentStatusRequest::default() };

@@ -12,13 +12,16 @@ use murmur_core::{
 use murmur_proto::v1;
 
 use super::AgentError;
-use crate::db::{
-    Conn, DbError, Tx, agent,
-    agent_run::{self, AgentRun},
-    follow_up, meta,
-    node_order::{self, Kind},
-    timeline::{self, Entry},
-    token,
+use crate::{
+    db::{
+        Conn, DbError, Tx, agent,
+        agent_run::{self, AgentRun},
+        follow_up, meta,
+        node_order::{self, Kind},
+        timeline::{self, Entry},
+        token,
+    },
+    events,
 };
 
 /// See the module.
@@ -41,6 +44,12 @@ pub(super) struct Wakes {
     pub(super) revoked: Vec<TokenId>,
     /// A timer was set, or a node has room.
     pub(super) keeper: bool,
+    /// Nodes that have events to be told.
+    pub(super) fed: HashSet<NodeId>,
+    /// An event was added.
+    pub(super) published: bool,
+    /// Agents that were given work on the way: taken up before the change is done.
+    pub(super) drains: Vec<(WorkspaceId, AgentId)>,
 }
 
 impl Deref for Work {
@@ -76,6 +85,22 @@ impl Work {
     pub(crate) fn touch(&mut self, run: &AgentRun) {
         self.wakes.agents.insert(run.agent_id);
         self.wakes.workspaces.insert(run.workspace_id);
+    }
+
+    /// Tells an agent's node, and whoever watches, that its log has grown.
+    pub(crate) fn event_added(&mut self, run: &AgentRun) {
+        self.wakes.published = true;
+        self.wakes.fed.extend(run.node_id);
+    }
+
+    /// Lets an agent take up work that was given to it on the way, before the change is done.
+    pub(crate) fn drain_later(&mut self, run: &AgentRun) {
+        self.wakes.drains.push((run.workspace_id, run.agent_id));
+    }
+
+    /// Whom [`Work::drain_later`] named.
+    pub(super) fn next_drain(&mut self) -> Option<(WorkspaceId, AgentId)> {
+        self.wakes.drains.pop()
     }
 
     /// Wakes the keeper.
@@ -118,7 +143,7 @@ impl Work {
 
     /// Notes the first phase of a new agent.
     pub(super) async fn begun(&mut self, run: &AgentRun) -> Result<(), DbError> {
-        self.note_phase(run).await?;
+        self.note_phase(run, None).await?;
         self.touch(run);
         self.wakes.keeper |= run.deadline_ms.is_some();
         Ok(())
@@ -155,7 +180,7 @@ impl Work {
     }
 
     async fn enter(&mut self, run: &mut AgentRun, to: Phase, reason: &str) -> Result<(), DbError> {
-        run.phase = to;
+        let from = std::mem::replace(&mut run.phase, to);
         run.rev += 1;
         run.phase_ms = self.now_ms;
         run.reason = reason.to_owned();
@@ -172,10 +197,10 @@ impl Work {
         // Somebody may get the room.
         self.wakes.keeper |= to.is_ended() || to == Phase::Sleeping || run.deadline_ms.is_some();
         self.save(run).await?;
-        self.note_phase(run).await
+        self.note_phase(run, Some(from)).await
     }
 
-    async fn note_phase(&mut self, run: &AgentRun) -> Result<(), DbError> {
+    async fn note_phase(&mut self, run: &AgentRun, from: Option<Phase>) -> Result<(), DbError> {
         let entry = Entry {
             seq: 0,
             kind: v1::TimelineKind::Phase.into(),
@@ -195,7 +220,7 @@ impl Work {
             timeline::append(&mut self.tx, parent, &entry).await?;
             self.wakes.agents.insert(parent);
         }
-        Ok(())
+        events::child_phase(self, run, from).await
     }
 
     /// What an end takes along: the address, the tokens, what was still to be done, the timer.

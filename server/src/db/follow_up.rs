@@ -108,6 +108,49 @@ pub async fn insert(conn: &mut Conn, agent_id: AgentId, entry: &FollowUp) -> Res
     Ok(())
 }
 
+/// Remembers what an entry was made from, for a newer one to take its place.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn set_event_key(conn: &mut Conn, id: FollowUpId, key: &str) -> Result<(), DbError> {
+    sqlx::query("UPDATE follow_up SET event_key = $2 WHERE id = $1").bind(id.to_vec()).bind(key).execute(conn).await?;
+    Ok(())
+}
+
+/// Removes the entries that were made from the same and that no turn of these holds.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn remove_event(
+    conn: &mut Conn,
+    agent_id: AgentId,
+    key: &str,
+    held_by: Option<TurnId>,
+) -> Result<(), DbError> {
+    sqlx::query(
+        "DELETE FROM follow_up
+         WHERE agent_id = $1 AND event_key = $2 AND ($3 IS NULL OR turn_id IS NULL OR turn_id <> $3)",
+    )
+    .bind(agent_id.to_vec())
+    .bind(key)
+    .bind(held_by.map(TurnId::to_vec))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How many entries events made.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn count_events(conn: &mut Conn, agent_id: AgentId) -> Result<usize, DbError> {
+    let row = sqlx::query("SELECT count(*) AS entries FROM follow_up WHERE agent_id = $1 AND kind = 'event'")
+        .bind(agent_id.to_vec())
+        .fetch_one(conn)
+        .await?;
+    usize::try_from(number(&row, "entries")?).map_err(corrupt("entries"))
+}
+
 /// How many entries there are that are not done with.
 ///
 /// # Errors

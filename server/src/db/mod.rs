@@ -9,6 +9,8 @@ pub mod agent;
 pub mod agent_key;
 pub mod agent_run;
 mod error;
+pub mod event;
+pub mod event_repo;
 pub mod follow_up;
 pub mod idempotency;
 pub mod invite;

@@ -67,6 +67,19 @@ pub async fn candidates(
     rows.iter().map(Candidate::from_row).collect()
 }
 
+/// What a node said last; `None` before the first time.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn facts(conn: &mut Conn, node_id: NodeId) -> Result<Option<v1::ReportNodeRequest>, DbError> {
+    let row = sqlx::query("SELECT facts FROM node_runtime WHERE node_id = $1")
+        .bind(node_id.to_vec())
+        .fetch_optional(conn)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    v1::ReportNodeRequest::decode(row.try_get::<&[u8], _>("facts")?).map(Some).map_err(corrupt("facts"))
+}
+
 /// Remembers what a node can run.
 ///
 /// # Errors

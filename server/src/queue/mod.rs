@@ -6,12 +6,14 @@
 
 mod add;
 mod error;
+mod event;
 mod list;
 mod room;
 mod turn;
 
 pub use add::{Added, NewFollowUp, Standing, push};
 pub use error::QueueError;
+pub(crate) use event::{NewEventWork, push_event};
 pub use list::{count, count_waiting, waiting};
 pub use room::Queue;
 pub use turn::Handed;

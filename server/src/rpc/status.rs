@@ -13,6 +13,7 @@ use tonic::Status;
 use crate::{
     agents::AgentError,
     directory::DirectoryError,
+    events::EventError,
     idempotency::OnceError,
     invalid::Invalid,
     nodes::NodeError,
@@ -182,6 +183,19 @@ impl From<AgentError> for Status {
             AgentError::NodeOffline(_) => Reason::NodeOffline,
         };
         status(reason, error.to_string())
+    }
+}
+
+impl From<EventError> for Status {
+    fn from(error: EventError) -> Self {
+        match error {
+            EventError::Invalid(invalid) => invalid.into(),
+            EventError::Agent(error) => error.into(),
+            EventError::Auth(error) => error.into(),
+            EventError::ResumeTokenStale => status(Reason::ResumeTokenStale, error.to_string()),
+            EventError::Db(_) => storage(&error),
+            EventError::Random(_) => internal(&error),
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Runner {
 /// What a node says that it can run.
 pub(crate) fn facts(capacity: u32) -> v1::ReportNodeRequest {
     v1::ReportNodeRequest {
-        backends: vec![v1::NodeBackend { name: "command".into(), can_interrupt: true, can_resume: true }],
+        backends: vec![v1::NodeBackend { name: "command".into(), can_interrupt: true, can_resume: true, stays: false }],
         default_backend: "command".into(),
         capacity,
         ..v1::ReportNodeRequest::default()

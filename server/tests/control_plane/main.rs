@@ -7,6 +7,7 @@ mod binary;
 mod broker;
 mod delegation;
 mod enrolment;
+mod events;
 mod keys;
 mod model;
 mod pages;

@@ -1,0 +1,26 @@
+//! What the events room refuses.
+
+use crate::{agents::AgentError, db::DbError, invalid::Invalid, random::RandomError, tokens::AuthError};
+
+/// Why a call about events was refused. Nothing of it has happened.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// A field breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The agent is not there for this caller, or has ended.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The resume token is of another database, or of a future that was rolled back.
+    #[error("the watch cannot go on from this resume token")]
+    ResumeTokenStale,
+    /// The caller's token was withdrawn during a stream.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// The database failed.
+    #[error("reading or writing events")]
+    Db(#[from] DbError),
+    /// No randomness.
+    #[error("making an id")]
+    Random(#[from] RandomError),
+}
