@@ -4,7 +4,7 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, Value};
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 16] = [
     "murmur/v1/directory.proto",
     "murmur/v1/node.proto",
     "murmur/v1/auth.proto",
@@ -13,11 +13,14 @@ const FILES: [&str; 13] = [
     "murmur/v1/queue.proto",
     "murmur/v1/runtime.proto",
     "murmur/v1/event.proto",
+    "murmur/v1/upload.proto",
+    "murmur/v1/tunnel.proto",
     "murmur/node/v1/message.proto",
     "murmur/node/v1/outbox.proto",
     "murmur/node/v1/session.proto",
     "murmur/node/v1/host.proto",
     "murmur/node/v1/file.proto",
+    "murmur/node/v1/share.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

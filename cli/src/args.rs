@@ -152,6 +152,8 @@ pub(crate) enum Command {
     Tail(cmds::tail::Args),
     /// Files on their way, in and out
     Files(cmds::files::Args),
+    /// Put a file behind a link that anybody who has it can fetch for a day
+    Upload(cmds::upload::Args),
     /// How the delivery of a sent message stands
     Message(cmds::message::Args),
     /// What is still on its way, and taking a message back
@@ -211,6 +213,7 @@ impl Command {
             Self::Peers(_) => "peers",
             Self::Tail(_) => "tail",
             Self::Files(_) => "files",
+            Self::Upload(_) => "upload",
             Self::Message(_) => "message",
             Self::Outbox(_) => "outbox",
             Self::Dlq(_) => "dlq",

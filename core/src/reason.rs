@@ -189,6 +189,20 @@ reasons! {
     FileTooLarge = "FILE_TOO_LARGE", InvalidArgument, "Send a smaller file, or raise file_bytes_max on both nodes.";
     /// The file cannot be read, or may not be sent.
     FileRefused = "FILE_REFUSED", InvalidArgument, "Name a regular file that may be sent.";
+    /// There is no such file where the agent may read.
+    FileNotFound = "FILE_NOT_FOUND", NotFound, "Check the path; it is looked for from the working directory.";
+    /// The file is outside the folders that the agent may show, or named like a secret.
+    FileDenied = "FILE_DENIED", PermissionDenied, "Name a file below the working directory, or have its folder added to file_roots.";
+    /// The file is larger than an upload may be.
+    UploadTooLarge = "UPLOAD_TOO_LARGE", InvalidArgument, "Upload a smaller file, or have upload_bytes_max raised.";
+    /// The account has as much uploaded as it may.
+    UploadLimit = "UPLOAD_LIMIT", ResourceExhausted, "Wait until earlier uploads have expired, or have upload_account_bytes_max raised.";
+    /// Nothing listens on the port.
+    PortClosed = "PORT_CLOSED", FailedPrecondition, "Start what is to listen on the port, on the loopback interface, then call again.";
+    /// The port is one that is not shown to others.
+    PortDenied = "PORT_DENIED", PermissionDenied, "Choose another port, or have it taken off tunnel_deny_ports.";
+    /// As many ports as are allowed have a URL.
+    TunnelLimit = "TUNNEL_LIMIT", ResourceExhausted, "End agents that no longer need theirs.";
     /// As many files as are allowed are on their way between the two agents.
     TransfersOpenTooMany = "TRANSFERS_OPEN_TOO_MANY", ResourceExhausted, "Wait until a file has arrived, or cancel one.";
     /// No file transfer that the caller may see has this id.

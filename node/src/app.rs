@@ -1,6 +1,6 @@
 //! Wires the rooms together and decides nothing.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use murmur_core::id::{Incarnation, NodeId};
@@ -99,6 +99,10 @@ pub struct Core {
     pub control: Arc<Control>,
     /// The broker.
     pub bus: Arc<Bus>,
+    /// Files that interactive agents may show.
+    pub file_roots: Vec<PathBuf>,
+    /// Where agents that run here have their folders.
+    pub runtime_dir: PathBuf,
 }
 
 /// What is there before the node is approved.
@@ -326,7 +330,9 @@ impl Base {
             clock,
             incarnation,
         });
-        let core = Core { identity, dir: self.dir.clone(), directory, agents, post, sessions, control, bus };
+        let dir = self.dir.clone();
+        let (file_roots, runtime_dir) = (self.config.file_roots.clone(), self.config.runtime.dir(self.data_dir.path()));
+        let core = Core { identity, dir, directory, agents, post, sessions, control, bus, file_roots, runtime_dir };
         Ok((Arc::new(core), tasks))
     }
 }

@@ -19,4 +19,5 @@ pub mod rpc;
 pub mod runtime;
 pub mod session;
 pub mod store;
+pub mod upload;
 pub mod wake;

@@ -28,13 +28,14 @@ use crate::{
     node::v1::{
         file_service_client::FileServiceClient, host_service_client::HostServiceClient,
         message_service_client::MessageServiceClient, outbox_service_client::OutboxServiceClient,
-        session_service_client::SessionServiceClient,
+        session_service_client::SessionServiceClient, share_service_client::ShareServiceClient,
     },
     v1::{
         agent_service_client::AgentServiceClient, auth_service_client::AuthServiceClient,
         directory_service_client::DirectoryServiceClient, event_service_client::EventServiceClient,
         node_service_client::NodeServiceClient, queue_service_client::QueueServiceClient,
         runtime_service_client::RuntimeServiceClient, task_service_client::TaskServiceClient,
+        tunnel_service_client::TunnelServiceClient, upload_service_client::UploadServiceClient,
     },
 };
 
@@ -263,6 +264,8 @@ pub struct NodeClient {
     pub host: HostServiceClient<Intercepted>,
     /// Files: send, follow, cancel.
     pub files: FileServiceClient<Intercepted>,
+    /// What an agent shows by a link.
+    pub share: ShareServiceClient<Intercepted>,
 }
 
 impl NodeClient {
@@ -275,7 +278,8 @@ impl NodeClient {
             outbox: OutboxServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             sessions: SessionServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             host: HostServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
-            files: FileServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            files: FileServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            share: ShareServiceClient::new(service),
         }
     }
 }
@@ -299,6 +303,10 @@ pub struct ControlClient {
     pub runtime: RuntimeServiceClient<Intercepted>,
     /// Events around agents.
     pub events: EventServiceClient<Intercepted>,
+    /// Files for everybody with the link.
+    pub uploads: UploadServiceClient<Intercepted>,
+    /// Ports of a node.
+    pub tunnels: TunnelServiceClient<Intercepted>,
 }
 
 impl ControlClient {
@@ -314,7 +322,9 @@ impl ControlClient {
             tasks: TaskServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             queue: QueueServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             runtime: RuntimeServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
-            events: EventServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            events: EventServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            uploads: UploadServiceClient::new(service.clone()),
+            tunnels: TunnelServiceClient::new(service),
         }
     }
 }

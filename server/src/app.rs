@@ -11,6 +11,7 @@ use murmur_proto::{
         directory_service_server::DirectoryServiceServer, event_service_server::EventServiceServer,
         node_service_server::NodeServiceServer, queue_service_server::QueueServiceServer,
         runtime_service_server::RuntimeServiceServer, task_service_server::TaskServiceServer,
+        upload_service_server::UploadServiceServer,
     },
 };
 use tokio::net::TcpListener;
@@ -32,19 +33,21 @@ use crate::{
     queue::Queue,
     random,
     rpc::{
-        AgentRpc, AuthRpc, DirectoryRpc, EventRpc, Limits, NodeRpc, QueueRpc, RuntimeRpc, TaskRpc,
+        AgentRpc, AuthRpc, DirectoryRpc, EventRpc, Limits, NodeRpc, QueueRpc, RuntimeRpc, TaskRpc, UploadRpc,
         gate::{self, Gate},
         limit::Rate,
         session::SessionDoor,
     },
     tasks::Tasks,
     tokens::Tokens,
+    uploads::Uploads,
 };
 
 /// File with the address that the control plane listens on.
 pub const ADDRESS_FILE: &str = "server.addr";
 /// File with the bootstrap administrator's token.
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
+const UPLOAD_DIR: &str = "uploads";
 const DATABASE_FILE: &str = "server.db";
 
 /// A running control plane.
@@ -86,6 +89,14 @@ impl App {
         let events = Events::new(db.clone(), clock.clone(), Arc::clone(&tokens), Arc::clone(&agents));
         let events = Arc::new(events);
         let told = events.position().await?;
+        let listener =
+            TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+        let address = listener.local_addr()?;
+        let public = config.public_url(address)?;
+        let upload_dir = config.upload_dir.clone().unwrap_or_else(|| config.data_dir.join(UPLOAD_DIR));
+        let parts = (db.clone(), clock.clone());
+        let uploads = Uploads::open(&upload_dir, parts, Arc::clone(&agents), public, config.uploads());
+        let uploads = Arc::new(uploads.with_context(|| format!("cannot keep uploads in {}", upload_dir.display()))?);
         let directory = Directory::new(db.clone(), clock.clone(), hub, Arc::clone(&tokens), Arc::clone(&agents));
         let rooms = Rooms {
             directory: Arc::new(directory),
@@ -95,15 +106,13 @@ impl App {
             tokens,
             tasks: Arc::new(Tasks::new(db.clone(), clock.clone())),
             queue: Arc::new(Queue::new(db.clone(), clock.clone(), Arc::clone(&agents))),
+            uploads: Arc::clone(&uploads),
             broker,
             metrics: Arc::new(Metrics::default()),
             db: db.clone(),
             clock,
         };
         let router = rooms.router(&config, &lifecycle)?;
-        let listener =
-            TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
-        let address = listener.local_addr()?;
         lifecycle.spawn(http::serve(listener, acceptor(&config)?, router, lifecycle.clone()));
         let stop = lifecycle.soft_token();
         lifecycle.spawn(async move { nodes.keep_broker(&stop).await });
@@ -113,6 +122,8 @@ impl App {
         lifecycle.spawn(async move { teller.tell(told, &stop).await });
         let stop = lifecycle.soft_token();
         lifecycle.spawn(async move { events.keep(&stop).await });
+        let stop = lifecycle.soft_token();
+        lifecycle.spawn(async move { uploads.keep(&stop).await });
         write_private(&address_file, &address.to_string()).context("cannot write the address")?;
         tracing::info!(server.address = %address, "control plane listens on {address}");
         Ok(Self { address, lifecycle, db, drain: config.drain() })
@@ -140,6 +151,7 @@ struct Rooms {
     tokens: Arc<Tokens>,
     tasks: Arc<Tasks>,
     queue: Arc<Queue>,
+    uploads: Arc<Uploads>,
     broker: Arc<BrokerLink>,
     metrics: Arc<Metrics>,
     db: Db,
@@ -161,7 +173,8 @@ impl Rooms {
             .services(config, lifecycle)?
             .layer(axum::middleware::from_fn_with_state(gate, gate::gate))
             .layer(murmur_telemetry::grpc::server_layer());
-        Ok(http::router(pages).merge(grpc))
+        let uploads = http::uploads::router(Arc::clone(&self.uploads));
+        Ok(http::router(pages).merge(uploads).merge(grpc))
     }
 
     fn services(&self, config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Router> {
@@ -195,6 +208,7 @@ impl Rooms {
             queue: Arc::clone(&self.queue),
             lifecycle: lifecycle.clone(),
         };
+        let uploads = UploadRpc { uploads: Arc::clone(&self.uploads), lifecycle: lifecycle.clone() };
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(murmur_proto::FILE_DESCRIPTOR_SET)
@@ -210,6 +224,7 @@ impl Rooms {
         .add_service(AgentServiceServer::new(agents).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(EventServiceServer::new(events).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(RuntimeServiceServer::new(runtime).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+        .add_service(UploadServiceServer::new(uploads))
         .add_service(health(lifecycle))
         .add_service(reflection().build_v1().context("cannot build the reflection service")?)
         // What Python's client still asks for.

@@ -22,6 +22,8 @@ use crate::{
     agents::AgentsConfig,
     broker::{BrokerAddress, StreamSettings},
     broker_link::LinkConfig,
+    links::{InvalidPublicUrl, PublicUrl},
+    uploads::UploadsConfig,
 };
 
 /// What can be set, as flags. Each key of the file has the flag's name with `_` for `-`.
@@ -123,6 +125,30 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub children_max: Option<u32>,
+    /// Where others reach this control plane, such as `https://murmur.example.org`, for links; without it where it listens.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
+    /// The domain below which each tunnel has a host of its own, such as `tunnels.example.org`; `localhost` on loopback.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel_domain: Option<String>,
+    /// Uploaded files; without it `uploads` in the data directory.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload_dir: Option<PathBuf>,
+    /// Bytes of one uploaded file.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload_bytes_max: Option<u64>,
+    /// Bytes of all uploaded files of one account.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload_account_bytes_max: Option<u64>,
+    /// How long an uploaded file can be fetched.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload_life_ms: Option<NonZeroU64>,
     /// How long calls may take to finish when the process is asked to end.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -185,6 +211,21 @@ pub struct Config {
     pub agents_live_max: u32,
     /// An agent.
     pub children_max: u32,
+    /// Where others reach this control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
+    /// Below which each tunnel has a host of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_domain: Option<String>,
+    /// Uploaded files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_dir: Option<PathBuf>,
+    /// A file.
+    pub upload_bytes_max: u64,
+    /// An account.
+    pub upload_account_bytes_max: u64,
+    /// Milliseconds.
+    pub upload_life_ms: NonZeroU64,
     /// Milliseconds.
     pub drain_ms: u64,
 }
@@ -235,6 +276,12 @@ impl Config {
             spawn_per_minute: count(30),
             agents_live_max: 200,
             children_max: 200,
+            public_url: None,
+            tunnel_domain: None,
+            upload_dir: None,
+            upload_bytes_max: 25 * 1024 * 1024,
+            upload_account_bytes_max: 1024 * 1024 * 1024,
+            upload_life_ms: NonZeroU64::new(24 * 3600 * 1000).unwrap_or(NonZeroU64::MIN),
             drain_ms: 10_000,
         }
     }
@@ -287,7 +334,37 @@ impl Config {
         if self.stream_duplicate_window_ms < 100 {
             return rule("stream_duplicate_window_ms", "must be at least 100");
         }
+        if self.public_url.is_none() && self.listen.ip().is_unspecified() {
+            return rule("public_url", "must be given when `listen` is no single address: links would lead nowhere");
+        }
+        self.public_url(self.listen)?;
         self.site().map(|_| ())
+    }
+
+    /// Where others reach this control plane, which listens on `address`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Rule`].
+    pub fn public_url(&self, address: SocketAddr) -> Result<PublicUrl, ConfigError> {
+        let domain = self.tunnel_domain.as_deref();
+        let url = match &self.public_url {
+            Some(url) => PublicUrl::parse(url, domain),
+            None => PublicUrl::of(address, self.tls_cert.is_some(), domain),
+        };
+        url.map_err(|error| {
+            let key = if error == InvalidPublicUrl::Domain { "tunnel_domain" } else { "public_url" };
+            ConfigError::Rule { key, rule: error.to_string() }
+        })
+    }
+
+    /// The bounds of uploads.
+    #[must_use]
+    pub fn uploads(&self) -> UploadsConfig {
+        UploadsConfig {
+            bytes_max: self.upload_bytes_max,
+            account_bytes_max: self.upload_account_bytes_max,
+            life_ms: self.upload_life_ms.get(),
+        }
     }
 
     /// The site.
@@ -362,6 +439,8 @@ mod tests {
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains("tls_cert") && error.contains("tls_key"), "{error}");
         (config.tls_cert, config.tls_key) = (Some("c".into()), Some("k".into()));
+        assert!(config.validate().unwrap_err().to_string().contains("public_url"));
+        config.public_url = Some("https://murmur.example.org".into());
         config.validate().unwrap();
     }
 }

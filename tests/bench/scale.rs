@@ -19,8 +19,8 @@ const FLOW_TIME: Duration = Duration::from_secs(4);
 
 /// Measures both.
 pub(crate) async fn measure(settings: Settings) -> Section {
-    let (agents, charts) = agents(settings).await;
-    let peers = idle_peers(settings).await;
+    let (agents, charts) = Box::pin(agents(settings)).await;
+    let peers = Box::pin(idle_peers(settings)).await;
     Section {
         title: "Growth with agents and peers".into(),
         text: "As many pairs as there are agents on each of the two nodes, taking turns; every receiver is attached and reads. Memory is \

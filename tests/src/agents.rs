@@ -70,6 +70,36 @@ impl Node {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {text}"))
     }
 
+    /// As [`Node::ctl_json`], from a working directory.
+    ///
+    /// # Panics
+    /// When it fails or prints something else.
+    pub async fn ctl_in(&self, dir: &Path, args: &[&str]) -> Value {
+        let output = self.run_in(dir, args).await;
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {text}"))
+    }
+
+    /// As [`Node::ctl_in`], for a command that must fail: the error that it tells.
+    ///
+    /// # Panics
+    /// When it succeeds or prints something else.
+    pub async fn ctl_refused(&self, dir: &Path, args: &[&str]) -> Value {
+        let output = self.run_in(dir, args).await;
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{args:?} did it: {}", String::from_utf8_lossy(&output.stdout));
+        let said: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"));
+        said["error"].clone()
+    }
+
+    async fn run_in(&self, dir: &Path, args: &[&str]) -> Output {
+        let mut command = Command::new(binary("murmurctl"));
+        command.args(args).arg("--json").env_clear().env("PATH", "/usr/bin:/bin").current_dir(dir);
+        command.env("MURMUR_NODE_SOCKET", &self.socket).env("HOME", &self.dir).stdin(Stdio::null());
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
     /// Waits until an agent is in a phase, by looking at it, whoever else waits.
     pub async fn until_phase(&self, slug: &str, phase: &str) -> Value {
         wait::until(&format!("{slug} is {phase}"), || async {

@@ -23,3 +23,4 @@ pub mod spawned;
 pub mod store;
 pub mod talk;
 pub mod wait;
+pub mod web;

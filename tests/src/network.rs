@@ -399,6 +399,12 @@ impl Node {
         self.shim_with(agent, &[]).await
     }
 
+    /// Starts an MCP session in a working directory.
+    pub async fn shim_in(&self, agent: &str, dir: &Path, env: &[(&str, &str)]) -> Shim {
+        let args: [OsString; 4] = ["--agent".into(), agent.into(), "--socket".into(), self.socket.clone().into()];
+        Shim::start_in(Some(dir), args.to_vec(), env).await
+    }
+
     /// Starts an MCP session with more variables.
     pub async fn shim_with(&self, agent: &str, env: &[(&str, &str)]) -> Shim {
         let args: [OsString; 4] = ["--agent".into(), agent.into(), "--socket".into(), self.socket.clone().into()];

@@ -1,6 +1,6 @@
 //! The real `murmur-mcp` driven by an MCP client.
 
-use std::{ffi::OsString, process::Stdio};
+use std::{ffi::OsString, path::Path, process::Stdio};
 
 use rmcp::{
     ClientHandler, RoleClient, ServiceExt,
@@ -43,8 +43,19 @@ impl Shim {
     /// # Panics
     /// When it does not start or does not answer.
     pub async fn start(args: Vec<OsString>, env: &[(&str, &str)]) -> Self {
+        Self::start_in(None, args, env).await
+    }
+
+    /// As [`Shim::start`], in a working directory.
+    ///
+    /// # Panics
+    /// When it does not start or does not answer.
+    pub async fn start_in(dir: Option<&Path>, args: Vec<OsString>, env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary("murmur-mcp"));
         command.args(args).envs(env.iter().copied());
+        if let Some(dir) = dir {
+            command.current_dir(dir);
+        }
         let (transport, _) =
             TokioChildProcess::builder(command).stderr(Stdio::inherit()).spawn().expect("murmur-mcp starts");
         let (sender, pushes) = unbounded_channel();

@@ -34,6 +34,7 @@ pub(crate) mod tail;
 pub(crate) mod task;
 pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod upload;
 pub(crate) mod verify;
 mod wait;
 pub(crate) mod wait_agent;
@@ -59,6 +60,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Outcome {
         Command::Ls(args) => ls::run(&target()?, args, output).await,
         Command::Wait(args) => wait_agent::run(&target()?, args, output).await,
         Command::Kill(args) => kill::run(&target()?, args, output).await,
+        Command::Upload(args) => upload::run(&target()?, args, output).await,
         Command::Interrupt(args) => interrupt::run(&target()?, args, output).await,
         Command::Queue(command) => queue::run(&target()?, command, output).await,
         Command::Task(command) => task::run(&target()?, command, output).await,

@@ -20,6 +20,7 @@ mod shown;
 mod spawn;
 mod status;
 mod tasks;
+mod upload;
 mod version;
 mod wait;
 
@@ -144,6 +145,7 @@ tools![
     tasks::TaskUpdate,
     tasks::TaskCreate,
     tasks::TaskGet,
+    upload::Upload,
     version::Version,
 ];
 

@@ -54,6 +54,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::stream::{content_type_of, secret_name};
 pub use self::{
     dead_letter::Redriven,
     error::{QueryError, SendError},

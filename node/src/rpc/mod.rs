@@ -17,6 +17,7 @@ mod parse;
 mod peer;
 pub mod server;
 mod session;
+mod share;
 pub mod socket;
 mod status;
 

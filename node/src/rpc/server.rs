@@ -9,7 +9,7 @@ use murmur_proto::{
     node::v1::{
         file_service_server::FileServiceServer, host_service_server::HostServiceServer,
         message_service_server::MessageServiceServer, outbox_service_server::OutboxServiceServer,
-        session_service_server::SessionServiceServer,
+        session_service_server::SessionServiceServer, share_service_server::ShareServiceServer,
     },
     status::status,
 };
@@ -29,6 +29,7 @@ use super::{
     message::Messages,
     outbox::Outbox,
     session::SessionsRpc,
+    share::Share,
     status::{NodePending, Refusal},
 };
 use crate::{
@@ -132,11 +133,13 @@ impl Services {
         let outbox = OutboxServiceServer::new(Outbox { shared: shared.clone() });
         let host = HostServiceServer::new(Host { shared: shared.clone() });
         let files = FileServiceServer::new(Files::new(shared.clone()));
+        let share = ShareServiceServer::new(Share::new(shared.clone()));
         let routes = Routes::new(messages.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(sessions.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(outbox)
             .add_service(host)
             .add_service(files.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+            .add_service(share)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             // What Python's client still asks for.
@@ -155,6 +158,7 @@ impl Services {
         self.health.set_service_status("murmur.node.v1.OutboxService", serving).await;
         self.health.set_service_status("murmur.node.v1.SessionService", serving).await;
         self.health.set_service_status("murmur.node.v1.FileService", serving).await;
+        self.health.set_service_status("murmur.node.v1.ShareService", serving).await;
         self.health.set_service_status("murmur.node.v1.HostService", ServingStatus::Serving).await;
     }
 

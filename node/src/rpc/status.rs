@@ -17,6 +17,7 @@ use crate::{
     post::{QueryError, SendError},
     session::SessionTaken,
     store::StoreError,
+    upload::{FileError, UploadError},
 };
 
 /// A field breaks a rule.
@@ -44,6 +45,7 @@ pub(super) enum Refusal {
     Session(SessionTaken),
     Slug(SlugError),
     Store(StoreError),
+    Upload(UploadError),
 }
 
 impl From<Refusal> for Status {
@@ -60,6 +62,7 @@ impl From<Refusal> for Status {
             Refusal::Session(taken) => status(Reason::SessionTaken, taken.to_string()),
             Refusal::Slug(error) => field_status("agent", error.to_string()),
             Refusal::Store(error) => of_store(&error),
+            Refusal::Upload(error) => of_upload(error),
         }
     }
 }
@@ -85,6 +88,17 @@ refusals! {
     Session(SessionTaken),
     Slug(SlugError),
     Store(StoreError),
+    Upload(UploadError),
+}
+
+fn of_upload(error: UploadError) -> Status {
+    let text = error.to_string();
+    match error {
+        UploadError::File(FileError::NotFound(_)) => status(Reason::FileNotFound, text),
+        UploadError::File(FileError::Denied { .. }) => field_refusal(Reason::FileDenied, "path", text),
+        UploadError::File(FileError::Refused(rule)) => field_refusal(Reason::FileRefused, "path", rule),
+        UploadError::Control(error) => of_control(error),
+    }
 }
 
 fn of_send(error: SendError) -> Status {

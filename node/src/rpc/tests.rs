@@ -141,6 +141,8 @@ async fn core(home: &tempfile::TempDir) -> Arc<Core> {
         post,
         control,
         bus,
+        file_roots: Vec::new(),
+        runtime_dir: home.path().join("runtime"),
     })
 }
 

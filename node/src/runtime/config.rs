@@ -1,6 +1,9 @@
 //! What the node's owner says about agent processes: how many, with what, and within which limits.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -136,6 +139,13 @@ impl RuntimeConfig {
             backends.insert(name.clone(), Backend::configured(name, keys).map_err(failed)?);
         }
         Ok(backends)
+    }
+
+    /// Where agents have their folders.
+    #[must_use]
+    pub fn dir(&self, data_dir: &Path) -> PathBuf {
+        let beside = || std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned()).join("runtime");
+        self.dir.clone().unwrap_or_else(beside)
     }
 
     /// The name of what runs an agent whose spawn names nothing.

@@ -112,8 +112,7 @@ impl Runtime {
     /// [`RuntimeConfigError`].
     pub fn new(parts: Parts) -> Result<Arc<Self>, RuntimeConfigError> {
         let Parts { config, data_dir, socket, store, control, agents, clock, stop } = parts;
-        let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
-        let dir = config.dir.clone().unwrap_or_else(|| data_dir.join("runtime"));
+        let dir = config.dir(&data_dir);
         let program = std::env::current_exe().ok();
         let bin = program.as_ref().and_then(|path| path.parent()).map(Path::to_owned);
         // The very program that runs, whatever has been put in its place since.

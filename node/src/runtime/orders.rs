@@ -66,7 +66,7 @@ impl Runtime {
         match item {
             Some(Item::Order(order)) => self.dispatch(order),
             Some(Item::OutputWanted(wanted)) => self.relay(wanted),
-            None => warn!("the control plane says what this version does not know"),
+            Some(Item::TunnelWanted(_)) | None => warn!("the control plane says what this version does not know"),
         }
     }
 

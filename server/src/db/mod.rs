@@ -24,6 +24,7 @@ mod row;
 pub mod task;
 pub mod timeline;
 pub mod token;
+pub mod upload;
 pub mod workspace;
 
 pub use error::DbError;

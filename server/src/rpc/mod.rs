@@ -17,6 +17,7 @@ mod runtime;
 pub(crate) mod session;
 mod status;
 mod task;
+mod upload;
 
 pub(crate) use agent::AgentRpc;
 pub(crate) use auth::AuthRpc;
@@ -27,6 +28,7 @@ pub(crate) use node::NodeRpc;
 pub(crate) use queue::QueueRpc;
 pub(crate) use runtime::RuntimeRpc;
 pub(crate) use task::TaskRpc;
+pub(crate) use upload::UploadRpc;
 
 use std::{pin::Pin, sync::Arc};
 

@@ -21,6 +21,7 @@ use crate::{
     target::TargetError,
     tasks::TaskError,
     tokens::{AuthError, DelegateError, Refusal, TokenError},
+    uploads::UploadError,
 };
 
 const BROKER_RETRY: Duration = Duration::from_secs(1);
@@ -245,6 +246,19 @@ impl From<QueueError> for Status {
             QueueError::Once(error) => error.into(),
             QueueError::Db(_) => storage(&error),
             QueueError::Random(_) => internal(&error),
+        }
+    }
+}
+
+impl From<UploadError> for Status {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Invalid(invalid) => invalid.into(),
+            UploadError::Agent(error) => error.into(),
+            UploadError::TooLarge { .. } => field_refusal(Reason::UploadTooLarge, "size_bytes", error.to_string()),
+            UploadError::Limit(_) => status(Reason::UploadLimit, error.to_string()),
+            UploadError::Store(_) | UploadError::Db(_) => storage(&error),
+            UploadError::Random(_) => internal(&error),
         }
     }
 }

@@ -31,6 +31,7 @@ mod runtime_claude;
 mod runtime_command;
 mod runtime_restart;
 mod session;
+mod share;
 mod sizes;
 mod soak;
 mod supervise;

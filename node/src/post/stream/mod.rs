@@ -50,6 +50,7 @@ use murmur_core::{
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::source::{content_type_of, secret_name};
 pub(super) use self::{
     hear::Heard,
     offer::{Announced, announced},

@@ -121,7 +121,7 @@ const SECRET_PREFIXES: &[&str] = &[".env", "id_"];
 const SECRET_SUFFIXES: &[&str] = &[".pem", ".key", ".kdbx", ".p12", ".pfx", ".jks", ".keystore", ".token"];
 
 /// The pattern of a name under which secrets are kept, if the path has one.
-fn secret_name(path: &Path) -> Option<String> {
+pub(crate) fn secret_name(path: &Path) -> Option<String> {
     let folders = path.parent().into_iter().flat_map(Path::components).filter_map(|part| match part {
         Component::Normal(name) => name.to_str().map(str::to_ascii_lowercase),
         _ => None,
@@ -167,7 +167,7 @@ pub(super) fn clean_name(announced: &str) -> String {
 }
 
 /// What the end of a name says about the content.
-pub(super) fn content_type_of(name: &str) -> &'static str {
+pub(crate) fn content_type_of(name: &str) -> &'static str {
     let end = name.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase()).unwrap_or_default();
     match end.as_str() {
         "txt" | "log" => "text/plain; charset=utf-8",

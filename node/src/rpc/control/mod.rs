@@ -9,6 +9,7 @@ mod error;
 mod run;
 mod runtime;
 pub(super) mod session;
+mod share;
 mod watch;
 
 use std::{
