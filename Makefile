@@ -1,7 +1,7 @@
 # The ways in. `make` alone lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check lint fmt bench bench-full bench-report build release audit breaking tools fuzz clean-cache
+.PHONY: help demo test clients soak check lint fmt bench bench-full bench-report build release audit breaking tools fuzz clean-cache
 
 CARGO ?= cargo
 # One broker for demo, tests and benchmarks: found or fetched once, checked, cached.
@@ -23,6 +23,10 @@ test: build ## every test, against real binaries and a real broker
 soak: build ## 10,000 messages each way while every part is killed at random (MURMUR_SEED repeats a run)
 	@export $(BROKER) MURMUR_SOAK_MESSAGES=$${MURMUR_SOAK_MESSAGES:-10000} MURMUR_SOAK_PAUSE_MS=$${MURMUR_SOAK_PAUSE_MS:-2000} && \
 		$(CARGO) test -p murmur-tests --test scenarios random_kills -- --nocapture
+
+clients: build ## the real Claude Code, Codex and an ACP agent against a stand-in for their models (needs npm and python3)
+	@export $(BROKER) MURMUR_CLIENTS="$$(sh deploy/fetch-clients.sh)" && \
+		$(CARGO) test -p murmur-tests --test scenarios clients:: -- --ignored
 
 check: lint ## exactly what CI runs: lint, doc tests, then every test
 	$(CARGO) test --workspace --doc

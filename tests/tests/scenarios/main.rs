@@ -6,6 +6,7 @@ mod agents_parents;
 mod agents_watch;
 mod backlog;
 mod canary;
+mod clients;
 mod crash;
 mod credentials;
 mod delivery;
