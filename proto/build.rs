@@ -4,7 +4,7 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, Value};
 
-const FILES: [&str; 16] = [
+const FILES: [&str; 17] = [
     "murmur/v1/directory.proto",
     "murmur/v1/node.proto",
     "murmur/v1/auth.proto",
@@ -15,6 +15,7 @@ const FILES: [&str; 16] = [
     "murmur/v1/event.proto",
     "murmur/v1/upload.proto",
     "murmur/v1/tunnel.proto",
+    "murmur/v1/webhook.proto",
     "murmur/node/v1/message.proto",
     "murmur/node/v1/outbox.proto",
     "murmur/node/v1/session.proto",

@@ -182,6 +182,9 @@ pub(crate) enum Command {
     /// Agents' own tokens
     #[command(subcommand)]
     Agent(cmds::agent::Command),
+    /// Sources of webhooks: GitHub, GitLab and others tell agents what happens to their code
+    #[command(subcommand)]
+    Webhook(cmds::webhook::Command),
     /// Completions for a shell, on stdout
     Completions(cmds::completions::Args),
     #[command(hide = true)]
@@ -225,6 +228,7 @@ impl Command {
             Self::Node(_) => "node",
             Self::Token(_) => "token",
             Self::Agent(_) => "agent",
+            Self::Webhook(_) => "webhook",
             Self::Completions(_) => "completions",
             Self::InternalDetach(_) => "internal-detach",
             Self::Supervise(_) => "supervise",

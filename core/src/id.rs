@@ -145,6 +145,10 @@ id! {
     TurnId, "turn"
 }
 id! {
+    /// A source of webhooks; part of the address that deliveries come to.
+    WebhookId, "webhook"
+}
+id! {
     /// One start of a node or of the control plane, new each time.
     Incarnation, "incarnation"
 }

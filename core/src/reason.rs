@@ -151,6 +151,13 @@ reasons! {
     /// The turn is not open: it was given up, and its follow-ups were handed out again.
     TurnNotFound = "TURN_NOT_FOUND", NotFound, "Claim the next turn.";
 
+    /// No source of webhooks that the caller may see has this name or id.
+    WebhookNotFound = "WEBHOOK_NOT_FOUND", NotFound, "List the webhooks to see their names.";
+    /// The workspace has a source of webhooks of this name.
+    WebhookExists = "WEBHOOK_EXISTS", AlreadyExists, "Choose another name, or remove the source that has it.";
+    /// The workspace has as many sources of webhooks as it may.
+    WebhookLimit = "WEBHOOK_LIMIT", ResourceExhausted, "Remove sources that are no longer used.";
+
     /// No workspace that the caller may see has this name.
     WorkspaceNotFound = "WORKSPACE_NOT_FOUND", NotFound, "Check the workspace's name, or create it.";
     /// There is a workspace of this name.

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ack;
+pub mod at_rest;
 pub mod cert;
 pub mod chain;
 pub mod chunk;
@@ -26,6 +27,7 @@ pub mod invite_reply;
 pub mod issue;
 pub mod keylog;
 pub mod keys;
+pub mod mac;
 mod manifest;
 pub mod padding;
 pub mod prekey;

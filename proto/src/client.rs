@@ -36,6 +36,7 @@ use crate::{
         node_service_client::NodeServiceClient, queue_service_client::QueueServiceClient,
         runtime_service_client::RuntimeServiceClient, task_service_client::TaskServiceClient,
         tunnel_service_client::TunnelServiceClient, upload_service_client::UploadServiceClient,
+        webhook_service_client::WebhookServiceClient,
     },
 };
 
@@ -307,6 +308,8 @@ pub struct ControlClient {
     pub uploads: UploadServiceClient<Intercepted>,
     /// Ports of a node.
     pub tunnels: TunnelServiceClient<Intercepted>,
+    /// Sources of webhooks.
+    pub webhooks: WebhookServiceClient<Intercepted>,
 }
 
 impl ControlClient {
@@ -324,7 +327,8 @@ impl ControlClient {
             runtime: RuntimeServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             events: EventServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             uploads: UploadServiceClient::new(service.clone()),
-            tunnels: TunnelServiceClient::new(service),
+            tunnels: TunnelServiceClient::new(service.clone()),
+            webhooks: WebhookServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
         }
     }
 }

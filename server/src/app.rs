@@ -11,7 +11,7 @@ use murmur_proto::{
         directory_service_server::DirectoryServiceServer, event_service_server::EventServiceServer,
         node_service_server::NodeServiceServer, queue_service_server::QueueServiceServer,
         runtime_service_server::RuntimeServiceServer, task_service_server::TaskServiceServer,
-        upload_service_server::UploadServiceServer,
+        upload_service_server::UploadServiceServer, webhook_service_server::WebhookServiceServer,
     },
 };
 use tokio::net::TcpListener;
@@ -25,22 +25,24 @@ use crate::{
     directory::Directory,
     events::Events,
     files::{make_private_dir, make_private_file, remove_if_present, write_private},
-    http::{self, Acceptor, Pages},
+    http::{self, Acceptor, Hooks, Pages},
     hub::Hub,
     lifecycle::Lifecycle,
+    limit::Rate,
     metrics::Metrics,
     nodes::Nodes,
     queue::Queue,
     random,
     rpc::{
         AgentRpc, AuthRpc, DirectoryRpc, EventRpc, Limits, NodeRpc, QueueRpc, RuntimeRpc, TaskRpc, UploadRpc,
+        WebhookRpc,
         gate::{self, Gate},
-        limit::Rate,
         session::SessionDoor,
     },
     tasks::Tasks,
     tokens::Tokens,
     uploads::Uploads,
+    webhooks::Webhooks,
 };
 
 /// File with the address that the control plane listens on.
@@ -98,6 +100,8 @@ impl App {
         let uploads = Uploads::open(&upload_dir, parts, Arc::clone(&agents), public, config.uploads());
         let uploads = Arc::new(uploads.with_context(|| format!("cannot keep uploads in {}", upload_dir.display()))?);
         let directory = Directory::new(db.clone(), clock.clone(), hub, Arc::clone(&tokens), Arc::clone(&agents));
+        let webhooks = Webhooks::open(db.clone(), clock.clone(), Arc::clone(&agents), &config.data_dir, config.hooks())
+            .context("cannot open the webhooks")?;
         let rooms = Rooms {
             directory: Arc::new(directory),
             agents: Arc::clone(&agents),
@@ -107,6 +111,7 @@ impl App {
             tasks: Arc::new(Tasks::new(db.clone(), clock.clone())),
             queue: Arc::new(Queue::new(db.clone(), clock.clone(), Arc::clone(&agents))),
             uploads: Arc::clone(&uploads),
+            webhooks: Arc::new(webhooks),
             broker,
             metrics: Arc::new(Metrics::default()),
             db: db.clone(),
@@ -152,6 +157,7 @@ struct Rooms {
     tasks: Arc<Tasks>,
     queue: Arc<Queue>,
     uploads: Arc<Uploads>,
+    webhooks: Arc<Webhooks>,
     broker: Arc<BrokerLink>,
     metrics: Arc<Metrics>,
     db: Db,
@@ -174,7 +180,9 @@ impl Rooms {
             .layer(axum::middleware::from_fn_with_state(gate, gate::gate))
             .layer(murmur_telemetry::grpc::server_layer());
         let uploads = http::uploads::router(Arc::clone(&self.uploads));
-        Ok(http::router(pages).merge(uploads).merge(grpc))
+        let webhooks = Arc::clone(&self.webhooks);
+        let hooks = Hooks::new(webhooks, lifecycle.clone(), config.hooks(), config.strangers());
+        Ok(http::router(pages).merge(uploads).merge(http::hooks_router(Arc::new(hooks))).merge(grpc))
     }
 
     fn services(&self, config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Router> {
@@ -202,6 +210,7 @@ impl Rooms {
             clock: self.clock.clone(),
             lifecycle: lifecycle.clone(),
         };
+        let webhooks = WebhookRpc { webhooks: Arc::clone(&self.webhooks) };
         let runtime = RuntimeRpc {
             agents: Arc::clone(&self.agents),
             nodes: Arc::clone(&self.nodes),
@@ -225,6 +234,7 @@ impl Rooms {
         .add_service(EventServiceServer::new(events).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(RuntimeServiceServer::new(runtime).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(UploadServiceServer::new(uploads))
+        .add_service(WebhookServiceServer::new(webhooks).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(health(lifecycle))
         .add_service(reflection().build_v1().context("cannot build the reflection service")?)
         // What Python's client still asks for.
@@ -235,12 +245,10 @@ impl Rooms {
 
     fn gate(&self, config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Gate> {
         let calls = Rate { per: Duration::from_secs(1), count: config.calls_per_second, burst: config.calls_burst };
-        let strangers =
-            Rate { per: Duration::from_secs(60), count: config.enroll_per_minute, burst: config.enroll_burst };
         Ok(Gate {
             tokens: Arc::clone(&self.tokens),
             nodes: Arc::clone(&self.nodes),
-            limits: Limits::new(calls, strangers),
+            limits: Limits::new(calls, config.strangers()),
             metrics: Arc::clone(&self.metrics),
             lifecycle: lifecycle.clone(),
             unary_timeout: Duration::from_millis(config.unary_timeout_ms.get()),

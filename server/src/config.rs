@@ -22,6 +22,7 @@ use crate::{
     agents::AgentsConfig,
     broker::{BrokerAddress, StreamSettings},
     broker_link::LinkConfig,
+    limit::Rate,
     links::{InvalidPublicUrl, PublicUrl},
     uploads::UploadsConfig,
 };
@@ -105,6 +106,14 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enroll_burst: Option<NonZeroU32>,
+    /// Webhook deliveries a second of one source, and from one address.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks_per_second: Option<NonZeroU32>,
+    /// Webhook deliveries of one source, and from one address, at once.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks_burst: Option<NonZeroU32>,
     /// Longest unary call.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -201,6 +210,10 @@ pub struct Config {
     pub enroll_per_minute: NonZeroU32,
     /// An address.
     pub enroll_burst: NonZeroU32,
+    /// A source, and an address.
+    pub hooks_per_second: NonZeroU32,
+    /// A source, and an address.
+    pub hooks_burst: NonZeroU32,
     /// Milliseconds.
     pub unary_timeout_ms: NonZeroU64,
     /// Milliseconds.
@@ -271,6 +284,8 @@ impl Config {
             calls_burst: count(100),
             enroll_per_minute: count(5),
             enroll_burst: count(20),
+            hooks_per_second: count(50),
+            hooks_burst: count(500),
             unary_timeout_ms: NonZeroU64::new(30_000).unwrap_or(NonZeroU64::MIN),
             node_lost_ms: NonZeroU64::new(90_000).unwrap_or(NonZeroU64::MIN),
             spawn_per_minute: count(30),
@@ -391,6 +406,16 @@ impl Config {
         };
         let token_life_ms = self.broker_token_life_ms;
         self.broker_dir.clone().map(|dir| LinkConfig { dir, address, streams, token_life_ms })
+    }
+
+    /// Webhook deliveries of one source, or one address.
+    pub(crate) fn hooks(&self) -> Rate {
+        Rate { per: Duration::from_secs(1), count: self.hooks_per_second, burst: self.hooks_burst }
+    }
+
+    /// What strangers may try from one address.
+    pub(crate) fn strangers(&self) -> Rate {
+        Rate { per: Duration::from_secs(60), count: self.enroll_per_minute, burst: self.enroll_burst }
     }
 
     /// The bounds of agents.

@@ -38,6 +38,7 @@ pub(crate) mod upload;
 pub(crate) mod verify;
 mod wait;
 pub(crate) mod wait_agent;
+pub(crate) mod webhook;
 pub(crate) mod workspace;
 
 use crate::{
@@ -82,6 +83,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Outcome {
         Command::Node(command) => node::run(&target()?, command, output).await,
         Command::Token(command) => token::run(&target()?, command, output).await,
         Command::Agent(command) => agent::run(&target()?, command, output).await,
+        Command::Webhook(command) => Box::pin(webhook::run(&target()?, command, output)).await,
         Command::Completions(args) => completions::run(&args),
         Command::InternalDetach(args) => internal_detach::run(&args),
         Command::Supervise(args) => supervise::run(&global, &args).await,

@@ -20,11 +20,14 @@ pub mod node;
 pub mod node_order;
 pub mod node_runtime;
 mod open;
+pub mod pull_request;
 mod row;
 pub mod task;
 pub mod timeline;
 pub mod token;
 pub mod upload;
+pub mod webhook;
+pub mod webhook_delivery;
 pub mod workspace;
 
 pub use error::DbError;

@@ -1,11 +1,13 @@
-//! The HTTP door beside gRPC on the same port: health, readiness, metrics; and the accept loop that serves both.
+//! The HTTP door beside gRPC on the same port: health, readiness, metrics, webhooks; and the accept loop that serves both.
 
+mod hooks;
 mod pages;
 mod range;
 mod serve;
 mod tls;
 pub(crate) mod uploads;
 
+pub(crate) use hooks::{Hooks, router as hooks_router};
 pub(crate) use pages::{Pages, router};
 pub(crate) use serve::{Acceptor, serve};
 pub use tls::TlsError;

@@ -18,6 +18,7 @@ pub(crate) mod session;
 mod status;
 mod task;
 mod upload;
+mod webhook;
 
 pub(crate) use agent::AgentRpc;
 pub(crate) use auth::AuthRpc;
@@ -29,6 +30,7 @@ pub(crate) use queue::QueueRpc;
 pub(crate) use runtime::RuntimeRpc;
 pub(crate) use task::TaskRpc;
 pub(crate) use upload::UploadRpc;
+pub(crate) use webhook::WebhookRpc;
 
 use std::{pin::Pin, sync::Arc};
 

@@ -22,6 +22,7 @@ use crate::{
     tasks::TaskError,
     tokens::{AuthError, DelegateError, Refusal, TokenError},
     uploads::UploadError,
+    webhooks::WebhookError,
 };
 
 const BROKER_RETRY: Duration = Duration::from_secs(1);
@@ -197,6 +198,22 @@ impl From<EventError> for Status {
             EventError::Db(_) => storage(&error),
             EventError::Random(_) => internal(&error),
         }
+    }
+}
+
+impl From<WebhookError> for Status {
+    fn from(error: WebhookError) -> Self {
+        let reason = match error {
+            WebhookError::Invalid(invalid) => return invalid.into(),
+            WebhookError::Token(token) => return token.into(),
+            WebhookError::Db(_) => return storage(&error),
+            WebhookError::Random(_) => return internal(&error),
+            WebhookError::Beyond(_) => Reason::ScopeMissing,
+            WebhookError::NotFound(_) => Reason::WebhookNotFound,
+            WebhookError::Exists(_) => Reason::WebhookExists,
+            WebhookError::Limit(_) => Reason::WebhookLimit,
+        };
+        status(reason, error.to_string())
     }
 }
 

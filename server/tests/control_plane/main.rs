@@ -19,4 +19,5 @@ mod tasks;
 mod turns;
 mod uploads;
 mod watching;
+mod webhooks;
 mod world;

@@ -1,0 +1,194 @@
+//! `POST /hooks/{webhook_id}`: where code hosts and others deliver.
+//!
+//! The body is read raw, whole and bounded before anything of it is looked at. Whoever cannot prove that it may is told nothing, whether
+//! the source exists or not.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Json, Router,
+    body::{Body, Bytes, HttpBody as _},
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+use serde_json::json;
+use tokio::sync::{Semaphore, oneshot};
+use tokio_stream::StreamExt as _;
+
+use crate::{
+    lifecycle::Lifecycle,
+    limit::{Limiter, Rate},
+    rpc::gate::Peer,
+    webhooks::{Answer, Head, TakeError, Took, Webhooks},
+};
+
+/// Longest body (PROTOCOL §6.6).
+const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// Longest body that is read without asking how many others are.
+const SMALL_BYTES: usize = 64 * 1024;
+/// Longer bodies that are read at once: what strangers can make this process hold.
+const LARGE_BODIES_MAX: usize = 32;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the door needs.
+pub(crate) struct Hooks {
+    webhooks: Arc<Webhooks>,
+    lifecycle: Lifecycle,
+    large: Semaphore,
+    addresses: Limiter<IpAddr>,
+    failures: Limiter<IpAddr>,
+}
+
+impl Hooks {
+    /// `addresses` bounds the deliveries of one address, `failures` those of them that are not authentic.
+    pub(crate) fn new(webhooks: Arc<Webhooks>, lifecycle: Lifecycle, addresses: Rate, failures: Rate) -> Self {
+        Self {
+            webhooks,
+            lifecycle,
+            large: Semaphore::new(LARGE_BODIES_MAX),
+            addresses: Limiter::new(addresses),
+            failures: Limiter::new(failures),
+        }
+    }
+}
+
+/// The route.
+pub(crate) fn router(hooks: Arc<Hooks>) -> Router {
+    Router::new().route("/hooks/{webhook_id}", post(deliver)).with_state(hooks)
+}
+
+async fn deliver(
+    State(hooks): State<Arc<Hooks>>,
+    Path(webhook_id): Path<String>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let from = peer.map(|Extension(Peer(address))| address.ip());
+    if hooks.lifecycle.is_draining() {
+        return busy(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1), "shutting down");
+    }
+    if let Some(Err(wait)) = from.map(|from| hooks.addresses.check(&from)) {
+        return busy(StatusCode::TOO_MANY_REQUESTS, wait, "too many deliveries");
+    }
+    let body = match tokio::time::timeout(BODY_TIMEOUT, read(&hooks.large, body)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(refusal)) => return refusal.into_response(),
+        Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+    };
+    // A task of its own: a sender who leaves cannot cut it off between the commit and waking those who wait.
+    let webhooks = Arc::clone(&hooks.webhooks);
+    let head = head(&headers);
+    let (answer, answered) = oneshot::channel();
+    hooks.lifecycle.spawn(async move {
+        // A sender who left needs no answer.
+        let _ = answer.send(webhooks.take(&webhook_id, &head, &body).await);
+    });
+    match answered.await {
+        Ok(Ok(answer)) => accepted(&answer),
+        Ok(Err(error)) => hooks.refuse(&error, from),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// Why a body was not read.
+enum Unread {
+    TooLarge,
+    TooMany,
+    Broken,
+}
+
+impl Unread {
+    fn into_response(self) -> Response {
+        match self {
+            Self::TooLarge => {
+                refused(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body must be at most {BODY_BYTES_MAX} bytes"))
+            }
+            Self::TooMany => busy(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1), "too many large bodies"),
+            Self::Broken => refused(StatusCode::BAD_REQUEST, "the body broke off"),
+        }
+    }
+}
+
+async fn read(large: &Semaphore, body: Body) -> Result<Bytes, Unread> {
+    // A length that is declared is refused before a byte of it is read.
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(Unread::TooLarge);
+    }
+    let mut chunks = body.into_data_stream();
+    let mut read = Vec::new();
+    let mut permit = None;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Unread::Broken)?;
+        let length = read.len() + chunk.len();
+        if length > BODY_BYTES_MAX {
+            return Err(Unread::TooLarge);
+        }
+        if length > SMALL_BYTES && permit.is_none() {
+            permit = Some(large.try_acquire().map_err(|_| Unread::TooMany)?);
+        }
+        read.extend_from_slice(&chunk);
+    }
+    Ok(read.into())
+}
+
+fn head(headers: &HeaderMap) -> Head {
+    // A header that comes twice proves nothing.
+    let one = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next().filter(|_| values.next().is_none())?;
+        value.to_str().ok().map(str::to_owned)
+    };
+    Head {
+        content_type: one("content-type"),
+        hub_signature_256: one("x-hub-signature-256"),
+        github_event: one("x-github-event"),
+        github_delivery: one("x-github-delivery"),
+        gitlab_token: one("x-gitlab-token"),
+        gitlab_uuid: one("x-gitlab-event-uuid"),
+        webhook_id: one("webhook-id"),
+        webhook_timestamp: one("webhook-timestamp"),
+        webhook_signature: one("webhook-signature"),
+    }
+}
+
+impl Hooks {
+    fn refuse(&self, error: &TakeError, from: Option<IpAddr>) -> Response {
+        match error {
+            TakeError::Unauthentic => match from.map(|from| self.failures.check(&from)) {
+                Some(Err(wait)) => busy(StatusCode::TOO_MANY_REQUESTS, wait, "too many deliveries"),
+                Some(Ok(())) | None => StatusCode::UNAUTHORIZED.into_response(),
+            },
+            TakeError::Limited(wait) => busy(StatusCode::TOO_MANY_REQUESTS, *wait, "too many deliveries"),
+            TakeError::ContentType(_) => refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.to_string()),
+            TakeError::Malformed(_) => refused(StatusCode::BAD_REQUEST, &error.to_string()),
+            TakeError::Agent(_) | TakeError::Secret(_) | TakeError::Db(_) => {
+                tracing::error!(error = error as &dyn std::error::Error, "taking a webhook's delivery failed");
+                refused(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; deliver again later")
+            }
+        }
+    }
+}
+
+fn accepted(answer: &Answer) -> Response {
+    let outcome = match answer.took {
+        Took::New(outcome) => outcome.as_str(),
+        Took::Repeat => "duplicate",
+        Took::Ping => "pong",
+    };
+    let body = json!({"outcome": outcome, "detail": answer.detail, "agents": answer.agents});
+    (StatusCode::ACCEPTED, Json(body)).into_response()
+}
+
+fn refused(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({"error": error}))).into_response()
+}
+
+fn busy(status: StatusCode, wait: Duration, error: &str) -> Response {
+    // Whole seconds, and never so few that the next try comes too early.
+    let seconds = (wait.as_secs() + 1).to_string();
+    (status, [(header::RETRY_AFTER, seconds)], Json(json!({"error": error}))).into_response()
+}
