@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 /// Where things are, and how to answer. Every command takes them.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// Answer in JSON: one object, or one a line from `tail` and what follows; errors as JSON on stderr
+    /// Answer in JSON: one object, or one a line from `tail`, `watch` and what follows; errors as JSON on stderr
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// Folder of the local network [default: $XDG_DATA_HOME/murmur]
@@ -150,6 +150,11 @@ pub(crate) enum Command {
     Peers(cmds::peers::Args),
     /// Follow messages in and out; marks nothing as read
     Tail(cmds::tail::Args),
+    /// What happens around your agents, live: reviews, checks, phases, words, messages
+    Watch(cmds::watch::Args),
+    /// Agents that wait for a permission to use a tool
+    #[command(subcommand)]
+    Permission(cmds::permission::Command),
     /// Files on their way, in and out
     Files(cmds::files::Args),
     /// Put a file behind a link that anybody who has it can fetch for a day
@@ -215,6 +220,8 @@ impl Command {
             Self::Inbox(_) => "inbox",
             Self::Peers(_) => "peers",
             Self::Tail(_) => "tail",
+            Self::Watch(_) => "watch",
+            Self::Permission(_) => "permission",
             Self::Files(_) => "files",
             Self::Upload(_) => "upload",
             Self::Message(_) => "message",

@@ -8,6 +8,7 @@ mod args;
 mod cmds;
 mod connect;
 mod duration;
+mod event_view;
 mod exit;
 mod failure;
 mod network;

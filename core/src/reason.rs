@@ -225,6 +225,17 @@ reasons! {
     /// The same idempotency key came with different content.
     IdempotencyConflict = "IDEMPOTENCY_CONFLICT", AlreadyExists, "Use a new key for new content.";
 
+    /// There is no permission request of this id that the caller may answer.
+    PermissionNotFound = "PERMISSION_NOT_FOUND", NotFound, "List the permission requests that you can answer.";
+    /// Several agents have a permission request of this id.
+    PermissionAmbiguous = "PERMISSION_AMBIGUOUS", FailedPrecondition, "Name the agent that asks as well.";
+    /// The caller asked this itself.
+    PermissionOwn = "PERMISSION_OWN", PermissionDenied, "Let the owner of the account or an agent above answer.";
+    /// Somebody else answered first.
+    PermissionAnswered = "PERMISSION_ANSWERED", FailedPrecondition, "Leave it; the first answer counts.";
+    /// The request's time is over, or the program that asked is gone.
+    PermissionOver = "PERMISSION_OVER", FailedPrecondition, "Wait until it is asked again.";
+
     /// No node answers on the socket.
     NodeDown = "NODE_DOWN", Unavailable, "Start the node, then try again.";
     /// The broker cannot be reached.

@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Which tools to offer
     #[arg(long, env = "MURMUR_PROFILE", value_enum, default_value_t)]
     pub(crate) profile: Profile,
+    /// Let the owner of your account and agents above this one answer when the client asks whether a tool may be used
+    #[arg(long, env = "MURMUR_RELAY_PERMISSIONS")]
+    pub(crate) relay_permissions: bool,
     /// File with the token of the one agent to speak for (0600), as given to agents that a node starts
     #[arg(long, env = "MURMUR_AGENT_TOKEN_FILE", value_name = "PATH")]
     pub(crate) token_file: Option<PathBuf>,

@@ -5,8 +5,15 @@
 use std::{sync::Arc, time::Duration};
 
 use murmur_core::reason::Reason;
-use murmur_proto::node::v1::{AttachRequest, AttachResponse, Attached, Message, attach_response::Item};
-use rmcp::{RoleServer, model::ServerNotification, service::Peer};
+use murmur_proto::node::v1::{
+    AckEventsRequest, AgentEvent, AttachRequest, AttachResponse, Attached, EventSummary, Message, PermissionAnswer,
+    attach_response::Item,
+};
+use rmcp::{
+    RoleServer,
+    model::{CustomNotification, ServerNotification},
+    service::Peer,
+};
 use tokio::sync::oneshot;
 use tonic::{Status, Streaming};
 use tracing::{Instrument, info_span};
@@ -37,6 +44,14 @@ pub(crate) struct Push {
     origin: Option<Target>,
     failures: u32,
     shown: Shown,
+    unacknowledged: Unacknowledged,
+}
+
+/// What was written to the client and the node does not know of yet.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Unacknowledged {
+    told: u64,
+    answers: Vec<String>,
 }
 
 /// What this client was told already: a session that only broke is not told again.
@@ -44,6 +59,8 @@ pub(crate) struct Push {
 struct Shown {
     agent_id: String,
     cursor: u64,
+    /// Of the last event.
+    event_cursor: u64,
     /// Messages of the replay that are still to come, and how many came.
     replay_left: u64,
     replay_done: u64,
@@ -66,7 +83,8 @@ impl Push {
     pub(crate) fn new(shared: Arc<Shared>, peer: Peer<RoleServer>, commands: Commands, target: Target) -> Self {
         let again = Target { takeover: false, suffix: true, ..target.clone() };
         let origin = shared.binding.name_is_derived().then_some(again);
-        Self { shared, peer, commands, target, origin, failures: 0, shown: Shown::default() }
+        let (shown, unacknowledged) = (Shown::default(), Unacknowledged::default());
+        Self { shared, peer, commands, target, origin, failures: 0, shown, unacknowledged }
     }
 
     /// Never ends by itself.
@@ -83,7 +101,9 @@ impl Push {
 
     async fn follow(&mut self, mut stream: Box<Streaming<AttachResponse>>) -> Phase {
         loop {
+            let owes = self.unacknowledged != Unacknowledged::default();
             let step = tokio::select! {
+                biased;
                 item = stream.message() => self.heed(item).await,
                 Some(command) = self.commands.recv() => match command {
                 // Asked while the first attach was under way: a second session of this very agent would be refused.
@@ -93,6 +113,8 @@ impl Push {
                 }
                 command => self.obey(command).await,
             },
+                // Once for all that came at one time.
+                () = std::future::ready(()), if owes => self.acknowledge().await,
             };
             match step {
                 Step::Stay => {}
@@ -105,6 +127,9 @@ impl Push {
     async fn heed(&mut self, item: Result<Option<AttachResponse>, Status>) -> Step {
         match item.map(|response| response.map(|response| response.item)) {
             Ok(Some(Some(Item::Message(message)))) => self.tell(&message).await,
+            Ok(Some(Some(Item::Event(event)))) => return self.tell_event(&event).await,
+            Ok(Some(Some(Item::EventSummary(summary)))) => return self.tell_summary(summary).await,
+            Ok(Some(Some(Item::PermissionAnswer(answer)))) => return self.tell_answer(&answer).await,
             Ok(Some(Some(Item::Replaced(replaced)))) => {
                 self.shared.binding.replaced(&replaced.by_client);
                 return Step::Leave(Phase::Parked);
@@ -219,6 +244,7 @@ impl Push {
             suffix_when_taken: target.suffix,
             description: target.description.clone(),
             group: target.group.clone(),
+            instance: self.shared.instance.clone(),
         };
         let opening = self.opening(request);
         let (attached, stream) = match tokio::time::timeout(ATTACH_MAX, opening).await {
@@ -249,7 +275,9 @@ impl Push {
         self.shown.replay_left = attached.unread;
         self.shown.replay_done = 0;
         self.failures = 0;
+        self.unacknowledged = Unacknowledged::default();
         self.shared.unread().set(attached.unread);
+        self.shared.unread_events().set(attached.unread_events);
         self.shared.binding.attached(attached.slug.clone());
     }
 
@@ -265,10 +293,77 @@ impl Push {
         };
         let span = info_span!(parent: None, "shim.notify", msg_id = %message.msg_id);
         murmur_telemetry::set_parent(&span, &message.traceparent);
-        let sent = self.peer.send_notification(ServerNotification::CustomNotification(notification)).instrument(span);
-        if let Err(error) = sent.await {
-            // The client is going; the message stays unread with the node.
-            tracing::debug!("a notification was not written: {error}");
+        // Unwritten, the message stays unread with the node.
+        self.write(notification).instrument(span).await;
+    }
+
+    async fn tell_event(&mut self, event: &AgentEvent) -> Step {
+        self.shared.unread_events().set(event.unread);
+        if event.cursor > self.shown.event_cursor {
+            let span = info_span!(parent: None, "shim.notify", event_cursor = event.cursor);
+            if !self.write(channel::event(event)).instrument(span).await {
+                return self.unwritten();
+            }
+            self.shown.event_cursor = event.cursor;
+        }
+        self.unacknowledged.told = self.unacknowledged.told.max(event.cursor);
+        Step::Stay
+    }
+
+    async fn tell_summary(&mut self, summary: EventSummary) -> Step {
+        if summary.cursor > self.shown.event_cursor || summary.lost > 0 {
+            if !self.write(channel::more_events(summary)).await {
+                return self.unwritten();
+            }
+            self.shown.event_cursor = self.shown.event_cursor.max(summary.cursor);
+        }
+        self.unacknowledged.told = self.unacknowledged.told.max(summary.cursor);
+        Step::Stay
+    }
+
+    async fn tell_answer(&mut self, answer: &PermissionAnswer) -> Step {
+        // The client takes the answer to a question once, however often it is told.
+        if !self.write(channel::permission(answer)).await {
+            return self.unwritten();
+        }
+        self.unacknowledged.answers.push(answer.request_id.clone());
+        Step::Stay
+    }
+
+    /// The client takes nothing any more, or its connection is about to end: what was not written is told to the next session.
+    fn unwritten(&mut self) -> Step {
+        Step::Leave(self.lost(Failure::node_down(self.shared.node.socket())))
+    }
+
+    async fn acknowledge(&mut self) -> Step {
+        let Unacknowledged { told, answers } = std::mem::take(&mut self.unacknowledged);
+        let request = AckEventsRequest {
+            agent: self.target.agent.clone(),
+            told,
+            read: Vec::new(),
+            permission_request_ids: answers,
+        };
+        let node = &self.shared.node;
+        let acknowledged = match node.client() {
+            Ok(mut client) => node.answer(client.events.ack_events(request)).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = acknowledged {
+            // It is told again to the next session, which passes over what this client has seen.
+            tracing::debug!("events could not be acknowledged: {failure}");
+        }
+        Step::Stay
+    }
+
+    /// Whether it was written.
+    async fn write(&self, notification: CustomNotification) -> bool {
+        match self.peer.send_notification(ServerNotification::CustomNotification(notification)).await {
+            Ok(()) => true,
+            // The client is going.
+            Err(error) => {
+                tracing::debug!("a notification was not written: {error}");
+                false
+            }
         }
     }
 

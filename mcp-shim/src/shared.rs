@@ -1,6 +1,9 @@
 //! What the parts of one shim share.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
 
 use rmcp::{RoleServer, service::Peer};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +25,12 @@ pub(crate) struct Shared {
     pub(crate) binding: Binding,
     /// Which tools there are.
     pub(crate) profile: Profile,
+    /// Whether others may answer when the client asks for a permission.
+    pub(crate) relays_permissions: bool,
+    /// Tells this run of the program from others under the same name.
+    pub(crate) instance: String,
     unread: Mutex<Unread>,
+    unread_events: Mutex<Unread>,
     started: OnceLock<()>,
     commands: Mutex<Option<Commands>>,
     target: Target,
@@ -40,7 +48,10 @@ impl Shared {
             node: Node::new(args.socket_path(), args.token_file.clone()),
             binding,
             profile: args.profile,
+            relays_permissions: args.relay_permissions,
+            instance: format!("{}-{:016x}", std::process::id(), RandomState::new().hash_one(())),
             unread: Mutex::default(),
+            unread_events: Mutex::default(),
             started: OnceLock::new(),
             commands: Mutex::new(Some(commands)),
             target,
@@ -67,6 +78,11 @@ impl Shared {
     /// The count of unread messages.
     pub(crate) fn unread(&self) -> MutexGuard<'_, Unread> {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The count of unread events.
+    pub(crate) fn unread_events(&self) -> MutexGuard<'_, Unread> {
+        self.unread_events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

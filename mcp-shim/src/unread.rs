@@ -1,9 +1,9 @@
-//! How many messages wait, and when to say so.
+//! How many messages and events wait, and when to say so.
 //!
 //! Pushes can be switched off on the client's side, and written is not seen. So whenever the unread set has grown since it was
 //! last mentioned, the next tool result mentions it, once.
 
-/// The last known number of unread messages, and how many of them were mentioned.
+/// The last known number of unread messages or events, and how many of them were mentioned.
 #[derive(Debug, Default)]
 pub(crate) struct Unread {
     count: u64,
@@ -26,6 +26,11 @@ impl Unread {
     pub(crate) fn show(&mut self, count: u64) {
         self.count = count;
         self.mentioned = count;
+    }
+
+    /// How many there are, as far as is known.
+    pub(crate) const fn count(&self) -> u64 {
+        self.count
     }
 
     /// What the next result has to mention, if anything.

@@ -108,7 +108,7 @@ fn a_client_is_told_of_the_channel_and_the_tools_without_a_node() {
 
 #[test]
 fn a_tool_is_offered_and_taken_in_its_profile_alone() {
-    let seldom = ["interrupt", "clear_queue", "task_get"];
+    let seldom = ["interrupt", "clear_queue", "task_get", "permission_answer"];
     let mut shim = Shim::connected();
     for tool in seldom {
         let refused = shim.ask("tools/call", &json!({"name": tool, "arguments": {}}));
@@ -117,11 +117,30 @@ fn a_tool_is_offered_and_taken_in_its_profile_alone() {
     let mut shim = Shim::start_with(&[("MURMUR_PROFILE", "all")]).shaken();
     let tools = shim.ask("tools/list", &json!({}))["result"]["tools"].clone();
     let names: Vec<_> = tools.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
-    assert_eq!(names.len(), 19);
+    assert_eq!(names.len(), 20);
     for tool in seldom {
         assert!(names.contains(&tool), "{tool}");
         assert_eq!(shim.call(tool, &json!({"slug": "x", "task_id": "1", "subject": "x", "nope": 1}))["isError"], true);
     }
+}
+
+#[test]
+fn permissions_are_relayed_where_that_is_asked_for_alone() {
+    let mut shim = Shim::start_with(&[("MURMUR_RELAY_PERMISSIONS", "true")]);
+    let server = shim.ask("initialize", &initialize("2025-11-25"))["result"].clone();
+    let expected = json!({"claude/channel": {}, "claude/channel/permission": {}});
+    assert_eq!(server["capabilities"]["experimental"], expected);
+    let tools = shim.ask("tools/list", &json!({}))["result"]["tools"].clone();
+    let answer = tools.as_array().unwrap().iter().find(|tool| tool["name"] == "permission_answer").unwrap();
+    assert_eq!(answer["inputSchema"]["properties"]["behavior"]["enum"], json!(["allow", "deny"]));
+    let refused = shim.call("permission_answer", &json!({"request_id": "abcde", "behavior": "maybe"}));
+    assert!(text(&refused).contains("`behavior`"), "{refused}");
+    // Without a node a question is lost to nobody: the client goes on asking its own user.
+    let params = json!({"request_id": "abcde", "tool_name": "Bash", "description": "", "input_preview": ""});
+    let method = "notifications/claude/channel/permission_request";
+    shim.write(&json!({"jsonrpc": "2.0", "method": method, "params": params}));
+    shim.write(&json!({"jsonrpc": "2.0", "method": method, "params": {"request_id": 7}}));
+    assert_eq!(shim.ask("ping", &json!({}))["result"], json!({}));
 }
 
 #[test]

@@ -17,10 +17,12 @@ use crate::{
     config::Config,
     directory::Directory,
     enroll::{Joining, find_invite},
+    events::Events,
     identity::{IdentityDir, NodeIdentity, NodeRecord},
     keys::Keys,
     lifecycle::DataDir,
     metrics::{self, Metrics},
+    permission::{self, Permissions},
     post::Post,
     rpc::{
         control::{self, Control, ControlTasks, Parts},
@@ -95,6 +97,10 @@ pub struct Core {
     pub post: Arc<Post>,
     /// Who is attached.
     pub sessions: Arc<Sessions>,
+    /// What happened around those who live here.
+    pub events: Arc<Events>,
+    /// Approvals of tool calls.
+    pub permissions: Arc<Permissions>,
     /// The client of the control plane.
     pub control: Arc<Control>,
     /// The broker.
@@ -191,8 +197,15 @@ async fn start(
     lost: mpsc::Sender<anyhow::Error>,
 ) -> anyhow::Result<()> {
     let record = base.join().await?;
-    let (core, control_tasks) = base.core(&record).await?;
+    let (core, control_tasks) = base.core(&record, stop).await?;
     tasks.spawn(control_tasks.run(stop.clone()));
+    tasks.spawn(core.events.clone().follow(core.control.clone(), stop.clone()));
+    let permissions = core.permissions.clone();
+    tasks.spawn(async move {
+        if let Err(error) = permissions.run().await {
+            warn!(%error, "answers to permission requests of before cannot be waited for");
+        }
+    });
     tasks.spawn(leave_broker_when_fenced(core.clone(), stop.clone()));
     let (post, ended) = (core.post.clone(), stop.clone());
     tasks.spawn(async move {
@@ -291,7 +304,7 @@ impl Base {
         Ok(Runtime::new(parts)?)
     }
 
-    async fn core(&self, record: &NodeRecord) -> anyhow::Result<(Arc<Core>, ControlTasks)> {
+    async fn core(&self, record: &NodeRecord, stop: &CancellationToken) -> anyhow::Result<(Arc<Core>, ControlTasks)> {
         let (store, clock) = (self.store.clone(), self.clock);
         let identity = Arc::new(NodeIdentity::new(record, self.dir.key()?, clock.now_ms())?);
         let token = self.dir.token()?.context("the node's token is gone: enrol anew in another data directory")?;
@@ -317,7 +330,9 @@ impl Base {
             clock,
         )
         .await?;
-        let post = Post::new(store, keys, directory.clone(), identity.clone(), bus.clone(), clock, self.config.post());
+        let events = Events::new(store.clone(), clock);
+        let post =
+            Post::new(store.clone(), keys, directory.clone(), identity.clone(), bus.clone(), clock, self.config.post());
         let metrics = self.metrics.clone();
         post.on_delivered(Box::new(move |took| metrics.acknowledged(took)));
         let tasks = ControlTasks::new(Parts {
@@ -330,9 +345,31 @@ impl Base {
             clock,
             incarnation,
         });
+        let permissions = Permissions::new(permission::Parts {
+            store,
+            events: events.clone(),
+            post: post.clone(),
+            agents: agents.clone(),
+            directory: directory.clone(),
+            clock,
+            stop: stop.clone(),
+        });
         let dir = self.dir.clone();
         let (file_roots, runtime_dir) = (self.config.file_roots.clone(), self.config.runtime.dir(self.data_dir.path()));
-        let core = Core { identity, dir, directory, agents, post, sessions, control, bus, file_roots, runtime_dir };
+        let core = Core {
+            identity,
+            dir,
+            directory,
+            agents,
+            post,
+            sessions,
+            events,
+            permissions,
+            control,
+            bus,
+            file_roots,
+            runtime_dir,
+        };
         Ok((Arc::new(core), tasks))
     }
 }

@@ -26,8 +26,9 @@ use tonic::{
 use crate::{
     PROTOCOL,
     node::v1::{
-        file_service_client::FileServiceClient, host_service_client::HostServiceClient,
-        message_service_client::MessageServiceClient, outbox_service_client::OutboxServiceClient,
+        event_service_client::EventServiceClient as NodeEventServiceClient, file_service_client::FileServiceClient,
+        host_service_client::HostServiceClient, message_service_client::MessageServiceClient,
+        outbox_service_client::OutboxServiceClient, permission_service_client::PermissionServiceClient,
         session_service_client::SessionServiceClient, share_service_client::ShareServiceClient,
     },
     v1::{
@@ -267,6 +268,10 @@ pub struct NodeClient {
     pub files: FileServiceClient<Intercepted>,
     /// What an agent shows by a link.
     pub share: ShareServiceClient<Intercepted>,
+    /// What happened around an agent.
+    pub events: NodeEventServiceClient<Intercepted>,
+    /// Approvals of tool calls.
+    pub permissions: PermissionServiceClient<Intercepted>,
 }
 
 impl NodeClient {
@@ -280,7 +285,9 @@ impl NodeClient {
             sessions: SessionServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             host: HostServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             files: FileServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
-            share: ShareServiceClient::new(service),
+            share: ShareServiceClient::new(service.clone()),
+            events: NodeEventServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            permissions: PermissionServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
         }
     }
 }

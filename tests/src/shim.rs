@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::Path, process::Stdio};
 
 use rmcp::{
     ClientHandler, RoleClient, ServiceExt,
-    model::{CallToolRequestParams, CallToolResult, CustomNotification, ProgressNotificationParam},
+    model::{CallToolRequestParams, CallToolResult, ClientNotification, CustomNotification, ProgressNotificationParam},
     service::{NotificationContext, RunningService},
     transport::TokioChildProcess,
 };
@@ -21,6 +21,7 @@ use crate::{process::binary, wait::PATIENCE};
 pub struct Shim {
     client: RunningService<RoleClient, Listener>,
     pushes: UnboundedReceiver<Value>,
+    answers: UnboundedReceiver<Value>,
     progress: UnboundedReceiver<ProgressNotificationParam>,
 }
 
@@ -60,8 +61,10 @@ impl Shim {
             TokioChildProcess::builder(command).stderr(Stdio::inherit()).spawn().expect("murmur-mcp starts");
         let (sender, pushes) = unbounded_channel();
         let (told, progress) = unbounded_channel();
-        let client = Listener(sender, told).serve(transport).await.expect("murmur-mcp answers initialize");
-        Self { client, pushes, progress }
+        let (answered, answers) = unbounded_channel();
+        let listener = Listener { pushes: sender, answers: answered, progress: told };
+        let client = listener.serve(transport).await.expect("murmur-mcp answers initialize");
+        Self { client, pushes, answers, progress }
     }
 
     /// The client, for what the shortcuts do not cover.
@@ -107,6 +110,29 @@ impl Shim {
         self.pushes.try_recv().ok()
     }
 
+    /// Asks whether a tool may be used, as Claude Code does.
+    ///
+    /// # Panics
+    /// When the shim takes nothing any more.
+    pub async fn ask_permission(&self, params: Value) {
+        let method = "notifications/claude/channel/permission_request";
+        let asked = CustomNotification::new(method, Some(params));
+        self.client.send_notification(ClientNotification::CustomNotification(asked)).await.expect("the session lives");
+    }
+
+    /// The next `notifications/claude/channel/permission`: its parameters.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub async fn permission(&mut self) -> Value {
+        timeout(PATIENCE, self.answers.recv()).await.expect("an answer").expect("the session lives")
+    }
+
+    /// An answer that has arrived already, if any.
+    pub fn permitted(&mut self) -> Option<Value> {
+        self.answers.try_recv().ok()
+    }
+
     /// What a call that takes long told of its progress.
     ///
     /// # Panics
@@ -139,16 +165,24 @@ impl From<CallToolResult> for ToolResult {
 
 /// Collects channel notifications and signs of progress.
 #[derive(Clone)]
-pub struct Listener(UnboundedSender<Value>, UnboundedSender<ProgressNotificationParam>);
+pub struct Listener {
+    pushes: UnboundedSender<Value>,
+    answers: UnboundedSender<Value>,
+    progress: UnboundedSender<ProgressNotificationParam>,
+}
 
 impl ClientHandler for Listener {
     async fn on_custom_notification(&self, notification: CustomNotification, _: NotificationContext<RoleClient>) {
-        if notification.method == "notifications/claude/channel" {
-            let _ = self.0.send(notification.params.unwrap_or_default());
-        }
+        let params = notification.params.unwrap_or_default();
+        // A test that has ended listens no more.
+        let _ = match notification.method.as_str() {
+            "notifications/claude/channel" => self.pushes.send(params),
+            "notifications/claude/channel/permission" => self.answers.send(params),
+            _ => Ok(()),
+        };
     }
 
     async fn on_progress(&self, progress: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
-        let _ = self.1.send(progress);
+        let _ = self.progress.send(progress);
     }
 }

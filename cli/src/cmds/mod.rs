@@ -20,6 +20,7 @@ pub(crate) mod message;
 pub(crate) mod node;
 pub(crate) mod outbox;
 pub(crate) mod peers;
+pub(crate) mod permission;
 pub(crate) mod quarantine;
 pub(crate) mod queue;
 pub(crate) mod register;
@@ -38,6 +39,7 @@ pub(crate) mod upload;
 pub(crate) mod verify;
 mod wait;
 pub(crate) mod wait_agent;
+pub(crate) mod watch;
 pub(crate) mod webhook;
 pub(crate) mod workspace;
 
@@ -71,6 +73,8 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Outcome {
         Command::Inbox(args) => inbox::run(&target()?, args, output).await,
         Command::Peers(args) => peers::run(&target()?, args, output).await,
         Command::Tail(args) => tail::run(&target()?, args, output).await,
+        Command::Watch(args) => Box::pin(watch::run(&target()?, args, output)).await,
+        Command::Permission(command) => permission::run(&target()?, command, output).await,
         Command::Files(args) => files::run(&target()?, args, output).await,
         Command::Message(args) => message::run(&target()?, args, output).await,
         Command::Outbox(args) => outbox::run(&target()?, args, output).await,

@@ -1,7 +1,7 @@
 //! `tail`: follows what an agent sends and receives until interrupted.
 
 use murmur_proto::node::v1::{TailRequest, TailResponse, tail_response::Direction};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     args::Speaker,
@@ -41,23 +41,27 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
 }
 
 fn show(item: &TailResponse, output: Output) -> Outcome {
+    if output.is_json() { output::line(&json_of(item).to_string()) } else { output::line(&text_of(item)) }
+}
+
+/// One message that went by, for programs.
+pub(super) fn json_of(item: &TailResponse) -> Value {
     let message = item.message.clone().unwrap_or_default();
     let is_out = item.direction() == Direction::Out;
-    let state = is_out.then(|| view::state(item.state()));
-    if output.is_json() {
-        let value = json!({
-            "direction": if is_out { "out" } else { "in" },
-            "state": state,
-            "message": view::message_json(&message),
-        });
-        return output::line(&value.to_string());
+    json!({
+        "direction": if is_out { "out" } else { "in" },
+        "state": is_out.then(|| view::state(item.state())),
+        "message": view::message_json(&message),
+    })
+}
+
+/// The same for people.
+pub(super) fn text_of(item: &TailResponse) -> String {
+    let message = item.message.clone().unwrap_or_default();
+    if item.direction() != Direction::Out {
+        return view::message_text(&message);
     }
-    match state {
-        None => output::line(&view::message_text(&message)),
-        Some(state) => {
-            let when = time::rfc3339(message.created_time.as_ref()).unwrap_or_default();
-            let head = format!("{} to {} {when} [{state}]", view::kind(&message), text::clean_line(&message.to));
-            output::line(&format!("{}\n{}", output::bold(&head), view::said(&message)))
-        }
-    }
+    let (when, state) = (time::rfc3339(message.created_time.as_ref()).unwrap_or_default(), view::state(item.state()));
+    let head = format!("{} to {} {when} [{state}]", view::kind(&message), text::clean_line(&message.to));
+    format!("{}\n{}", output::bold(&head), view::said(&message))
 }

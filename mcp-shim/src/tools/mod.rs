@@ -4,11 +4,13 @@ mod choice;
 mod clear_queue;
 mod control;
 mod deregister;
+mod happened;
 mod inbox;
 mod interrupt;
 mod kill;
 mod ls;
 mod peers;
+mod permission_answer;
 mod profile;
 mod progress;
 mod queue_add;
@@ -82,7 +84,10 @@ enum Unread {
     /// The node's count, not shown in the answer.
     Counted(u64),
     /// The answer itself shows it.
-    Shown(u64),
+    Shown {
+        messages: u64,
+        events: u64,
+    },
 }
 
 /// One call of a tool.
@@ -113,7 +118,7 @@ macro_rules! tools {
             shared: Arc<Shared>,
             context: RequestContext<RoleServer>,
         ) -> Option<CallToolResult> {
-            if !shared.profile.offers(name) {
+            if !shared.profile.offers(name, shared.relays_permissions) {
                 return None;
             }
             let call = Call { shared, context };
@@ -141,6 +146,7 @@ tools![
     kill::Kill,
     interrupt::Interrupt,
     clear_queue::ClearQueue,
+    permission_answer::PermissionAnswer,
     tasks::TaskList,
     tasks::TaskUpdate,
     tasks::TaskCreate,
@@ -149,9 +155,9 @@ tools![
     version::Version,
 ];
 
-/// The tools of a profile.
-pub(crate) fn list(profile: Profile) -> Vec<Tool> {
-    TOOLS.iter().filter(|tool| profile.offers(&tool.name)).cloned().collect()
+/// The tools of a profile, in a session that relays permissions or does not.
+pub(crate) fn list(profile: Profile, relays_permissions: bool) -> Vec<Tool> {
+    TOOLS.iter().filter(|tool| profile.offers(&tool.name, relays_permissions)).cloned().collect()
 }
 
 fn definition<T: Murmur>() -> Tool {
@@ -186,30 +192,48 @@ async fn perform<T: Murmur>(arguments: Option<JsonObject>, call: Call) -> CallTo
 }
 
 fn aside(shared: &Shared, known: Unread) -> Aside {
-    let mut unread = shared.unread();
+    let (mut unread, mut events) = (shared.unread(), shared.unread_events());
     match known {
         Unread::Unknown => {}
         Unread::Counted(count) => unread.set(count),
-        Unread::Shown(count) => unread.show(count),
+        Unread::Shown { messages, events: count } => {
+            unread.show(messages);
+            events.show(count);
+        }
     }
-    let count = unread.mention();
-    let waiting = count.map(|count| match count {
-        1 => "1 unread message: call inbox.".to_owned(),
-        _ => format!("{count} unread messages: call inbox."),
-    });
+    let (count, grown_events) = (unread.mention(), events.mention());
+    let waiting = (count.is_some() || grown_events.is_some()).then(|| waiting(unread.count(), events.count()));
     let parts: Vec<_> = waiting.into_iter().chain(shared.binding.take_warning()).collect();
     Aside { notice: (!parts.is_empty()).then(|| parts.join(" ")), unread: count }
+}
+
+/// What waits, and what to do about it.
+fn waiting(messages: u64, events: u64) -> String {
+    let some = |count: u64, what: &str| match count {
+        0 => None,
+        1 => Some(format!("1 unread {what}")),
+        _ => Some(format!("{count} unread {what}s")),
+    };
+    let parts: Vec<_> = some(messages, "message").into_iter().chain(some(events, "event")).collect();
+    format!("{}: call inbox.", parts.join(" and "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_waits_is_counted_by_what_it_is() {
+        assert_eq!(waiting(1, 0), "1 unread message: call inbox.");
+        assert_eq!(waiting(0, 3), "3 unread events: call inbox.");
+        assert_eq!(waiting(2, 1), "2 unread messages and 1 unread event: call inbox.");
+    }
+
     /// What a client is told of the tools. To accept a change, run with `UPDATE_GOLDEN=1` and read the diff.
     #[test]
     fn the_list_of_tools_is_as_agreed() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tools.json");
-        let listed = format!("{:#}\n", serde_json::to_value(list(Profile::All)).unwrap());
+        let listed = format!("{:#}\n", serde_json::to_value(list(Profile::All, true)).unwrap());
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(path, &listed).unwrap();
         }
@@ -228,7 +252,7 @@ mod tests {
 
     #[test]
     fn every_tool_stays_within_what_a_client_reads() {
-        for tool in list(Profile::All) {
+        for tool in list(Profile::All, true) {
             assert!(tool.description.unwrap().len() <= 4096, "{}", tool.name);
             assert_eq!(tool.input_schema["additionalProperties"], false, "{}", tool.name);
             for (name, property) in tool.input_schema["properties"].as_object().unwrap() {
@@ -245,14 +269,14 @@ mod tests {
             let text = tool.description.as_deref().unwrap_or_default();
             tool.name.len() + text.len() + serde_json::to_string(&tool.input_schema).unwrap().len()
         };
-        let spent: usize = list(Profile::Default).iter().map(said).sum();
+        let spent: usize = list(Profile::Default, false).iter().map(said).sum();
         assert!(spent <= 18_000, "{spent} characters: shorten a description, or move a tool to another profile");
     }
 
     #[test]
     fn every_argument_that_is_one_of_a_few_words_lists_them() {
         let words = |tool: &str, argument: &str| {
-            let tool = list(Profile::All).into_iter().find(|listed| listed.name == tool).unwrap();
+            let tool = list(Profile::All, true).into_iter().find(|listed| listed.name == tool).unwrap();
             let schema = tool.input_schema["properties"][argument].clone();
             let items = schema.get("items").unwrap_or(&schema).clone();
             serde_json::from_value::<Vec<String>>(items["enum"].clone()).unwrap_or_default()
@@ -276,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_may_be_left_out_and_is_a_word_tells_its_default() {
-        let spawn = list(Profile::All).into_iter().find(|tool| tool.name == "spawn").unwrap();
+        let spawn = list(Profile::All, true).into_iter().find(|tool| tool.name == "spawn").unwrap();
         for (name, property) in spawn.input_schema["properties"].as_object().unwrap() {
             if let Some(words) = property["enum"].as_array() {
                 let told = property["description"].as_str().unwrap().contains("Default: ");

@@ -13,11 +13,14 @@ pub(crate) enum Profile {
 }
 
 /// What only [`Profile::All`] has: tools that a session seldom needs, or that another one does with one argument more.
-const SELDOM: [&str; 3] = ["interrupt", "clear_queue", "task_get"];
+const SELDOM: [&str; 4] = ["interrupt", "clear_queue", "task_get", PERMISSION_ANSWER];
+
+/// What a session that relays permissions needs, too.
+const PERMISSION_ANSWER: &str = "permission_answer";
 
 impl Profile {
-    /// Whether the tool of this name, if there is one, belongs to it.
-    pub(crate) fn offers(self, tool: &str) -> bool {
-        self == Self::All || !SELDOM.contains(&tool)
+    /// Whether the tool of this name, if there is one, belongs to it; in a session that relays permissions or does not.
+    pub(crate) fn offers(self, tool: &str, relays_permissions: bool) -> bool {
+        self == Self::All || (relays_permissions && tool == PERMISSION_ANSWER) || !SELDOM.contains(&tool)
     }
 }

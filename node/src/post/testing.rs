@@ -112,6 +112,11 @@ pub(crate) struct TestNode {
     runtime: Option<Runtime>,
 }
 
+/// The store of the node that has a post.
+pub(crate) fn store_of(post: &Post) -> Store {
+    post.store.clone()
+}
+
 impl World {
     pub(crate) fn new() -> Self {
         Self { owner: Owner::new(Clock::system().now_ms()) }

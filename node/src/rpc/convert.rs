@@ -5,6 +5,7 @@ use murmur_core::outbox::Row;
 use murmur_proto::{node::v1, time::timestamp};
 
 use crate::{
+    events::AgentEvent,
     post::{
         DeliveryView, Direction, FileInfo, InboxMessage, Listed, MessageKind, Outcome, Place, Redriven, StateName,
         TailItem, Transfer, TransferState, Waiting, view,
@@ -55,6 +56,11 @@ pub(super) fn message(message: InboxMessage) -> v1::Message {
         file: attached.map(|attached| file(*attached)),
         gap,
     }
+}
+
+pub(super) fn event(event: AgentEvent) -> v1::AgentEvent {
+    let AgentEvent { event, cursor, received_ms: _, replay, unread } = event;
+    v1::AgentEvent { event: Some(event), cursor, replay, unread }
 }
 
 pub(super) fn file(info: FileInfo) -> v1::File {

@@ -8,6 +8,7 @@ mod caller;
 pub mod control;
 mod convert;
 mod door;
+mod event;
 mod file;
 pub mod forward;
 mod host;
@@ -15,11 +16,14 @@ mod message;
 mod outbox;
 mod parse;
 mod peer;
+mod permission;
 pub mod server;
 mod session;
 mod share;
 pub mod socket;
 mod status;
 
+#[cfg(test)]
+mod event_tests;
 #[cfg(test)]
 mod tests;

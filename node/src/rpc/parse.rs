@@ -132,6 +132,11 @@ pub(super) fn words(name: &'static str, text: String, most: usize) -> Result<Str
     Ok(text)
 }
 
+/// Which run of a program speaks; may be empty.
+pub(super) fn instance(text: String) -> Result<String, Refusal> {
+    words("instance", text, 64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,8 +7,9 @@ use murmur_proto::{
     FILE_DESCRIPTOR_SET,
     client::RPC_MESSAGE_BYTES_MAX,
     node::v1::{
-        file_service_server::FileServiceServer, host_service_server::HostServiceServer,
-        message_service_server::MessageServiceServer, outbox_service_server::OutboxServiceServer,
+        event_service_server::EventServiceServer, file_service_server::FileServiceServer,
+        host_service_server::HostServiceServer, message_service_server::MessageServiceServer,
+        outbox_service_server::OutboxServiceServer, permission_service_server::PermissionServiceServer,
         session_service_server::SessionServiceServer, share_service_server::ShareServiceServer,
     },
     status::status,
@@ -23,11 +24,13 @@ use tower::Layer as _;
 use super::{
     caller::{Caller, Wish, existing, is_interactive, local, own_path, speaker},
     door::Door,
+    event::EventsRpc,
     file::Files,
     forward::Forward,
     host::Host,
     message::Messages,
     outbox::Outbox,
+    permission::PermissionsRpc,
     session::SessionsRpc,
     share::Share,
     status::{NodePending, Refusal},
@@ -134,12 +137,16 @@ impl Services {
         let host = HostServiceServer::new(Host { shared: shared.clone() });
         let files = FileServiceServer::new(Files::new(shared.clone()));
         let share = ShareServiceServer::new(Share::new(shared.clone()));
+        let events = EventServiceServer::new(EventsRpc { shared: shared.clone() });
+        let permissions = PermissionServiceServer::new(PermissionsRpc { shared: shared.clone() });
         let routes = Routes::new(messages.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(sessions.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(outbox)
             .add_service(host)
             .add_service(files.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(share)
+            .add_service(events)
+            .add_service(permissions)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             // What Python's client still asks for.
@@ -159,6 +166,8 @@ impl Services {
         self.health.set_service_status("murmur.node.v1.SessionService", serving).await;
         self.health.set_service_status("murmur.node.v1.FileService", serving).await;
         self.health.set_service_status("murmur.node.v1.ShareService", serving).await;
+        self.health.set_service_status("murmur.node.v1.EventService", serving).await;
+        self.health.set_service_status("murmur.node.v1.PermissionService", serving).await;
         self.health.set_service_status("murmur.node.v1.HostService", ServingStatus::Serving).await;
     }
 

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     app::Core,
+    events::{Answer, Summary, Told},
     session::{Closed, Push, Pushed, Session},
 };
 
@@ -59,15 +60,19 @@ impl SessionService for SessionsRpc {
         if self.shared.drain.is_cancelled() {
             return Err(Shared::draining());
         }
+        let instance = parse::instance(request.instance.clone())?;
         let session = attach(&core, &call.caller, request).await?;
         let agent = session.agent().clone();
+        core.permissions.begin(agent.agent_id, instance.clone()).await.map_err(Refusal::from)?;
         let attached = v1::Attached {
             slug: agent.slug.to_string(),
             agent_id: agent.agent_id.to_string(),
             unread: core.post.unread(agent.agent_id).await.map_err(Refusal::from)?,
             node_version: env!("CARGO_PKG_VERSION").to_owned(),
+            unread_events: core.events.unread(agent.agent_id).await.map_err(Refusal::from)?,
         };
-        let push = Push::new(session, Arc::clone(&core.post), self.shared.drain.clone());
+        let feed = core.events.feed(agent.agent_id, instance);
+        let push = Push::new(session, Arc::clone(&core.post), feed, self.shared.drain.clone());
         let attached = v1::AttachResponse { item: Some(Item::Attached(attached)) };
         // The stream owns the session: when the caller goes away, both are dropped at once.
         let pushes = stream::try_unfold(push, |mut push| async move {
@@ -109,7 +114,7 @@ impl SessionService for SessionsRpc {
 
 /// Finds or makes the agent and attaches to it; with `suffix_when_taken` to the first name that is free.
 async fn attach(core: &Core, caller: &Caller, request: v1::AttachRequest) -> Result<Session, Refusal> {
-    let v1::AttachRequest { agent, takeover, client, suffix_when_taken, description, group } = request;
+    let v1::AttachRequest { agent, takeover, client, suffix_when_taken, description, group, instance: _ } = request;
     let client = parse::words("client", client, CLIENT_BYTES_MAX)?;
     let may_suffix = suffix_when_taken && !takeover && matches!(caller, Caller::User);
     let mut wish = wish(agent.clone(), description, group, may_suffix)?;
@@ -139,6 +144,13 @@ fn wish(agent: String, description: String, group: String, suffix_when_taken: bo
 fn answer(pushed: Pushed) -> v1::AttachResponse {
     let item = match pushed {
         Pushed::Message(message) => Item::Message(convert::message(*message)),
+        Pushed::Told(Told::Event(event)) => Item::Event(convert::event(*event)),
+        Pushed::Told(Told::Summary(Summary { more, lost, cursor, received_ms: _ })) => {
+            Item::EventSummary(v1::EventSummary { more, lost, cursor })
+        }
+        Pushed::Told(Told::Answer(Answer { request_id, allow, by })) => {
+            Item::PermissionAnswer(v1::PermissionAnswer { request_id, allow, answered_by: by })
+        }
         Pushed::Closed(Closed::Ended) => Item::Ended(v1::Ended {}),
         Pushed::Closed(Closed::Replaced(replaced)) => {
             Item::Replaced(v1::Replaced { by_client: replaced.by_client, at: Some(timestamp(replaced.at_ms)) })

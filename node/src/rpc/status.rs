@@ -14,6 +14,7 @@ use super::{caller::CallerError, control::ControlError};
 use crate::{
     agents::AgentError,
     directory::PeerTrouble,
+    permission::AnswerError,
     post::{QueryError, SendError},
     session::SessionTaken,
     store::StoreError,
@@ -35,6 +36,7 @@ pub(super) struct NodePending(pub(super) String);
 #[derive(Debug)]
 pub(super) enum Refusal {
     Agent(AgentError),
+    Answer(AnswerError),
     Caller(CallerError),
     Field(Field),
     Pending(NodePending),
@@ -52,6 +54,7 @@ impl From<Refusal> for Status {
     fn from(refused: Refusal) -> Self {
         match refused {
             Refusal::Agent(error) => of_agent(error),
+            Refusal::Answer(error) => of_answer(&error),
             Refusal::Caller(error) => of_caller(&error),
             Refusal::Field(Field { name, rule }) => field_status(name, rule),
             Refusal::Pending(NodePending(text)) => status(Reason::NodePending, text),
@@ -79,6 +82,7 @@ macro_rules! refusals {
 
 refusals! {
     Agent(AgentError),
+    Answer(AnswerError),
     Caller(CallerError),
     Field(Field),
     Pending(NodePending),
@@ -163,6 +167,18 @@ fn of_agent(error: AgentError) -> Status {
         AgentError::Store(error) => of_store(&error),
         AgentError::Keys(error) => internal(&error),
         AgentError::Random => internal(&error),
+    }
+}
+
+fn of_answer(error: &AnswerError) -> Status {
+    let text = error.to_string();
+    match error {
+        AnswerError::NotFound { .. } => status(Reason::PermissionNotFound, text),
+        AnswerError::Ambiguous { .. } => status(Reason::PermissionAmbiguous, text),
+        AnswerError::Own { .. } => status(Reason::PermissionOwn, text),
+        AnswerError::Answered { .. } => status(Reason::PermissionAnswered, text),
+        AnswerError::Over { .. } => status(Reason::PermissionOver, text),
+        AnswerError::Store(error) => of_store(error),
     }
 }
 

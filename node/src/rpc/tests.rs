@@ -27,8 +27,10 @@ use crate::{
     bus::{Bus, BusConfig},
     clock::Clock,
     directory::{Batch, Change, Directory},
+    events::Events,
     identity::IdentityDir,
     keys::Keys,
+    permission::{self, Permissions},
     post::{
         Post, PostConfig,
         testing::{node_identity, slug},
@@ -38,21 +40,21 @@ use crate::{
 };
 
 /// A node on a socket, with the interactive agents `alice` and `bob` and the spawned agent `worker`.
-struct Door {
+pub(super) struct Door {
     home: tempfile::TempDir,
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     stage: watch::Sender<Stage>,
-    drain: CancellationToken,
+    pub(super) drain: CancellationToken,
     forward: Arc<super::forward::Forward>,
     _socket: socket::Socket,
 }
 
 impl Door {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         Self::with(false).await
     }
 
-    async fn with(require_token: bool) -> Self {
+    pub(super) async fn with(require_token: bool) -> Self {
         let home = tempfile::tempdir().unwrap();
         let core = core(&home).await;
         let stage = watch::Sender::new(Stage::Ready(core.clone()));
@@ -79,16 +81,16 @@ impl Door {
         NodeClient::new(channel, headers)
     }
 
-    async fn user(&self) -> NodeClient {
+    pub(super) async fn user(&self) -> NodeClient {
         self.client(Headers::new()).await
     }
 
-    async fn with_token(&self, token: &str) -> NodeClient {
+    pub(super) async fn with_token(&self, token: &str) -> NodeClient {
         self.client(Headers::new().with_token(token).unwrap()).await
     }
 
     /// A token of one of the node's agents.
-    async fn token(&self, name: &str) -> String {
+    pub(super) async fn token(&self, name: &str) -> String {
         let agent = self.core.agents.by_slug(&slug(name)).unwrap();
         self.core.agents.issue_token(agent.agent_id).await.unwrap().expose().to_string()
     }
@@ -132,8 +134,20 @@ async fn core(home: &tempfile::TempDir) -> Arc<Core> {
     );
     let post =
         Post::new(store.clone(), keys, directory.clone(), identity.clone(), bus.clone(), clock, PostConfig::default());
+    let (agents, events) = (agents.await.unwrap(), Events::new(store.clone(), clock));
+    let permissions = Permissions::new(permission::Parts {
+        store,
+        events: events.clone(),
+        post: post.clone(),
+        agents: agents.clone(),
+        directory: directory.clone(),
+        clock,
+        stop: CancellationToken::new(),
+    });
     Arc::new(Core {
-        agents: agents.await.unwrap(),
+        agents,
+        events,
+        permissions,
         sessions,
         dir: IdentityDir::open(home.path()).unwrap(),
         identity,
@@ -150,15 +164,15 @@ fn named(agent: &str) -> v1::RegisterRequest {
     v1::RegisterRequest { agent: agent.to_owned(), ..Default::default() }
 }
 
-fn attach(agent: &str) -> v1::AttachRequest {
+pub(super) fn attach(agent: &str) -> v1::AttachRequest {
     v1::AttachRequest { agent: agent.to_owned(), client: "test".to_owned(), ..Default::default() }
 }
 
-fn reason<T: std::fmt::Debug>(answer: Result<T, Status>) -> Option<Reason> {
+pub(super) fn reason<T: std::fmt::Debug>(answer: Result<T, Status>) -> Option<Reason> {
     RpcError::from(answer.unwrap_err()).reason
 }
 
-async fn attached(stream: &mut Streaming<v1::AttachResponse>) -> String {
+pub(super) async fn attached(stream: &mut Streaming<v1::AttachResponse>) -> String {
     match stream.message().await.unwrap().unwrap().item.unwrap() {
         Item::Attached(attached) => attached.slug,
         other => panic!("the first item must be `attached`, got {other:?}"),

@@ -1,11 +1,13 @@
 use bytes::Bytes;
+use murmur_proto::v1;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    events::{Events, Told},
     post::{
         Draft, InboxQuery, Post,
-        testing::{TestNode, World, carry, node_identity},
+        testing::{TestNode, World, carry, node_identity, store_of},
     },
     store::{Store, StoreOptions},
 };
@@ -41,8 +43,37 @@ async fn say(from: &TestNode, to: &TestNode, text: &'static str) {
 }
 
 fn push(session: Session, post: &Arc<Post>) -> (Push, CancellationToken) {
+    push_with(session, post, &events(post))
+}
+
+/// The logs of the node that has a post.
+fn events(post: &Post) -> Arc<Events> {
+    Events::new(store_of(post), Clock::system())
+}
+
+fn push_with(session: Session, post: &Arc<Post>, events: &Arc<Events>) -> (Push, CancellationToken) {
     let drain = CancellationToken::new();
-    (Push::new(session, post.clone(), drain.clone()), drain)
+    let feed = events.feed(session.agent().agent_id, String::new());
+    (Push::new(session, post.clone(), feed, drain.clone()), drain)
+}
+
+/// Waits until the clock shows another millisecond, by which things are put in order.
+fn tick() {
+    let now_ms = Clock::system().now_ms();
+    while Clock::system().now_ms() == now_ms {
+        std::thread::yield_now();
+    }
+}
+
+async fn happen(events: &Events, agent: AgentId, text: &str) {
+    let event = v1::Event {
+        agent_id: agent.to_string(),
+        event_id: text.to_owned(),
+        kind: "notify".to_owned(),
+        text: text.to_owned(),
+        ..v1::Event::default()
+    };
+    events.take(vec![event], 1).await.unwrap();
 }
 
 async fn next(push: &mut Push) -> (String, bool) {
@@ -63,6 +94,33 @@ async fn a_session_is_shown_what_waits_and_then_what_comes() {
     assert_eq!(next(&mut push).await, ("two".to_owned(), false));
     say(&a, &b, "three").await;
     assert_eq!(next(&mut push).await, ("three".to_owned(), false));
+}
+
+#[tokio::test]
+async fn messages_and_events_are_told_in_the_order_in_which_they_came() {
+    let (a, b) = World::new().pair().await;
+    let (_home, sessions) = sessions().await;
+    let (events, bob) = (events(&b.post), b.agent(0));
+    say(&a, &b, "one").await;
+    tick();
+    happen(&events, bob.agent_id, "two").await;
+    tick();
+    say(&a, &b, "three").await;
+    let (mut push, _drain) = push_with(sessions.attach(&bob, "first", false).unwrap(), &b.post, &events);
+    let mut told = Vec::new();
+    for later in ["", "", "", "four", "five"] {
+        match later {
+            "" => {}
+            "four" => happen(&events, bob.agent_id, later).await,
+            _ => say(&a, &b, later).await,
+        }
+        told.push(match push.next().await.unwrap() {
+            Some(Pushed::Message(message)) => String::from_utf8(message.body.to_vec()).unwrap(),
+            Some(Pushed::Told(Told::Event(told))) => told.event.text,
+            other => panic!("a message or an event was expected, got {other:?}"),
+        });
+    }
+    assert_eq!(told, ["one", "two", "three", "four", "five"]);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 mod broker;
 mod convert;
 mod error;
+mod events;
 mod run;
 mod runtime;
 pub(super) mod session;
