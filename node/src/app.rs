@@ -261,6 +261,7 @@ impl Base {
             drain,
             metrics: self.metrics.clone(),
             forward: self.forward.clone(),
+            clients: Arc::default(),
             require_token: self.config.local.require_token,
             data_dir: self.data_dir.path().to_owned(),
             started_ms: self.clock.now_ms(),

@@ -62,7 +62,7 @@ async fn agents(settings: Settings) -> (Table, Vec<Chart>) {
         let each = (attached - before) * 1024.0 / (agents - known) as f64;
         known = agents;
         let met = offer(&stage.ends(agents), OFFERED).await;
-        let flowed = flow(&stage, Flow { pairs: agents, window: FLOW_TIME, ..Flow::ONE_PAIR }).await;
+        let flowed = Box::pin(flow(&stage, Flow { pairs: agents, window: FLOW_TIME, ..Flow::ONE_PAIR })).await;
         let figures = [made, here, there, attached, each, met.delivered.p50(), met.delivered.p99(), flowed.delivered];
         table.row(digits(agents as f64), figures.map(Cell::from).into());
         p50.points.push((agents as f64, met.delivered.p50()));
@@ -104,7 +104,7 @@ async fn idle_peers(settings: Settings) -> Table {
             first = mib;
         }
         let met = offer(&stage.ends(1), OFFERED).await;
-        let flowed = flow(&stage, Flow { window: FLOW_TIME, ..Flow::ONE_PAIR }).await;
+        let flowed = Box::pin(flow(&stage, Flow { window: FLOW_TIME, ..Flow::ONE_PAIR })).await;
         let each = (mib - first) * 1024.0 / peers as f64;
         let figures = [mib, each, met.delivered.p50(), met.delivered.p99(), flowed.delivered];
         table.row(digits(peers as f64), figures.map(Cell::from).into());

@@ -29,7 +29,7 @@ pub(crate) async fn measure(settings: Settings) -> Section {
     let [mut ours, mut raw] = [Curve::ours("delivered"), Curve::limit("raw broker, publish + ack")];
     for bytes in SIZES {
         let limit = stage.raw.published_per_second(bytes, Duration::from_secs(1)).await;
-        let flowed = flow(
+        let flowed = Box::pin(flow(
             &stage,
             Flow {
                 bytes,
@@ -39,7 +39,7 @@ pub(crate) async fn measure(settings: Settings) -> Section {
                 window: Duration::from_secs(3),
                 ..Flow::ONE_PAIR
             },
-        )
+        ))
         .await;
         let rate = flowed.delivered;
         let cells = [rate, rate * bytes as f64 / MIB, limit, rate / limit].map(Cell::from);

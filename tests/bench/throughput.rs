@@ -33,14 +33,14 @@ pub(crate) async fn measure(settings: Settings) -> Section {
     let mut last = None;
     for _ in 0..settings.rounds {
         limits.measure(&stage).await;
-        let flowed = flow(&stage, Flow::ONE_PAIR).await;
+        let flowed = Box::pin(flow(&stage, Flow::ONE_PAIR)).await;
         one_pair.add(flowed.delivered);
         last = Some(flowed);
     }
     add_rows(&mut table, &mut costs, "1, 1", &one_pair, last, &limits);
     for (pairs, connections) in OTHERS {
         stage.pairs(pairs).await;
-        let flowed = flow(&stage, Flow { pairs, connections, ..Flow::ONE_PAIR }).await;
+        let flowed = Box::pin(flow(&stage, Flow { pairs, connections, ..Flow::ONE_PAIR })).await;
         let mut rounds = Rounds::default();
         rounds.add(flowed.delivered);
         add_rows(&mut table, &mut costs, &format!("{pairs}, {connections}"), &rounds, Some(flowed), &limits);

@@ -405,6 +405,12 @@ impl Node {
         Shim::start_in(Some(dir), args.to_vec(), env).await
     }
 
+    /// Starts an MCP session that relays what its client asks, behind a client of its own.
+    pub async fn relaying_shim(&self, agent: &str) -> Shim {
+        let args: [OsString; 4] = ["--agent".into(), agent.into(), "--socket".into(), self.socket.clone().into()];
+        Shim::start_behind(args.to_vec(), &[("MURMUR_RELAY_PERMISSIONS", "true")]).await
+    }
+
     /// Starts an MCP session with more variables.
     pub async fn shim_with(&self, agent: &str, env: &[(&str, &str)]) -> Shim {
         let args: [OsString; 4] = ["--agent".into(), agent.into(), "--socket".into(), self.socket.clone().into()];

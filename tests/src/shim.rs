@@ -57,6 +57,22 @@ impl Shim {
         if let Some(dir) = dir {
             command.current_dir(dir);
         }
+        Self::run(command).await
+    }
+
+    /// As [`Shim::start`], behind a process of its own, as the shim of a client is: otherwise the program that stands behind the session
+    /// would be the test, and all that it does the session's doing.
+    ///
+    /// # Panics
+    /// When it does not start or does not answer.
+    pub async fn start_behind(args: Vec<OsString>, env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$@\"; exit $?", "client"]).arg(binary("murmur-mcp")).args(args);
+        command.envs(env.iter().copied());
+        Self::run(command).await
+    }
+
+    async fn run(command: Command) -> Self {
         let (transport, _) =
             TokioChildProcess::builder(command).stderr(Stdio::inherit()).spawn().expect("murmur-mcp starts");
         let (sender, pushes) = unbounded_channel();

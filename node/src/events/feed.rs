@@ -167,7 +167,7 @@ fn replayed(
     let received_ms = rest.first().or(rows.last()).map_or(now_ms, |row| row.received_ms);
     let summary =
         Summary { more: u64::try_from(rest.len()).unwrap_or(u64::MAX), lost: reader.lost, cursor: newest, received_ms };
-    let events = rows.into_iter().map(|row| read(row, true, unread, now_ms)).collect::<Result<_, _>>()?;
+    let events = rows.iter().map(|row| read(row, true, unread, now_ms)).collect::<Result<_, _>>()?;
     Ok((events, Some(summary).filter(|summary| summary.more > 0 || summary.lost > 0), newest, false))
 }
 
@@ -182,6 +182,6 @@ fn new(
     let is_cut = rows.len() == PAGE as usize;
     let until = rows.last().map_or(after, |row| row.cursor);
     let unread = table::unread(tx, agent)?;
-    let events = rows.into_iter().map(|row| read(row, false, unread, now_ms)).collect::<Result<_, _>>()?;
+    let events = rows.iter().map(|row| read(row, false, unread, now_ms)).collect::<Result<_, _>>()?;
     Ok((events, None, until, is_cut))
 }

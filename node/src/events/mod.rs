@@ -195,10 +195,7 @@ impl Events {
             }
             let reader = table::reader(tx, agent)?;
             let unread = table::unread(tx, agent)?;
-            let events = rows.into_iter().map(|row| {
-                let replay = row.cursor <= reader.told;
-                read(row, replay, unread, now_ms)
-            });
+            let events = rows.iter().map(|row| read(row, row.cursor <= reader.told, unread, now_ms));
             Ok(EventPage { events: events.collect::<Result<_, _>>()?, next_after, unread, lost: reader.lost })
         };
         if peek { self.store.read(look).await } else { self.store.write(look).await }
@@ -260,7 +257,7 @@ fn to_store(event: &v1::Event) -> Option<NewEvent> {
 }
 
 /// An event as it is told now.
-fn read(row: EventRow, replay: bool, unread: u64, now_ms: u64) -> Result<AgentEvent, StoreError> {
+fn read(row: &EventRow, replay: bool, unread: u64, now_ms: u64) -> Result<AgentEvent, StoreError> {
     let mut event = v1::Event::decode(row.event.as_slice()).map_err(|_| StoreError::Corrupt("event"))?;
     let time_ms = event.time.as_ref().map_or(row.received_ms, unix_ms);
     event.stale = is_stale(&event.kind, time_ms, now_ms);

@@ -79,10 +79,10 @@ pub enum AnswerError {
         /// Who asks.
         agents: Vec<String>,
     },
-    /// It is the caller's own.
+    /// It is the caller's own, or that of the program that the caller is a doing of.
     #[error("{slug} may not answer its own request")]
     Own {
-        /// The caller.
+        /// Who asks.
         slug: Slug,
     },
     /// Somebody was faster.
@@ -230,21 +230,24 @@ impl Permissions {
         Ok(rows.into_iter().filter(|row| answerer.may_answer(&row.slug)).collect())
     }
 
-    /// Answers a request. Whoever calls this has found out who the answerer is.
+    /// Answers a request. Whoever calls this has found out who the answerer is, and which agents' programs it is a doing of (`below`): they
+    /// answer nothing for themselves by it.
     ///
     /// # Errors
     /// [`AnswerError`]; then nothing was changed.
     pub async fn answer(
         &self,
         answerer: &Answerer,
+        below: &[AgentId],
         request_id: &str,
         asked_by: Option<&Slug>,
         allow: bool,
     ) -> Result<PermissionRow, AnswerError> {
-        let (who, request_id, asked_by) = (answerer.clone(), request_id.to_owned(), asked_by.cloned());
+        let (who, below) = (answerer.clone(), below.to_vec());
+        let (request_id, asked_by) = (request_id.to_owned(), asked_by.cloned());
         let now_ms = self.clock.now_ms();
         let answered = self.store.transact(move |tx| {
-            let row = find(tx, &who, &request_id, asked_by.as_ref(), now_ms)?;
+            let row = find(tx, &who, &below, &request_id, asked_by.as_ref(), now_ms)?;
             if !table::answer(tx, row.number, allow, &who.to_string(), now_ms)? {
                 return Err(over(row, now_ms));
             }
@@ -291,13 +294,14 @@ impl Permissions {
 fn find(
     tx: Tx<'_>,
     answerer: &Answerer,
+    below: &[AgentId],
     request_id: &str,
     asked_by: Option<&Slug>,
     now_ms: u64,
 ) -> Result<PermissionRow, AnswerError> {
     let mut rows = table::named(tx, request_id)?;
     rows.retain(|row| asked_by.is_none_or(|slug| row.slug == *slug));
-    if let Some(own) = rows.iter().find(|row| answerer.is(&row.slug)) {
+    if let Some(own) = rows.iter().find(|row| answerer.is(&row.slug) || below.contains(&row.agent)) {
         return Err(AnswerError::Own { slug: own.slug.clone() });
     }
     rows.retain(|row| answerer.may_answer(&row.slug));

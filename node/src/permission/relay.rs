@@ -75,7 +75,7 @@ impl Permissions {
                 return info!("a reply of {} to a permission request is neither allow nor deny", reply.from);
             };
             let answerer = Answerer::Agent(reply.from);
-            match permissions.answer(&answerer, &row.request_id, Some(&row.slug), allow).await {
+            match permissions.answer(&answerer, &[], &row.request_id, Some(&row.slug), allow).await {
                 Ok(_) => {}
                 Err(AnswerError::Answered { .. }) => info!("{answerer} was not the first to answer"),
                 Err(error) => info!(%error, "an answer of {answerer} does not count"),

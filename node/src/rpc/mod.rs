@@ -5,6 +5,7 @@
 //! refuse is told by `status` alone.
 
 mod caller;
+mod client;
 pub mod control;
 mod convert;
 mod door;

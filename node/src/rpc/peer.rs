@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Ancestors that are looked at; a process further down than this is nobody's session.
-const ANCESTORS_MAX: usize = 64;
+pub(super) const ANCESTORS_MAX: usize = 64;
 /// Answers that are remembered before all are forgotten.
 const KNOWN_MAX: usize = 1024;
 
@@ -79,13 +79,13 @@ impl Peers {
 
 /// What the kernel tells of a process.
 #[derive(Debug, Clone, Copy)]
-struct Stat {
-    parent: i32,
-    start: u64,
+pub(super) struct Stat {
+    pub(super) parent: i32,
+    pub(super) start: u64,
 }
 
 impl Stat {
-    fn of(pid: i32) -> Option<Self> {
+    pub(super) fn of(pid: i32) -> Option<Self> {
         Self::read(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 

@@ -40,6 +40,7 @@ impl PermissionService for PermissionsRpc {
         let tool_name = parse::words("tool_name", tool_name, TOOL_NAME_BYTES_MAX)?;
         let instance = parse::instance(instance)?;
         let (core, asker) = self.shared.speaker(&call, &agent).await?;
+        self.shared.clients.note(asker.agent_id, call.pid);
         let question = Question { request_id, tool_name, description, input_preview, instance };
         let (row, told) = core.permissions.ask(&asker, question).await.map_err(Refusal::from)?;
         Ok(Response::new(v1::AskPermissionResponse {
@@ -69,7 +70,9 @@ impl PermissionService for PermissionsRpc {
         let answerer = self.answerer(&core, &call.caller, &agent)?;
         let request_id = request_id(&id)?;
         let asked_by = asked_by_option(&core, &asked_by)?;
-        let answered = core.permissions.answer(&answerer, &request_id, asked_by.as_ref(), allow).await;
+        // Whoever has a token has said by it who it is.
+        let below = if matches!(call.caller, Caller::User) { self.shared.clients.above(call.pid) } else { Vec::new() };
+        let answered = core.permissions.answer(&answerer, &below, &request_id, asked_by.as_ref(), allow).await;
         let permission = Some(self.permission(answered.map_err(Refusal::from)?));
         Ok(Response::new(v1::AnswerPermissionResponse { permission }))
     }

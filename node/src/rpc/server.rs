@@ -17,12 +17,17 @@ use murmur_proto::{
 use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, service::Routes, transport::Server};
+use tonic::{
+    Request, Status,
+    service::Routes,
+    transport::{Server, server::UdsConnectInfo},
+};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Layer as _;
 
 use super::{
     caller::{Caller, Wish, existing, is_interactive, local, own_path, speaker},
+    client::Clients,
     door::Door,
     event::EventsRpc,
     file::Files,
@@ -52,6 +57,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The way to the control plane, once it is known where that is.
     pub forward: Arc<Forward>,
+    /// Which programs stand behind sessions.
+    pub clients: Arc<Clients>,
     /// Nobody speaks for an agent without its token.
     pub require_token: bool,
     /// The data directory, for status and disk space.
@@ -101,13 +108,18 @@ impl Shared {
 /// Who made a call.
 pub(super) struct Call {
     pub(super) caller: Caller,
+    /// The process at the other end, where the kernel tells it.
+    pub(super) pid: Option<i32>,
 }
 
 impl Call {
     /// Takes a request apart. The door left the caller in it.
     pub(super) fn of<T>(request: Request<T>) -> (Self, T) {
         let caller = request.extensions().get::<Caller>().cloned().unwrap_or(Caller::User);
-        (Self { caller }, request.into_inner())
+        let peer = request.extensions().get::<UdsConnectInfo>().and_then(|peer| peer.peer_cred);
+        // A process of another container has no number here.
+        let pid = peer.and_then(|cred| cred.pid()).filter(|pid| *pid > 0);
+        (Self { caller, pid }, request.into_inner())
     }
 }
 

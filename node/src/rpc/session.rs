@@ -63,6 +63,7 @@ impl SessionService for SessionsRpc {
         let instance = parse::instance(request.instance.clone())?;
         let session = attach(&core, &call.caller, request).await?;
         let agent = session.agent().clone();
+        self.shared.clients.note(agent.agent_id, call.pid);
         core.permissions.begin(agent.agent_id, instance.clone()).await.map_err(Refusal::from)?;
         let attached = v1::Attached {
             slug: agent.slug.to_string(),

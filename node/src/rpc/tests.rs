@@ -65,6 +65,7 @@ impl Door {
             drain: drain.clone(),
             metrics: Arc::default(),
             forward: forward.clone(),
+            clients: Arc::default(),
             require_token,
             data_dir: home.path().to_owned(),
             started_ms: 1,

@@ -5,18 +5,18 @@ use std::fs;
 use murmur_tests::{
     network::{Network, Node},
     shim::Shim,
+    talk::register,
     wait,
 };
 use serde_json::{Value, json};
 
 use crate::message::until_known;
 
-const RELAY: &[(&str, &str)] = &[("MURMUR_RELAY_PERMISSIONS", "true")];
 const WORKER: &str = "/w/acme/u/jdoe/lead/worker";
 
 /// A session that relays what its client asks.
 async fn session(node: &Node, agent: &str) -> Shim {
-    let shim = node.shim_with(agent, RELAY).await;
+    let shim = node.relaying_shim(agent).await;
     shim.ok("register", json!({})).await;
     shim
 }
@@ -100,6 +100,22 @@ async fn the_person_answers_at_a_shell_and_a_session_is_too_late() {
     assert_eq!(worker.permission().await, json!({"request_id": "abcde", "behavior": "deny"}));
     let late = lead.call("permission_answer", json!({"request_id": "abcde", "behavior": "allow"})).await;
     assert!(late.text.starts_with("PERMISSION_ANSWERED"), "{}", late.text);
+}
+
+#[tokio::test]
+async fn what_the_asking_program_runs_is_not_taken_for_the_person() {
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    // Behind this session stands the test itself, and the command line that it runs is its doing.
+    register(&node, "me").await;
+    let mut worker = node.shim_with("worker", &[("MURMUR_RELAY_PERMISSIONS", "true")]).await;
+    worker.ok("register", json!({})).await;
+    worker.ask_permission(question("abcde")).await;
+    until_waiting(&node, 1).await;
+    for agent in [None, Some("me"), Some("worker")] {
+        assert_eq!(refused(&node, agent, &["permission", "allow", "abcde"]).await, "PERMISSION_OWN", "{agent:?}");
+    }
+    assert_eq!((worker.permitted(), waiting(&node).await.len()), (None, 1));
 }
 
 #[tokio::test]
