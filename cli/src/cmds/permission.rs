@@ -89,7 +89,7 @@ fn permission_json(permission: &Permission) -> Value {
 fn permission_text(permission: &Permission) -> String {
     let Permission { request_id, agent, tool_name, description, input_preview, answered_by, .. } = permission;
     let how = match permission.state() {
-        PermissionState::Pending => format!("until {}", time::ahead(permission.expire_time.as_ref())),
+        PermissionState::Pending => format!("expires {}", time::ahead(permission.expire_time.as_ref())),
         other if answered_by.is_empty() => state(other).to_owned(),
         other => format!("{} by {}", state(other), clean_line(answered_by)),
     };

@@ -301,10 +301,12 @@ fn find(
 ) -> Result<PermissionRow, AnswerError> {
     let mut rows = table::named(tx, request_id)?;
     rows.retain(|row| asked_by.is_none_or(|slug| row.slug == *slug));
-    if let Some(own) = rows.iter().find(|row| answerer.is(&row.slug) || below.contains(&row.agent)) {
-        return Err(AnswerError::Own { slug: own.slug.clone() });
+    let is_own = |row: &PermissionRow| answerer.is(&row.slug) || below.contains(&row.agent);
+    let own = rows.iter().find(|row| is_own(row)).map(|row| row.slug.clone());
+    rows.retain(|row| answerer.may_answer(&row.slug) && !is_own(row));
+    if let (true, Some(slug)) = (rows.is_empty(), own) {
+        return Err(AnswerError::Own { slug });
     }
-    rows.retain(|row| answerer.may_answer(&row.slug));
     let open: Vec<&PermissionRow> = rows.iter().filter(|row| row.is_open(now_ms)).collect();
     match open.as_slice() {
         [row] => Ok((*row).clone()),

@@ -81,22 +81,22 @@ mod tests {
     }
 
     /// A program that started a session and a shell, which started a command: their numbers.
-    fn program() -> (Running, i32, i32) {
+    fn program() -> Option<(Running, i32, i32)> {
         let session = "sh -c 'echo session $$; read _' < /dev/fd/3";
         let command = r#"sh -c 'sh -c "echo command \$\$; read _" < /dev/fd/3; :'"#;
         let mut program = Command::new("sh");
         program.args(["-c", &format!("exec 3<&0; {session} & {command} & wait")]);
-        let mut running = Running(program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+        let mut running = Running(program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?);
         let lines: Vec<String> =
-            BufReader::new(running.0.stdout.take().unwrap()).lines().take(2).map(Result::unwrap).collect();
-        let pid = |what: &str| lines.iter().find_map(|line| line.strip_prefix(what)).unwrap().trim().parse().unwrap();
-        (running, pid("session"), pid("command"))
+            BufReader::new(running.0.stdout.take()?).lines().take(2).collect::<Result<_, _>>().ok()?;
+        let pid = |what: &str| lines.iter().find_map(|line| line.strip_prefix(what))?.trim().parse().ok();
+        Some((running, pid("session")?, pid("command")?))
     }
 
     #[test]
     fn what_a_program_runs_is_its_own_doing_and_another_programs_is_not() {
-        let (_one, session, command) = program();
-        let (_other, stranger, _) = program();
+        let (_one, session, command) = program().unwrap();
+        let (_other, stranger, _) = program().unwrap();
         let clients = Clients::default();
         clients.note(A, Some(session));
         assert_eq!(clients.above(Some(command)), [A]);

@@ -31,7 +31,8 @@ async fn publish(node: &Node, slug: &str, kind: &str, id: &str, attributes: &[(&
         let mut control = ControlClient::new(channel, Headers::new());
         match control.events.publish_event(request.clone()).await {
             Ok(_) => Some(()),
-            Err(status) if status.code() == tonic::Code::Unavailable => None,
+            // Down for the moment, or called more often than it likes.
+            Err(status) if matches!(status.code(), tonic::Code::Unavailable | tonic::Code::ResourceExhausted) => None,
             Err(status) => panic!("{status:?}"),
         }
     })
@@ -39,7 +40,7 @@ async fn publish(node: &Node, slug: &str, kind: &str, id: &str, attributes: &[(&
 }
 
 async fn notify(node: &Node, slug: &str, text: &str) {
-    publish(node, slug, "notify", text, &[], text).await;
+    publish(node, slug, "notify", &text.replace(' ', "-"), &[], text).await;
 }
 
 /// Texts of an agent's events on its node, however often each stands there.
