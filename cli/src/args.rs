@@ -138,6 +138,11 @@ pub(crate) enum Command {
     /// Checklists of agents
     #[command(subcommand)]
     Task(cmds::task::Command),
+    /// What agents were told of: comments, reviews, checks, their children, words of their people
+    #[command(subcommand)]
+    Event(cmds::event::Command),
+    /// Tell an agent something: it is pushed to its session, or waits for its next turn
+    Notify(cmds::event::Notify),
     /// What an agent's process wrote, and what it writes
     Logs(cmds::logs::Args),
     /// Send a message; it is on disk when this returns
@@ -214,6 +219,8 @@ impl Command {
             Self::Interrupt(_) => "interrupt",
             Self::Queue(_) => "queue",
             Self::Task(_) => "task",
+            Self::Event(_) => "event",
+            Self::Notify(_) => "notify",
             Self::Logs(_) => "logs",
             Self::Send(_) => "send",
             Self::Request(_) => "request",

@@ -8,6 +8,7 @@
 
 mod echo;
 mod environment;
+mod events;
 mod flow;
 mod latency;
 mod limits;
@@ -53,7 +54,7 @@ const BODY_BYTES: usize = 1024;
 /// Some three minutes.
 const CORE: [&str; 7] = ["limits", "latency", "roundtrip", "load", "throughput", "sizes", "shim"];
 /// A quarter of an hour, with a million messages.
-const LONG: [&str; 4] = ["memory", "outbox", "scale", "restart"];
+const LONG: [&str; 5] = ["memory", "outbox", "scale", "restart", "events"];
 
 /// Measures Murmur beside the raw limits of this machine.
 #[derive(Parser)]
@@ -99,9 +100,11 @@ enum Command {
     Scale,
     /// The first message after a restart, with history
     Restart,
+    /// Events taken, told to nodes and watchers, and told again
+    Events,
     /// What `make bench` runs: limits, latency, roundtrip, load, throughput, sizes, shim
     Core,
-    /// What `make bench-full` adds: memory, outbox, scale, restart
+    /// What `make bench-full` adds: memory, outbox, scale, restart, events
     Long,
     /// Everything
     All,
@@ -174,6 +177,7 @@ fn chosen(command: &Command) -> Vec<&'static str> {
         Command::Outbox => vec!["outbox"],
         Command::Scale => vec!["scale"],
         Command::Restart => vec!["restart"],
+        Command::Events => vec!["events"],
         Command::Core => CORE.into(),
         Command::Long => LONG.into(),
         Command::All => [CORE.as_slice(), LONG.as_slice()].concat(),
@@ -193,6 +197,7 @@ fn measure(name: &str, settings: Settings) -> Measuring {
         "outbox" => Box::pin(outbox::measure(settings)),
         "scale" => Box::pin(scale::measure(settings)),
         "restart" => Box::pin(restart::measure(settings)),
+        "events" => Box::pin(events::measure(settings)),
         "shim" => Box::pin(shim::measure(settings)),
         _ => panic!("no measure {name}"),
     }

@@ -9,6 +9,7 @@ pub(crate) mod deregister;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod down;
+pub(crate) mod event;
 pub(crate) mod files;
 pub(crate) mod inbox;
 pub(crate) mod internal_detach;
@@ -67,6 +68,8 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Outcome {
         Command::Interrupt(args) => interrupt::run(&target()?, args, output).await,
         Command::Queue(command) => queue::run(&target()?, command, output).await,
         Command::Task(command) => task::run(&target()?, command, output).await,
+        Command::Event(command) => event::run(&target()?, command, output).await,
+        Command::Notify(args) => event::notify(&target()?, args, output).await,
         Command::Logs(args) => logs::run(&target()?, args, output).await,
         Command::Send(args) => send::run(&target()?, args, output).await,
         Command::Request(args) => request::run(&target()?, args, output).await,

@@ -9,6 +9,7 @@ mod inbox;
 mod interrupt;
 mod kill;
 mod ls;
+mod notify;
 mod peers;
 mod permission_answer;
 mod profile;
@@ -147,6 +148,7 @@ tools![
     interrupt::Interrupt,
     clear_queue::ClearQueue,
     permission_answer::PermissionAnswer,
+    notify::Notify,
     tasks::TaskList,
     tasks::TaskUpdate,
     tasks::TaskCreate,

@@ -196,7 +196,7 @@ impl Mirrors {
         Err(GitError::Refused { what, url: shown(url), said })
     }
 
-    async fn git(&self, dir: &Path, args: &[&str]) -> io::Result<Output> {
+    pub(super) async fn git(&self, dir: &Path, args: &[&str]) -> io::Result<Output> {
         let mut command = Command::new("git");
         command.args(HARMLESS).args(args).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true).env_clear();
         command.envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));

@@ -8,6 +8,7 @@
 mod answer;
 pub mod backend;
 pub mod config;
+mod copies;
 mod delay;
 pub mod git;
 pub mod keeper;

@@ -93,7 +93,7 @@ async fn check_out(shop: &Workshop, place: &Place, slug: &Slug, spec: &v1::Agent
 }
 
 /// The folder of each repository; two of one name are told apart.
-fn folders(place: &Place, spec: &v1::AgentSpec) -> Vec<PathBuf> {
+pub(super) fn folders(place: &Place, spec: &v1::AgentSpec) -> Vec<PathBuf> {
     let mut names = Vec::new();
     for repo in &spec.repos {
         let name = git::folder(&repo.clone_url);

@@ -1,5 +1,7 @@
 //! What the node remembers of an agent that it runs, from one commit to the next.
 
+use std::collections::BTreeMap;
+
 use murmur_proto::v1::{AgentOutput, Phase};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,18 @@ pub(super) struct State {
     pub(super) started_ms: u64,
     /// Orders that the next report finishes.
     pub(super) orders: Vec<u64>,
+    /// Where its working copies stood when they were looked at last, by URL.
+    pub(super) copies: BTreeMap<String, Stand>,
+}
+
+/// Where a working copy stood.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Stand {
+    /// What was checked out.
+    pub(super) head: String,
+    /// What its branch was at its origin; empty when it was not there.
+    pub(super) pushed: String,
 }
 
 /// A turn.

@@ -53,6 +53,7 @@ impl Life {
         self.state.turn = Some(Turn { turn_id, prompt: prompt.clone(), taken: false });
         (self.heard, self.last_words) = (Heard::default(), Vec::new());
         self.note(&format!("turn {}: {}", self.state.turns + 1, cut(prompt.lines().next().unwrap_or_default(), 200)));
+        self.note_copies().await;
         let goes_on = self.process.is_some();
         if !goes_on {
             self.state.run += 1;
@@ -219,7 +220,9 @@ impl Life {
             return;
         }
         self.close_turn();
+        let seen = self.look_at_copies().await;
         let mut report = self.moved(Phase::TaskComplete, "");
+        (report.copies, report.timeline) = seen;
         report.exit_code = self.exit_code.take();
         report.output = Some(self.state.output());
         self.commit(vec![report]).await;
@@ -232,7 +235,9 @@ impl Life {
     pub(super) async fn on_interrupted(&mut self) {
         self.interrupting = None;
         self.close_turn();
+        let seen = self.look_at_copies().await;
         let mut report = self.moved(Phase::Idle, "interrupted");
+        (report.copies, report.timeline) = seen;
         report.output = Some(self.state.output());
         self.commit(vec![report]).await;
         self.claim_now();

@@ -16,6 +16,7 @@ use crate::{
         agent_run::{self, AgentRun},
         node_order::{self, Kind},
     },
+    events::pull_request,
     queue,
 };
 
@@ -59,7 +60,7 @@ impl Agents {
         }
         match run.phase {
             Phase::Running => over_budget(work, run).await,
-            Phase::Idle => self.idle(work, run).await,
+            Phase::Idle => idle(work, run).await,
             Phase::Sleeping => {
                 for kind in [Kind::Stop, Kind::Drain, Kind::Interrupt] {
                     node_order::withdraw(work, run.agent_id, kind).await?;
@@ -73,22 +74,28 @@ impl Agents {
             _ => Ok(()),
         }
     }
+}
 
-    async fn idle(&self, work: &mut Work, run: &mut AgentRun) -> Result<(), AgentError> {
-        if has_work(work, run).await? {
-            return Ok(());
-        }
-        match run.spec.on_idle() {
-            v1::OnIdle::Sleep => {
-                if !node_order::is_open(work, run.agent_id, Kind::Stop).await? {
-                    stop(work, run, Phase::Sleeping, "idle").await?;
-                }
-                Ok(())
+/// What an idle agent does.
+///
+/// # Errors
+/// [`AgentError`].
+pub(crate) async fn idle(work: &mut Work, run: &mut AgentRun) -> Result<(), AgentError> {
+    if has_work(work, run).await? {
+        return Ok(());
+    }
+    match run.spec.on_idle() {
+        v1::OnIdle::Sleep => {
+            if !node_order::is_open(work, run.agent_id, Kind::Stop).await? {
+                stop(work, run, Phase::Sleeping, "idle").await?;
             }
-            v1::OnIdle::Terminate => begin_end(work, run, Phase::Completed, "idle, and to end then").await.map(|_| ()),
-            // Nobody tells of pull requests yet, so their end is not waited for.
-            v1::OnIdle::Unspecified | v1::OnIdle::KeepAlive | v1::OnIdle::TerminateWhenPrsResolved => Ok(()),
+            Ok(())
         }
+        v1::OnIdle::Terminate => begin_end(work, run, Phase::Completed, "idle, and to end then").await.map(|_| ()),
+        v1::OnIdle::TerminateWhenPrsResolved if pull_request::has_resolved_all(work, run).await? => {
+            begin_end(work, run, Phase::Completed, "its pull requests are resolved").await.map(|_| ())
+        }
+        v1::OnIdle::Unspecified | v1::OnIdle::KeepAlive | v1::OnIdle::TerminateWhenPrsResolved => Ok(()),
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) use end::{read as read_phase, wire as wire_phase};
 pub use error::AgentError;
 pub use find::Who;
 pub(crate) use find::{live, resolved};
+pub(crate) use idle::idle;
 pub use kill::Killed;
 pub use list::{Detail, Listing, StatusBatch};
 pub use orders::{Next, OrderStream};

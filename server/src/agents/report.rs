@@ -109,6 +109,7 @@ impl Agents {
         if wanted == Some(Phase::Running) {
             follow_up::set_due(work, id, false).await?;
         }
+        events::files::copies_told(work, &run, &report.copies).await?;
         let mut refused = String::new();
         if let Some(to) = wanted.filter(|to| *to != run.phase) {
             // A turn begins with its prompt.

@@ -204,6 +204,27 @@ pub async fn resolve(
     Ok(())
 }
 
+/// As [`resolve`], for one agent.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn resolve_for(
+    conn: &mut Conn,
+    agent_id: AgentId,
+    repo: &RepoName,
+    pr: u64,
+    resolved: bool,
+) -> Result<(), DbError> {
+    sqlx::query("UPDATE agent_repo SET resolved = $4 WHERE agent_id = $1 AND repo = $2 AND pr = $3")
+        .bind(agent_id.to_vec())
+        .bind(repo.as_str())
+        .bind(signed(pr))
+        .bind(resolved)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// How many pull requests an agent has, and how many of them are still open.
 ///
 /// # Errors

@@ -4,7 +4,6 @@ use murmur_core::{
     event::{Draft, envelope},
     phase::Phase,
 };
-use murmur_proto::v1::OnIdle;
 
 use crate::{
     agents::Work,
@@ -12,21 +11,12 @@ use crate::{
     queue,
 };
 
-/// Whether an agent takes events as work: its process is a node's, and it goes on after a turn. A program that remembers nothing is done when
-/// it ends; another run of it would do the same again.
+/// Whether an agent takes events as work: its process is a node's, and its runtime goes on where it was, as far as the node has said. A
+/// program that remembers nothing is done when it ends; another run of it would do the same again.
 pub(super) async fn takes_work(conn: &mut Conn, run: &AgentRun) -> Result<bool, DbError> {
     if run.interactive || run.ended_ms.is_some() || run.phase == Phase::Destroying {
         return Ok(false);
     }
-    match run.spec.on_idle() {
-        OnIdle::Sleep | OnIdle::KeepAlive | OnIdle::TerminateWhenPrsResolved => Ok(true),
-        OnIdle::Terminate => Ok(false),
-        OnIdle::Unspecified => remembers(conn, run).await,
-    }
-}
-
-/// Whether its runtime goes on where it was, as far as its node has said.
-async fn remembers(conn: &mut Conn, run: &AgentRun) -> Result<bool, DbError> {
     let Some(node_id) = run.node_id else { return Ok(false) };
     let Some(facts) = node_runtime::facts(conn, node_id).await? else { return Ok(false) };
     let name = if run.spec.backend.is_empty() { &facts.default_backend } else { &run.spec.backend };

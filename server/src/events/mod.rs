@@ -8,11 +8,13 @@
 mod access;
 mod error;
 mod feed;
+pub(crate) mod files;
 mod follow_up;
 mod keeper;
 mod lifecycle;
 mod list;
 mod publish;
+pub(crate) mod pull_request;
 mod put;
 mod repos;
 mod room;

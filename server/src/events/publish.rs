@@ -14,6 +14,7 @@ use murmur_proto::{
 use super::{
     EventError, Events,
     access::{may_tell, origin, require_may_tell},
+    pull_request::pull_request_resolved,
     put::put,
     route::{Routed, Target, route},
 };
@@ -26,6 +27,8 @@ use crate::{
 };
 
 const BRANCH_BYTES_MAX: usize = 255;
+/// The kind of an event that tells of a pull request's own state.
+const PULL_REQUEST: &str = "pull_request";
 /// What the control plane says of a notify.
 const SPEAKER: [&str; 2] = ["from", "from_kind"];
 
@@ -69,12 +72,27 @@ impl Events {
                     return Err(AgentError::Denied(text.into()).into());
                 }
                 let may = |run: &AgentRun| may_tell(&who, &draft.kind, &run.slug);
-                route(&mut work, who.workspace_id, &repo_target(repo)?, &draft, &may).await?
+                let target = repo_target(repo)?;
+                let routed = route(&mut work, who.workspace_id, &target, &draft, &may).await?;
+                if let Some(resolved) = resolves(&draft).filter(|_| target.pr > 0) {
+                    pull_request_resolved(&mut work, who.workspace_id, &target, resolved, &may).await?;
+                }
+                routed
             }
         };
         self.agents.commit(work).await?;
         let Routed { slugs, new } = routed;
         Ok(Published { event_id: draft.event_id, duplicate: new == 0 && !slugs.is_empty(), slugs })
+    }
+}
+
+/// Whether a pull request is resolved, when the event tells of its state.
+fn resolves(draft: &Draft) -> Option<bool> {
+    let state = draft.attributes.get("state").filter(|_| draft.kind.as_str() == PULL_REQUEST)?;
+    match state.as_str() {
+        "closed" | "merged" => Some(true),
+        "open" => Some(false),
+        _ => None,
     }
 }
 

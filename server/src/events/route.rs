@@ -97,7 +97,7 @@ async fn deliver(
     Ok(())
 }
 
-async fn learn(
+pub(super) async fn learn(
     work: &mut Work,
     workspace_id: WorkspaceId,
     Target { repo, branch, pr }: &Target,

@@ -2,7 +2,9 @@
 
 mod feed;
 mod logs;
+mod model;
 mod publish;
+mod work;
 
 use murmur_proto::{
     client::ControlClient,

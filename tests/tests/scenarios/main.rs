@@ -12,6 +12,7 @@ mod credentials;
 mod delivery;
 mod disk;
 mod errors;
+mod events;
 mod events_push;
 mod fencing;
 mod files;

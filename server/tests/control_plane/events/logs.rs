@@ -175,3 +175,47 @@ async fn watch(
 ) -> tonic::Streaming<v1::WatchEventsResponse> {
     client.events.clone().watch_events(request).await.unwrap().into_inner()
 }
+
+/// More than a client's buffers, ours for it, and the log hold together.
+const COUNT: usize = 2300;
+
+#[tokio::test]
+async fn a_reader_that_does_not_keep_up_goes_on_from_the_log_and_is_told_of_the_gap() {
+    let world = World::start().await;
+    let (owner, runner, _) = ready(&world).await;
+    let person = world.person(&owner, "jdoe").await;
+    runner.node.agent(&world, "alice").await;
+    let mut slow = watch(&person, v1::WatchEventsRequest::default()).await;
+    assert!(matches!(next(&mut slow).await.item, Some(Item::CaughtUp(_))));
+    let other = world.person(&owner, "jdoe").await;
+    let mut quick = watch(&other, v1::WatchEventsRequest::default()).await;
+    assert!(matches!(next(&mut quick).await.item, Some(Item::CaughtUp(_))));
+    let long = "x".repeat(4000);
+    for number in 0..COUNT {
+        publish(&other, event("/u/jdoe/alice", "", &format!("{number} {long}"))).await.unwrap();
+        // Nobody waits for the one that does not read.
+        assert!(
+            matches!(next(&mut quick).await.item, Some(Item::Event(event)) if event.text.starts_with(&format!("{number} ")))
+        );
+    }
+    let (mut expected, mut gaps) = (0, 0);
+    while expected < COUNT {
+        match next(&mut slow).await.item.unwrap() {
+            Item::Event(event) => {
+                let number: usize = event.text.split(' ').next().unwrap().parse().unwrap();
+                if gaps == 0 {
+                    assert_eq!(number, expected, "nothing is missing before the gap");
+                }
+                assert!(number >= expected, "in order, and none twice");
+                expected = number + 1;
+            }
+            Item::Gap(gap) => {
+                assert!(gap.until_time.is_some());
+                // The log keeps a thousand, the gap among them.
+                (expected, gaps) = (COUNT - 999, gaps + 1);
+            }
+            Item::CaughtUp(_) => panic!("it has caught up before"),
+        }
+    }
+    assert_eq!(gaps, 1);
+}
