@@ -183,32 +183,11 @@ fn ids(rows: &[SqliteRow]) -> Result<Vec<AgentId>, DbError> {
     rows.iter().map(|row| Ok(AgentId::from_bytes(fixed(row, "agent_id")?))).collect()
 }
 
-/// Marks a pull request as closed or merged, or as open again, for whoever registered it.
+/// Marks a pull request that an agent registered as closed or merged, or as open again.
 ///
 /// # Errors
 /// [`DbError`].
 pub async fn resolve(
-    conn: &mut Conn,
-    workspace_id: WorkspaceId,
-    repo: &RepoName,
-    pr: u64,
-    resolved: bool,
-) -> Result<(), DbError> {
-    sqlx::query("UPDATE agent_repo SET resolved = $4 WHERE workspace_id = $1 AND repo = $2 AND pr = $3")
-        .bind(workspace_id.to_vec())
-        .bind(repo.as_str())
-        .bind(signed(pr))
-        .bind(resolved)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-/// As [`resolve`], for one agent.
-///
-/// # Errors
-/// [`DbError`].
-pub async fn resolve_for(
     conn: &mut Conn,
     agent_id: AgentId,
     repo: &RepoName,

@@ -29,7 +29,7 @@ pub(crate) async fn pull_request_resolved(
     learn(work, workspace_id, target, may).await?;
     for id in event_repo::listeners(work, workspace_id, &target.repo, "", target.pr).await? {
         let Some(mut run) = agent_run::get(work, workspace_id, id).await?.filter(|run| may(run)) else { continue };
-        event_repo::resolve_for(work, id, &target.repo, target.pr, resolved).await?;
+        event_repo::resolve(work, id, &target.repo, target.pr, resolved).await?;
         if resolved && run.phase == Phase::Idle && run.spec.on_idle() == OnIdle::TerminateWhenPrsResolved {
             idle(work, &mut run).await?;
         }

@@ -6,16 +6,20 @@ use murmur_core::event::{Origin, RepoName};
 
 use super::{
     lists,
-    report::{Report, Told},
+    report::{Push, Report, Told},
 };
 use crate::{
-    agents::Work,
+    agents::{AgentError, Work},
     db::{
-        DbError, event_repo, pull_request,
+        DbError, pull_request,
         pull_request::State,
         webhook::{Kind, Webhook},
     },
-    events::route::{Target, route},
+    events::{
+        files::{self, pushed},
+        pull_request::pull_request_resolved,
+        route::{Target, route},
+    },
 };
 
 /// What became of a report.
@@ -30,8 +34,8 @@ pub(super) struct Handed {
 /// Hands a report on, inside the change that stores the delivery.
 ///
 /// # Errors
-/// [`DbError`].
-pub(super) async fn hand_on(work: &mut Work, webhook: &Webhook, report: &Report) -> Result<Handed, DbError> {
+/// [`AgentError`].
+pub(super) async fn hand_on(work: &mut Work, webhook: &Webhook, report: &Report) -> Result<Handed, AgentError> {
     let Ok(repo) = report.repo.parse::<RepoName>() else { return Ok(Handed::default()) };
     let mut handed = Handed::default();
     if let Some(pull) = &report.pull {
@@ -42,10 +46,38 @@ pub(super) async fn hand_on(work: &mut Work, webhook: &Webhook, report: &Report)
     }
     if let Some(pull) = &report.pull {
         // After it was told, which is when an agent of the branch learns of the number.
+        let target = Target { repo: repo.clone(), branch: String::new(), pr: pull.number };
         let resolved = pull.state != State::Open;
-        event_repo::resolve(work, webhook.workspace_id, &repo, pull.number, resolved).await?;
+        pull_request_resolved(work, webhook.workspace_id, &target, resolved, &|_| true).await?;
+    }
+    if let Some(push) = &report.push {
+        let told = pushed(work, webhook.workspace_id, &changed(webhook, repo, push, work.now_ms())).await?;
+        handed.agents += told.len() as u64;
     }
     Ok(handed)
+}
+
+fn changed(webhook: &Webhook, repo: RepoName, push: &Push, now_ms: u64) -> files::Push {
+    files::Push {
+        repo,
+        branch: push.branch.clone(),
+        base_sha: push.before.clone(),
+        head_sha: push.after.clone(),
+        files: push.paths.clone(),
+        author: String::new(),
+        origin: origin(webhook),
+        untrusted: true,
+        time_ms: push.at_ms.unwrap_or(now_ms),
+        by: None,
+    }
+}
+
+fn origin(webhook: &Webhook) -> Origin {
+    Origin::Verified(match webhook.kind {
+        Kind::GitHub => "github",
+        Kind::GitLab => "gitlab",
+        Kind::Generic => "webhook",
+    })
 }
 
 async fn tell(work: &mut Work, webhook: &Webhook, repo: &RepoName, told: &Told) -> Result<Handed, DbError> {
@@ -53,12 +85,7 @@ async fn tell(work: &mut Work, webhook: &Webhook, repo: &RepoName, told: &Told) 
         .author
         .as_ref()
         .is_some_and(|author| !lists::actor_listed(webhook.kind, &webhook.actors, &author.name, author.is_member));
-    let origin = Origin::Verified(match webhook.kind {
-        Kind::GitHub => "github",
-        Kind::GitLab => "gitlab",
-        Kind::Generic => "webhook",
-    });
-    let draft = told.draft(origin, withheld, work.now_ms());
+    let draft = told.draft(origin(webhook), withheld, work.now_ms());
     let mut slugs = BTreeSet::new();
     for target in targets(work, webhook, repo, told).await? {
         slugs.extend(route(work, webhook.workspace_id, &target, &draft, &|_| true).await?.slugs);
