@@ -13,7 +13,7 @@ use murmur_proto::{
         watch_node_events_response::Item as Fed,
     },
 };
-use murmur_tests::network::{Network, Node, Options, WORKSPACE};
+use murmur_tests::network::{Network, Options, WORKSPACE};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
@@ -63,7 +63,7 @@ pub(crate) async fn measure(settings: Settings) -> Section {
     let fan_out = fan_out(&network, &token, &agents[0]).await;
     // The node's place is taken by the bench, which shows what its stream does without what the node does with it.
     node.process.kill_9();
-    let feed = feed(&network, &node, &token, &agents[0]).await;
+    let feed = feed(&network, &token, &agents[0]).await;
     Section {
         title: "Events".into(),
         text: "A published event is a committed row before its publisher is answered. Latency is counted from before the call that \
@@ -141,8 +141,8 @@ async fn fan_out(network: &Network, token: &str, agent: &str) -> Table {
     table
 }
 
-async fn feed(network: &Network, node: &Node, token: &str, agent: &str) -> Table {
-    let secret = fs::read_to_string(node.dir.join("node.token")).unwrap();
+async fn feed(network: &Network, token: &str, agent: &str) -> Table {
+    let secret = fs::read_to_string(&network.files("node.token")[0]).unwrap();
     // The stream of the node that was killed is still there until the control plane sees its end.
     let mut listener = client(network, secret.trim()).await;
     let filled = Arc::new(client(network, token).await);
