@@ -228,7 +228,7 @@ fn of_store(error: &StoreError) -> Status {
     match error {
         StoreError::Full => status(Reason::StorageFull, error.to_string()),
         StoreError::Closed => status(Reason::Draining, "the node is going down"),
-        StoreError::Corrupt(_) | StoreError::Sqlite(_) => {
+        StoreError::Corrupt(_) | StoreError::Undone | StoreError::Sqlite(_) => {
             error!(%error, "the store failed");
             status(Reason::StorageFailed, "the node's store failed")
         }

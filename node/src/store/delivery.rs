@@ -13,6 +13,16 @@ use super::{
     row::{id, int, small, text, uint, uint_option, wrong},
 };
 
+/// What [`delivery_row`] reads of `delivery d`, in its order.
+macro_rules! delivery_columns {
+    () => {
+        "d.msg_id, d.recipient, d.sender_agent, d.to_slug, d.sequence, d.state, d.seal_attempt, d.publish_tries, d.republish_count,
+            d.backoff_prev_ms, d.since_ms, d.next_at_ms, d.dead_cause, d.dead_code, d.published, d.env_digest, d.code, d.stale_prekey,
+            d.fresh_prekey, d.created_ms, d.expires_ms, d.delivered_ms, d.read_ms"
+    };
+}
+pub(super) use delivery_columns;
+
 /// A delivery as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryRow {
@@ -125,10 +135,7 @@ pub fn update(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub fn get(tx: Tx<'_>, msg_id: MessageId, recipient: AgentId) -> Result<Option<DeliveryRow>, StoreError> {
-    let sql = "SELECT msg_id, recipient, sender_agent, to_slug, sequence, state, seal_attempt, publish_tries, republish_count,
-            backoff_prev_ms, since_ms, next_at_ms, dead_cause, dead_code, published, env_digest, code, stale_prekey, fresh_prekey,
-            created_ms, expires_ms, delivered_ms, read_ms
-        FROM delivery WHERE msg_id = ?1 AND recipient = ?2";
+    let sql = concat!("SELECT ", delivery_columns!(), " FROM delivery d WHERE msg_id = ?1 AND recipient = ?2");
     let key = params![msg_id.as_bytes(), recipient.as_bytes()];
     Ok(tx.conn().prepare_cached(sql)?.query_row(key, delivery_row).optional()?)
 }
@@ -138,7 +145,7 @@ pub fn get(tx: Tx<'_>, msg_id: MessageId, recipient: AgentId) -> Result<Option<D
 /// # Errors
 /// [`StoreError`].
 pub fn of_message(tx: Tx<'_>, msg_id: MessageId) -> Result<Vec<DeliveryRow>, StoreError> {
-    let sql = "SELECT * FROM delivery WHERE msg_id = ?1 ORDER BY recipient";
+    let sql = concat!("SELECT ", delivery_columns!(), " FROM delivery d WHERE msg_id = ?1 ORDER BY recipient");
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map([msg_id.as_bytes()], delivery_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -150,7 +157,7 @@ pub fn of_message(tx: Tx<'_>, msg_id: MessageId) -> Result<Vec<DeliveryRow>, Sto
 /// [`StoreError`].
 #[cfg(test)]
 pub fn open(tx: Tx<'_>) -> Result<Vec<DeliveryRow>, StoreError> {
-    let sql = "SELECT * FROM delivery WHERE open = 1 ORDER BY msg_id";
+    let sql = concat!("SELECT ", delivery_columns!(), " FROM delivery d WHERE open = 1 ORDER BY msg_id");
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map([], delivery_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -246,36 +253,37 @@ pub fn open_counts(tx: Tx<'_>) -> Result<OpenCounts, StoreError> {
     Ok(tx.conn().prepare_cached(sql)?.query_row([], read)?)
 }
 
+/// Reads a row that begins with [`delivery_columns`].
 pub(super) fn delivery_row(row: &SqlRow<'_>) -> rusqlite::Result<DeliveryRow> {
     Ok(DeliveryRow {
-        msg_id: id(row, "msg_id", MessageId::from_bytes)?,
-        recipient: id(row, "recipient", AgentId::from_bytes)?,
-        sender: id(row, "sender_agent", AgentId::from_bytes)?,
-        to_slug: text(row, "to_slug")?,
-        sequence: uint(row, "sequence")?,
-        delivery: Delivery { expires_ms: uint(row, "expires_ms")?, state: state(row)? },
-        published: small(row, "published")?,
-        env_digest: row.get("env_digest")?,
-        code: row.get("code")?,
-        stale_prekey: row.get("stale_prekey")?,
-        fresh_prekey: row.get::<_, Option<Vec<u8>>>("fresh_prekey")?.map(Bytes::from),
-        created_ms: uint(row, "created_ms")?,
-        delivered_ms: uint_option(row, "delivered_ms")?,
-        read_ms: uint_option(row, "read_ms")?,
+        msg_id: id(row, 0, MessageId::from_bytes)?,
+        recipient: id(row, 1, AgentId::from_bytes)?,
+        sender: id(row, 2, AgentId::from_bytes)?,
+        to_slug: text(row, 3)?,
+        sequence: uint(row, 4)?,
+        delivery: Delivery { expires_ms: uint(row, 20)?, state: state(row)? },
+        published: small(row, 14)?,
+        env_digest: row.get(15)?,
+        code: row.get(16)?,
+        stale_prekey: row.get(17)?,
+        fresh_prekey: row.get::<_, Option<Vec<u8>>>(18)?.map(Bytes::from),
+        created_ms: uint(row, 19)?,
+        delivered_ms: uint_option(row, 21)?,
+        read_ms: uint_option(row, 22)?,
     })
 }
 
 fn state(row: &SqlRow<'_>) -> rusqlite::Result<State> {
     let machine = Row {
-        state: text(row, "state")?,
-        seal_attempt: small(row, "seal_attempt")?,
-        publish_tries: small(row, "publish_tries")?,
-        republish_count: small(row, "republish_count")?,
-        backoff_prev_ms: uint(row, "backoff_prev_ms")?,
-        since_ms: uint_option(row, "since_ms")?,
-        next_at_ms: uint_option(row, "next_at_ms")?,
-        dead_cause: row.get("dead_cause")?,
-        dead_code: row.get("dead_code")?,
+        state: text(row, 5)?,
+        seal_attempt: small(row, 6)?,
+        publish_tries: small(row, 7)?,
+        republish_count: small(row, 8)?,
+        backoff_prev_ms: uint(row, 9)?,
+        since_ms: uint_option(row, 10)?,
+        next_at_ms: uint_option(row, 11)?,
+        dead_cause: row.get(12)?,
+        dead_code: row.get(13)?,
     };
     State::try_from(machine).map_err(|error| wrong(Type::Text, error))
 }

@@ -50,6 +50,9 @@ pub enum StoreError {
     /// The store is closing.
     #[error("the store is closed")]
     Closed,
+    /// It was undone together with something else that failed.
+    #[error("the store undid a change together with another one that failed")]
+    Undone,
     /// A row holds what no version of this program writes.
     #[error("the store holds a wrong {0}")]
     Corrupt(&'static str),

@@ -15,6 +15,15 @@ use super::{
     transfer::{self, FileInfo, forgotten},
 };
 
+/// What [`message_row`] reads of `inbox`, in its order.
+macro_rules! message_columns {
+    () => {
+        "msg_id, conversation_id, kind, from_slug, sender_agent, to_slug, tier, content_type, body, in_reply_to, created_ms, received_ms,
+            sequence, cursor, pushed_ms, read_ms, traceparent, deadline_ms, stream_id, gap"
+    };
+}
+pub(super) use message_columns;
+
 /// What a message is for, as far as agents see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -227,11 +236,19 @@ pub struct Filter {
 pub fn list(tx: Tx<'_>, agent: AgentId, filter: &Filter, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
     let Filter { after, unread, from } = filter;
     let sql = if *unread {
-        "SELECT * FROM inbox WHERE recipient = ?1 AND cursor > ?2 AND read_ms IS NULL
+        concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM inbox WHERE recipient = ?1 AND cursor > ?2 AND read_ms IS NULL
             AND (?3 IS NULL OR sender_agent = ?3) ORDER BY cursor LIMIT ?4"
+        )
     } else {
-        "SELECT * FROM inbox WHERE recipient = ?1 AND cursor > ?2
+        concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM inbox WHERE recipient = ?1 AND cursor > ?2
             AND (?3 IS NULL OR sender_agent = ?3) ORDER BY cursor LIMIT ?4"
+        )
     };
     let mut statement = tx.conn().prepare_cached(sql)?;
     let from = from.map(AgentId::to_vec);
@@ -244,7 +261,11 @@ pub fn list(tx: Tx<'_>, agent: AgentId, filter: &Filter, limit: u32) -> Result<V
 /// # Errors
 /// [`StoreError`].
 pub fn unread_after(tx: Tx<'_>, agent: AgentId, after: u64, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
-    let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND read_ms IS NULL AND cursor > ?2 ORDER BY cursor LIMIT ?3";
+    let sql = concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM inbox WHERE recipient = ?1 AND read_ms IS NULL AND cursor > ?2 ORDER BY cursor LIMIT ?3"
+    );
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map(params![agent.as_bytes(), int(after), limit], message_row)?;
     described(tx, rows.collect::<Result<_, _>>()?)
@@ -255,7 +276,7 @@ pub fn unread_after(tx: Tx<'_>, agent: AgentId, after: u64, limit: u32) -> Resul
 /// # Errors
 /// [`StoreError`].
 pub fn unread_at(tx: Tx<'_>, cursor: u64) -> Result<Option<InboxMessage>, StoreError> {
-    let sql = "SELECT * FROM inbox WHERE cursor = ?1 AND read_ms IS NULL";
+    let sql = concat!("SELECT ", message_columns!(), " FROM inbox WHERE cursor = ?1 AND read_ms IS NULL");
     let found = tx.conn().prepare_cached(sql)?.query_row([int(cursor)], message_row).optional()?;
     Ok(described(tx, found.into_iter().collect())?.pop())
 }
@@ -265,7 +286,11 @@ pub fn unread_at(tx: Tx<'_>, cursor: u64) -> Result<Option<InboxMessage>, StoreE
 /// # Errors
 /// [`StoreError`].
 pub fn newest(tx: Tx<'_>, agent: AgentId, limit: u32) -> Result<Vec<InboxMessage>, StoreError> {
-    let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND cursor > 0 ORDER BY cursor DESC LIMIT ?2";
+    let sql = concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM inbox WHERE recipient = ?1 AND cursor > 0 ORDER BY cursor DESC LIMIT ?2"
+    );
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map(params![agent.as_bytes(), limit], message_row)?;
     let mut messages = rows.collect::<Result<Vec<_>, _>>()?;
@@ -278,7 +303,7 @@ pub fn newest(tx: Tx<'_>, agent: AgentId, limit: u32) -> Result<Vec<InboxMessage
 /// # Errors
 /// [`StoreError`].
 pub fn at(tx: Tx<'_>, cursor: u64) -> Result<Option<InboxMessage>, StoreError> {
-    let sql = "SELECT * FROM inbox WHERE cursor = ?1";
+    let sql = concat!("SELECT ", message_columns!(), " FROM inbox WHERE cursor = ?1");
     let found = tx.conn().prepare_cached(sql)?.query_row([int(cursor)], message_row).optional()?;
     Ok(described(tx, found.into_iter().collect())?.pop())
 }
@@ -288,7 +313,11 @@ pub fn at(tx: Tx<'_>, cursor: u64) -> Result<Option<InboxMessage>, StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub fn find(tx: Tx<'_>, agent: AgentId, msg_id: MessageId) -> Result<Option<InboxMessage>, StoreError> {
-    let sql = "SELECT * FROM inbox WHERE recipient = ?1 AND msg_id = ?2 AND cursor > 0 ORDER BY cursor LIMIT 1";
+    let sql = concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM inbox WHERE recipient = ?1 AND msg_id = ?2 AND cursor > 0 ORDER BY cursor LIMIT 1"
+    );
     let key = params![agent.as_bytes(), msg_id.as_bytes()];
     let found = tx.conn().prepare_cached(sql)?.query_row(key, message_row).optional()?;
     Ok(described(tx, found.into_iter().collect())?.pop())
@@ -351,27 +380,27 @@ pub(super) fn described(tx: Tx<'_>, mut messages: Vec<InboxMessage>) -> Result<V
     Ok(messages)
 }
 
+/// Reads a row of [`message_columns`].
 pub(super) fn message_row(row: &Row<'_>) -> rusqlite::Result<InboxMessage> {
     Ok(InboxMessage {
-        msg_id: id(row, "msg_id", MessageId::from_bytes)?,
-        conversation_id: id(row, "conversation_id", ConversationId::from_bytes)?,
-        kind: number(row, "kind", MessageKind::from_number)?,
-        from: text(row, "from_slug")?,
-        from_agent_id: id(row, "sender_agent", AgentId::from_bytes)?,
-        to: text(row, "to_slug")?,
-        tier: text(row, "tier")?,
-        content_type: row.get("content_type")?,
-        body: Bytes::from(row.get::<_, Vec<u8>>("body")?),
-        in_reply_to: row.get::<_, Option<[u8; 16]>>("in_reply_to")?.map(MessageId::from_bytes),
-        created_ms: uint(row, "created_ms")?,
-        received_ms: uint(row, "received_ms")?,
-        sequence: uint(row, "sequence")?,
-        cursor: uint(row, "cursor")?,
-        redelivered: row.get::<_, Option<i64>>("pushed_ms")?.is_some()
-            || row.get::<_, Option<i64>>("read_ms")?.is_some(),
-        traceparent: row.get("traceparent")?,
-        deadline_ms: uint_option(row, "deadline_ms")?,
-        file: row.get::<_, Option<[u8; 16]>>("stream_id")?.map(|id| Box::new(forgotten(StreamId::from_bytes(id)))),
-        gap: row.get("gap")?,
+        msg_id: id(row, 0, MessageId::from_bytes)?,
+        conversation_id: id(row, 1, ConversationId::from_bytes)?,
+        kind: number(row, 2, MessageKind::from_number)?,
+        from: text(row, 3)?,
+        from_agent_id: id(row, 4, AgentId::from_bytes)?,
+        to: text(row, 5)?,
+        tier: text(row, 6)?,
+        content_type: row.get(7)?,
+        body: Bytes::from(row.get::<_, Vec<u8>>(8)?),
+        in_reply_to: row.get::<_, Option<[u8; 16]>>(9)?.map(MessageId::from_bytes),
+        created_ms: uint(row, 10)?,
+        received_ms: uint(row, 11)?,
+        sequence: uint(row, 12)?,
+        cursor: uint(row, 13)?,
+        redelivered: row.get::<_, Option<i64>>(14)?.is_some() || row.get::<_, Option<i64>>(15)?.is_some(),
+        traceparent: row.get(16)?,
+        deadline_ms: uint_option(row, 17)?,
+        file: row.get::<_, Option<[u8; 16]>>(18)?.map(|id| Box::new(forgotten(StreamId::from_bytes(id)))),
+        gap: row.get(19)?,
     })
 }

@@ -9,7 +9,7 @@ use rusqlite::{Row, params};
 
 use super::{
     StoreError, Tx,
-    delivery::{DeliveryRow, delivery_row},
+    delivery::{DeliveryRow, delivery_columns, delivery_row},
     inbox::MessageKind,
     row::{number, text, uint, uint_option},
 };
@@ -51,12 +51,15 @@ pub struct Letter {
 }
 
 /// `?1` is the agent, or null for [`Whose::Interactive`]; a kind of 1 is `murmur.v1.AGENT_KIND_INTERACTIVE`.
-const SELECT: &str =
-    "SELECT d.*, a.slug AS from_slug, o.kind AS kind, length(o.inner) AS bytes, l.reason AS letter_reason,
+const SELECT: &str = concat!(
+    "SELECT ",
+    delivery_columns!(),
+    ", a.slug AS from_slug, o.kind AS kind, length(o.inner) AS bytes, l.reason AS letter_reason,
         l.at_ms AS letter_at_ms
     FROM delivery d
     JOIN local_agent a ON a.agent_id = d.sender_agent AND (d.sender_agent = ?1 OR (?1 IS NULL AND a.kind = 1))
-    JOIN outbox o ON o.msg_id = d.msg_id";
+    JOIN outbox o ON o.msg_id = d.msg_id"
+);
 
 impl Whose {
     fn key(self) -> Option<Vec<u8>> {

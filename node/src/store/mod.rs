@@ -8,6 +8,8 @@
 
 pub mod ack;
 pub mod agents;
+mod checkpoint;
+mod closed;
 pub mod copy;
 pub mod dead_letter;
 pub mod delivery;
@@ -43,7 +45,11 @@ use std::{
 pub use error::{OpenError, StoreError};
 pub use open::StoreOptions;
 
-use self::{reader::Readers, writer::Writer};
+use self::{
+    checkpoint::Checkpointer,
+    reader::Readers,
+    writer::{Guard, Urgency, Writer},
+};
 
 /// The node's database. Cheap to clone; the threads end when the last clone is dropped.
 #[derive(Clone)]
@@ -52,8 +58,8 @@ pub struct Store {
 }
 
 struct Inner {
-    writer: Writer,
     readers: Readers,
+    writer: Writer,
     sequence_epoch: AtomicU64,
     /// Held so that no second process opens the file (PROTOCOL §2.6).
     _lock: open::Lock,
@@ -79,8 +85,8 @@ impl Store {
         let connection = open::writer(path, options)?;
         let sequence_epoch = AtomicU64::new(open::sequence_epoch(&connection, options.now_ms)?);
         let readers = Readers::start(path, options.readers)?;
-        let writer = Writer::start(connection)?;
-        Ok(Self { inner: Arc::new(Inner { writer, readers, sequence_epoch, _lock: lock }) })
+        let writer = Writer::start(connection, Checkpointer::start(path)?)?;
+        Ok(Self { inner: Arc::new(Inner { readers, writer, sequence_epoch, _lock: lock.used(path) }) })
     }
 
     /// When this database was made or restored: the epoch of every new sequence number in it (PROTOCOL §4.1).
@@ -140,11 +146,22 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.inner.writer.queue(work, writer::Urgency::Now)
+        self.inner.writer.queue(work, Urgency::Now, Guard::Savepoint)
     }
 
-    /// Like [`Store::queue`], but instead of waking somebody calls `then` after the commit: on the writing thread, in the order in
-    /// which the work was queued. It must only hand on what it gets. When the store is closed it is dropped without a call.
+    /// Like [`Store::queue`] for what there is much of, and of which nothing fails but the database: should it fail after it has
+    /// changed something, its whole transaction is undone, and fails with [`StoreError::Undone`].
+    pub fn queue_plainly<T, E, F>(&self, work: F) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F>
+    where
+        F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.inner.writer.queue(work, Urgency::Now, Guard::Transaction)
+    }
+
+    /// Like [`Store::queue_plainly`], but instead of waking somebody calls `then` after the commit: on the writing thread, in the
+    /// order in which the work was queued. It must only hand on what it gets. When the store is closed it is dropped without a call.
     pub fn queue_then<T, E, F, G>(&self, work: F, then: G)
     where
         F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -152,7 +169,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.inner.writer.queue_then(work, writer::Urgency::Now, then);
+        self.inner.writer.queue_then(work, Urgency::Now, Guard::Transaction, then);
     }
 
     /// Like [`Store::queue`] for what nobody waits for: it rides with the next commit and causes none of its own for a moment.
@@ -162,7 +179,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.inner.writer.queue(work, writer::Urgency::Soon)
+        self.inner.writer.queue(work, Urgency::Soon, Guard::Savepoint)
     }
 
     /// Runs `work` on a reader: it sees the last commit and changes nothing.

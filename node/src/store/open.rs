@@ -10,7 +10,7 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use super::{OpenError, StoreError, row::int};
+use super::{OpenError, StoreError, closed, row::int};
 
 /// Every migration, in order; the database's `user_version` says how many it has had.
 const MIGRATIONS: [&str; 8] = [
@@ -26,12 +26,11 @@ const MIGRATIONS: [&str; 8] = [
 
 /// Pages that the writer keeps in memory, KiB.
 const CACHE_KIB: i64 = 8 * 1024;
-/// Pages in the journal after which the writer copies them into the database: 8 MiB. Each time costs it two fsyncs more.
-const WAL_PAGES: i64 = 2_048;
-/// Size that the journal has from the start: an fsync that need not note a new file size takes half the time.
-const WAL_BYTES: u64 = 8 * 1024 * 1024;
+/// Size that the journal has from the start: an fsync that need not note a new file size takes half the time. It holds what the copier
+/// waits for, and what comes while it copies.
+const WAL_BYTES: u64 = 16 * 1024 * 1024;
 /// Every connection belongs to one thread, so that SQLite need not lock it.
-const ONE_THREAD: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+pub(super) const ONE_THREAD: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
 
 /// How to open the store.
 #[derive(Debug, Clone)]
@@ -47,6 +46,17 @@ pub struct StoreOptions {
 /// The lock file beside the database.
 pub(super) struct Lock {
     _file: Flock<File>,
+    /// The database, once it is in use.
+    in_use: Option<PathBuf>,
+}
+
+impl Drop for Lock {
+    /// The last of the store to go: its connections are closed.
+    fn drop(&mut self) {
+        if let Some(database) = &self.in_use {
+            closed::note(database);
+        }
+    }
 }
 
 impl Lock {
@@ -54,10 +64,16 @@ impl Lock {
         let path = database.with_extension("lock");
         let file = private_file(&path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => Ok(Self { _file: file }),
+            Ok(file) => Ok(Self { _file: file, in_use: None }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(OpenError::Locked { path }),
             Err((_, errno)) => Err(OpenError::Io { path, source: errno.into() }),
         }
+    }
+
+    /// To be called when everything is open.
+    pub(super) fn used(mut self, database: &Path) -> Self {
+        self.in_use = Some(database.to_owned());
+        self
     }
 }
 
@@ -74,14 +90,18 @@ pub(super) fn writer(path: &Path, options: &StoreOptions) -> Result<Connection, 
 }
 
 fn prepare(path: &Path, options: &StoreOptions) -> Result<Connection, OpenError> {
+    let was_closed = closed::take(path);
     let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | ONE_THREAD)?;
-    check(path)?;
+    if !was_closed {
+        check(path)?;
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Keys are in files of their own; of deleted messages nothing stays on a page that is written anyway.
     connection.pragma_update(None, "secure_delete", "FAST")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
+    // A thread of its own does it.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     if let Some(pages) = options.pages_max {
         connection.pragma_update(None, "max_page_count", pages)?;
@@ -92,7 +112,7 @@ fn prepare(path: &Path, options: &StoreOptions) -> Result<Connection, OpenError>
     Ok(connection)
 }
 
-/// Reads every page, so that a file that was cut off or written over is told at the start and not by a message that is lost in it.
+/// Reads every page after an end that was not in order, so that a file that was cut off or written over is told at the start and not by a message that is lost in it.
 ///
 /// A connection of its own, since what it read is of no more use.
 fn check(path: &Path) -> Result<(), OpenError> {

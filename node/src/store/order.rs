@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
     StoreError, Tx,
-    inbox::{Arrival, InboxMessage, described, message_row},
+    inbox::{Arrival, InboxMessage, described, message_columns, message_row},
     row::{id, int, uint},
 };
 
@@ -168,7 +168,7 @@ pub fn show(tx: Tx<'_>, held: u64, gap: bool) -> Result<Option<InboxMessage>, St
     let next = "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'inbox'), 0),
         coalesce((SELECT max(cursor) FROM inbox), 0)) + 1";
     let cursor: i64 = tx.conn().prepare_cached(next)?.query_row([], |row| row.get(0))?;
-    let update = "UPDATE inbox SET cursor = ?2, gap = ?3 WHERE cursor = ?1 RETURNING *";
+    let update = concat!("UPDATE inbox SET cursor = ?2, gap = ?3 WHERE cursor = ?1 RETURNING ", message_columns!());
     let values = params![-int(held), cursor, gap];
     let shown = tx.conn().prepare_cached(update)?.query_row(values, message_row).optional()?;
     // Only an insert would count it, and a cursor is never given twice.

@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError, mpsc},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use rusqlite::Connection;
@@ -15,22 +15,25 @@ type Job = Box<dyn FnOnce(&Connection) + Send>;
 
 /// A few connections behind one queue.
 pub(super) struct Readers {
-    jobs: mpsc::Sender<Job>,
+    jobs: Option<mpsc::Sender<Job>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Readers {
     pub(super) fn start(path: &Path, count: usize) -> Result<Self, OpenError> {
         let (sender, receiver) = mpsc::channel::<Job>();
         let receiver = Arc::new(Mutex::new(receiver));
+        let mut threads = Vec::new();
         for _ in 0..count.max(1) {
             let connection = open::reader(path)?;
             let receiver = Arc::clone(&receiver);
-            thread::Builder::new()
+            let thread = thread::Builder::new()
                 .name("store-reader".to_owned())
                 .spawn(move || run(&connection, &receiver))
                 .map_err(|source| OpenError::Io { path: "store-reader".into(), source })?;
+            threads.push(thread);
         }
-        Ok(Self { jobs: sender })
+        Ok(Self { jobs: Some(sender), threads })
     }
 
     pub(super) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
@@ -42,8 +45,21 @@ impl Readers {
         let job: Job = Box::new(move |connection| {
             let _ = answer.send(work(Tx(connection)));
         });
-        self.jobs.send(job).map_err(|_| StoreError::Closed)?;
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if !sent {
+            return Err(StoreError::Closed);
+        }
         result.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+impl Drop for Readers {
+    /// A journal is folded by whoever closes the database last, which must not be a connection that only reads.
+    fn drop(&mut self) {
+        self.jobs = None;
+        for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != thread::current().id()) {
+            let _ = thread.join();
+        }
     }
 }
 

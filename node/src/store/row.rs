@@ -1,9 +1,10 @@
-//! Small conversions between rows and the types of the other rooms.
+//! Small conversions between rows and the types of the other rooms. A column is found by its name, or by its place where there are many
+//! rows of many columns: each name is compared with those of all columns before it.
 
 use std::str::FromStr;
 
 use rusqlite::{
-    Row,
+    Row, RowIndex,
     types::{FromSqlError, Type},
 };
 
@@ -13,27 +14,27 @@ pub(super) fn int(value: u64) -> i64 {
 }
 
 /// Reads an unsigned integer.
-pub(super) fn uint(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
+pub(super) fn uint(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0))
 }
 
 /// Reads an unsigned integer that may be absent.
-pub(super) fn uint_option(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
+pub(super) fn uint_option(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Option<u64>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(|value| u64::try_from(value).unwrap_or(0)))
 }
 
 /// Reads a small unsigned integer.
-pub(super) fn small(row: &Row<'_>, column: &str) -> rusqlite::Result<u32> {
+pub(super) fn small(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<u32> {
     row.get::<_, i64>(column).map(|value| u32::try_from(value).unwrap_or(0))
 }
 
 /// Reads an id of sixteen bytes.
-pub(super) fn id<T>(row: &Row<'_>, column: &str, wrap: impl Fn([u8; 16]) -> T) -> rusqlite::Result<T> {
+pub(super) fn id<T>(row: &Row<'_>, column: impl RowIndex, wrap: impl Fn([u8; 16]) -> T) -> rusqlite::Result<T> {
     row.get::<_, [u8; 16]>(column).map(wrap)
 }
 
 /// Reads text that one of our types writes.
-pub(super) fn text<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+pub(super) fn text<T>(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
@@ -41,7 +42,7 @@ where
 }
 
 /// Reads a number that one of our enums writes.
-pub(super) fn number<T>(row: &Row<'_>, column: &str, read: impl Fn(u32) -> Option<T>) -> rusqlite::Result<T> {
+pub(super) fn number<T>(row: &Row<'_>, column: impl RowIndex, read: impl Fn(u32) -> Option<T>) -> rusqlite::Result<T> {
     read(small(row, column)?).ok_or_else(|| wrong(Type::Integer, FromSqlError::InvalidType))
 }
 

@@ -41,6 +41,45 @@ async fn a_closure_that_fails_takes_nothing_but_itself_back() {
     assert_eq!(keys(&store).await, ["a", "d"]);
 }
 
+/// Queues work behind work that blocks the writing thread, so that all of it gets into one transaction.
+fn blocked(store: &Store) -> (std::sync::mpsc::Sender<()>, impl Future<Output = Result<(), StoreError>> + use<>) {
+    let (go, wait) = std::sync::mpsc::channel();
+    let blocking = store.queue(move |_| wait.recv().map_err(|_| StoreError::Closed));
+    (go, blocking)
+}
+
+#[tokio::test]
+async fn plain_work_that_fails_before_a_change_fails_alone_and_later_takes_its_transaction_along_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let early = |store: &Store| store.queue_plainly(|_| Err::<(), _>(StoreError::Corrupt("on purpose")));
+    let late = |store: &Store| {
+        store.queue_plainly(|tx| {
+            meta(tx, "late")?;
+            Err::<(), _>(StoreError::Corrupt("on purpose"))
+        })
+    };
+    let (go, blocking) = blocked(&store);
+    let (first, failing) = (store.queue_plainly(|tx| meta(tx, "a")), early(&store));
+    go.send(()).unwrap();
+    let (_, first, failing): (_, Result<(), StoreError>, _) = tokio::join!(blocking, first, failing);
+    assert!(first.is_ok() && failing.is_err());
+
+    let (go, blocking) = blocked(&store);
+    let (other, failing) = (store.queue(|tx| meta(tx, "b")), late(&store));
+    go.send(()).unwrap();
+    let (_, other, failing): (_, Result<(), StoreError>, _) = tokio::join!(blocking, other, failing);
+    assert!(matches!((other, failing), (Err(StoreError::Undone), Err(StoreError::Corrupt(_)))));
+
+    // What comes again takes nothing along.
+    let (go, blocking) = blocked(&store);
+    let (other, failing) = (store.queue_plainly(|tx| meta(tx, "c")), late(&store));
+    go.send(()).unwrap();
+    let (_, other, failing): (_, Result<(), StoreError>, _) = tokio::join!(blocking, other, failing);
+    assert!(other.is_ok() && failing.is_err());
+    assert_eq!(keys(&store).await, ["a", "c"]);
+}
+
 #[tokio::test]
 async fn many_writers_share_a_commit_and_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
@@ -88,4 +127,49 @@ async fn sequences_ascend_per_conversation_and_give_back_what_was_not_used() {
     let lost = store.write(move |tx| next(tx).and(Err::<u64, _>(StoreError::Corrupt("on purpose"))));
     assert!(lost.await.is_err());
     assert_eq!(store.write(next).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn the_journal_is_copied_while_it_is_written_and_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    // Some 120 MiB of pages.
+    for number in 0..300 {
+        let write = store.write(move |tx| {
+            for part in 0..100 {
+                let key = format!("{number:03} {part:02}");
+                tx.conn().execute("INSERT INTO meta (key, value) VALUES (?1, zeroblob(3000))", [key])?;
+            }
+            Ok(())
+        });
+        write.await.unwrap();
+    }
+    let journal = std::fs::metadata(folder.path().join("node.db-wal")).unwrap().len();
+    assert!(journal < 80 * 1024 * 1024, "a journal of {journal} bytes");
+    assert_eq!(keys(&store).await.len(), 30_000);
+    drop(store);
+    assert_eq!(keys(&open(&folder)).await.len(), 30_000);
+}
+
+#[tokio::test]
+async fn only_what_is_as_it_was_closed_is_not_read_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.db");
+    let store = open(&folder);
+    store.write(|tx| meta(tx, "a")).await.unwrap();
+    assert!(!closed::take(&path), "it is open");
+    drop(store);
+    assert!(closed::take(&path));
+    assert!(!closed::take(&path), "the note goes with the look");
+
+    drop(open(&folder));
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole).unwrap();
+    assert!(!closed::take(&path), "somebody else wrote it");
+
+    drop(open(&folder));
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let options = StoreOptions { readers: 1, pages_max: None, now_ms: 7 };
+    assert!(matches!(Store::open(&path, &options), Err(OpenError::Damaged { .. })));
+    assert!(!closed::take(&path), "what could not be opened was not closed");
 }
