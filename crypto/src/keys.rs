@@ -6,17 +6,19 @@
 use std::{
     fmt,
     hash::{Hash, Hasher},
+    sync::{Arc, LazyLock},
 };
 
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use hpke::{Deserializable, Kem as _, Serializable};
+use curve25519_dalek::constants::EIGHT_TORSION;
+use ed25519_dalek::{Signature, Signer, SigningKey, Verifier as _, VerifyingKey};
+use hpke::{Deserializable as _, Kem as _, Serializable as _};
 use zeroize::Zeroizing;
 
-use crate::error::RandomError;
-
-pub(crate) type Kem = hpke::kem::X25519HkdfSha256;
-pub(crate) type KemPublic = <Kem as hpke::Kem>::PublicKey;
-pub(crate) type KemSecret = <Kem as hpke::Kem>::PrivateKey;
+pub use crate::kem::Multiples;
+use crate::{
+    error::RandomError,
+    kem::{Kem, Public, Secret},
+};
 
 /// A public key that must not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +66,9 @@ impl IdentityKey {
     }
 }
 
+/// Every point of small order, encoded.
+static SMALL_ORDER: LazyLock<[[u8; 32]; 8]> = LazyLock::new(|| EIGHT_TORSION.map(|point| point.compress().to_bytes()));
+
 /// An Ed25519 public key: canonical and not of small order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey(VerifyingKey);
@@ -88,9 +93,13 @@ impl PublicKey {
     }
 
     /// Whether `signature` is this key's over `message`, by the strict rules (no malleable or small-order forms).
+    ///
+    /// The outcome is that of `verify_strict`, for less: the key was checked when it was read, and a nonce point that the equation
+    /// confirms is the one canonical encoding of a point, so that comparing bytes tells one of small order.
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        self.0.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
+        let signature = Signature::from_bytes(signature);
+        !SMALL_ORDER.contains(signature.r_bytes()) && self.0.verify(message, &signature).is_ok()
     }
 }
 
@@ -107,7 +116,7 @@ impl fmt::Debug for PublicKey {
 }
 
 /// The private half of a prekey.
-pub struct PrekeySecret(KemSecret);
+pub struct PrekeySecret(Secret);
 
 impl PrekeySecret {
     /// Makes a new key from the operating system's randomness.
@@ -128,7 +137,7 @@ impl PrekeySecret {
     #[must_use]
     #[expect(clippy::expect_used, reason = "the only way to fail is another length than 32")]
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
-        Self(KemSecret::from_bytes(bytes).expect("32 bytes are an X25519 key"))
+        Self(Secret::from_bytes(bytes).expect("32 bytes are an X25519 key"))
     }
 
     /// The raw key, for sealed storage.
@@ -140,10 +149,10 @@ impl PrekeySecret {
     /// The public half.
     #[must_use]
     pub fn public(&self) -> PrekeyPublic {
-        PrekeyPublic(Kem::sk_to_pk(&self.0).to_bytes().into())
+        PrekeyPublic(*self.0.public())
     }
 
-    pub(crate) const fn kem(&self) -> &KemSecret {
+    pub(crate) const fn kem(&self) -> &Secret {
         &self.0
     }
 }
@@ -170,9 +179,14 @@ impl PrekeyPublic {
         &self.0
     }
 
-    #[expect(clippy::expect_used, reason = "the only way to fail is another length than 32")]
-    pub(crate) fn kem(&self) -> KemPublic {
-        KemPublic::from_bytes(&self.0).expect("32 bytes are an X25519 key")
+    /// Its multiples, for who seals to it often.
+    #[must_use]
+    pub fn multiples(&self) -> Multiples {
+        Multiples::new(self.0)
+    }
+
+    pub(crate) fn kem(&self, multiples: Option<&Arc<Multiples>>) -> Public {
+        Public::new(self.0, multiples)
     }
 }
 
@@ -203,6 +217,32 @@ mod tests {
         twice[0] = 0xee;
         twice[31] = 0x7f;
         assert_eq!(PublicKey::from_bytes(&twice), Err(InvalidKey::NotCanonical));
+    }
+
+    /// With the neutral point for a nonce, `s = H(R, A, M) a` fulfils the equation, and proves nothing.
+    #[test]
+    fn a_nonce_point_of_small_order_is_refused_as_verify_strict_does() {
+        use curve25519_dalek::{Scalar, traits::IsIdentity as _};
+        use sha2::{Digest as _, Sha512};
+        let (key, message) = (IdentityKey::from_seed(&[7; 32]), b"anything");
+        let public = key.public();
+        let mut secret = [0; 32];
+        secret.copy_from_slice(&Sha512::digest(key.seed())[..32]);
+        let secret = Scalar::from_bytes_mod_order(curve25519_dalek::scalar::clamp_integer(secret));
+        for nonce in *SMALL_ORDER {
+            let hash =
+                Sha512::new().chain_update(nonce).chain_update(public.as_bytes()).chain_update(message).finalize();
+            let s = Scalar::from_bytes_mod_order_wide(&hash.into()) * secret;
+            let mut signature = [0; 64];
+            signature[..32].copy_from_slice(&nonce);
+            signature[32..].copy_from_slice(s.as_bytes());
+            let neutral = curve25519_dalek::edwards::CompressedEdwardsY(nonce).decompress().unwrap().is_identity();
+            let plain = public.0.verify(message, &Signature::from_bytes(&signature)).is_ok();
+            assert_eq!(plain, neutral, "the plain rules take it for the neutral point alone");
+            assert!(public.0.verify_strict(message, &Signature::from_bytes(&signature)).is_err());
+            assert!(!public.verifies(message, &signature));
+        }
+        assert!(public.verifies(message, &key.sign(message)));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod inner;
 pub mod invite;
 pub mod invite_reply;
 pub mod issue;
+mod kem;
 pub mod keylog;
 pub mod keys;
 pub mod mac;

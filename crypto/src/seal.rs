@@ -1,5 +1,7 @@
 //! Sealing: pad, encrypt once, wrap the key for every recipient, sign the whole (PROTOCOL §2.5).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use murmur_core::{
     id::{AgentId, ConversationId, MessageId, NodeId},
@@ -17,7 +19,7 @@ use crate::{
     hash::{EnvDigest, Fingerprint},
     hazmat::SealRandomness,
     header::Header,
-    keys::{IdentityKey, PrekeyPublic, random},
+    keys::{IdentityKey, Multiples, PrekeyPublic, random},
     padding,
     prekey::{PrekeyId, VerifiedPrekey},
     wire,
@@ -95,6 +97,8 @@ pub struct SealRequest<'a> {
     pub inner: &'a [u8],
     /// The sender's chain, to be carried along.
     pub chain: Option<&'a Chain>,
+    /// Multiples of the recipient's prekey: of use when there is one recipient, who is written to often.
+    pub multiples: Option<&'a Arc<Multiples>>,
 }
 
 /// A sealed copy, ready to publish.
@@ -131,7 +135,7 @@ pub(crate) fn seal_with(
     header.check()?;
     let header = header.encode();
     let header_hash = HeaderHash::of(&header);
-    let stanzas = wrap_all(request.recipients, header_hash, &key, hpke_ikm_e)?;
+    let stanzas = wrap_all(request, header_hash, &key, hpke_ikm_e)?;
     let padded = padding::pad(request.inner).ok_or(SealError::Payload)?;
     let payload = key.encrypt(header_hash, payload_nonce, &padded).ok_or(SealError::Payload)?;
     let chain = request.chain.map(Chain::encode).unwrap_or_default();
@@ -163,11 +167,12 @@ fn header(request: &SealRequest<'_>, key: &ContentKey) -> Header {
 }
 
 fn wrap_all(
-    recipients: &[Recipient],
+    request: &SealRequest<'_>,
     header_hash: HeaderHash,
     key: &ContentKey,
     ikms: &[[u8; 32]],
 ) -> Result<Vec<Stanza>, SealError> {
+    let SealRequest { recipients, multiples, .. } = *request;
     if recipients.len() != ikms.len() {
         return Err(SealError::Randomness);
     }
@@ -175,7 +180,7 @@ fn wrap_all(
     let stanzas = places.zip(ikms).map(|((index, recipient), ikm)| {
         let Recipient { agent_id, prekey_id, public } = *recipient;
         let place = Place { header_hash, agent_id, prekey_id, index };
-        wrap::wrap(place, &public, key, ikm).ok_or(SealError::Prekey(prekey_id))
+        wrap::wrap(place, &public.kem(multiples), key, ikm).ok_or(SealError::Prekey(prekey_id))
     });
     stanzas.collect()
 }

@@ -17,7 +17,8 @@ use crate::{
     content_key::{ContentKey, HeaderHash},
     error::{self, WireError},
     hash::label,
-    keys::{Kem, PrekeyPublic, PrekeySecret},
+    kem::{Kem, Public},
+    keys::PrekeySecret,
     prekey::PrekeyId,
     wire,
 };
@@ -76,11 +77,11 @@ const SUITE_BYTES: [u8; 2] = {
 };
 
 /// Wraps a content key; `ikm_e` is the ephemeral key's material, fresh random for every stanza.
-pub(crate) fn wrap(place: Place, to: &PrekeyPublic, key: &ContentKey, ikm_e: &[u8; 32]) -> Option<Stanza> {
+pub(crate) fn wrap(place: Place, to: &Public, key: &ContentKey, ikm_e: &[u8; 32]) -> Option<Stanza> {
     let mut rng = OneDraw(ikm_e);
     let (enc, wrapped) = hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, Kem>(
         &OpModeS::Base,
-        &to.kem(),
+        to,
         &place.info(),
         &*key.0,
         &place.aad(),

@@ -10,6 +10,10 @@ use murmur_node::{
     lifecycle,
 };
 
+/// A message is a few hundred allocations that live for a millisecond and end on another thread than they began on.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The node of a host: it holds the keys of its agents and sends, receives and keeps their messages.
 #[derive(Parser)]
 #[command(version, about)]

@@ -48,6 +48,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::model::{Results, Section};
 
+/// What the clients take is taken from what is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Bytes of a message's body unless the measure is about sizes.
 const BODY_BYTES: usize = 1024;
 
@@ -88,6 +92,8 @@ enum Command {
     Roundtrip,
     /// Messages a second, sustained, by pairs and connections
     Throughput,
+    /// One pair of it alone: what a change did
+    Pair,
     /// Messages a second by size
     Sizes,
     /// Start and memory of the MCP shim, idle memory of every part
@@ -171,6 +177,7 @@ fn chosen(command: &Command) -> Vec<&'static str> {
         Command::Load => vec!["load"],
         Command::Roundtrip => vec!["roundtrip"],
         Command::Throughput => vec!["throughput"],
+        Command::Pair => vec!["pair"],
         Command::Sizes => vec!["sizes"],
         Command::Shim => vec!["shim"],
         Command::Memory => vec!["memory"],
@@ -192,6 +199,7 @@ fn measure(name: &str, settings: Settings) -> Measuring {
         "roundtrip" => Box::pin(roundtrip::measure(settings)),
         "load" => Box::pin(load::measure(settings)),
         "throughput" => Box::pin(throughput::measure(settings)),
+        "pair" => Box::pin(throughput::measure_pair(settings)),
         "sizes" => Box::pin(sizes::measure(settings)),
         "memory" => Box::pin(memory::measure(settings)),
         "outbox" => Box::pin(outbox::measure(settings)),

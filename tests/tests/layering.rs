@@ -86,7 +86,16 @@ fn the_middle_is_pure() {
 
 #[test]
 fn primitives_are_named_in_one_crate() {
-    let primitives = ["ed25519-dalek", "x25519-dalek", "chacha20poly1305", "aead-stream", "hpke", "hkdf", "hmac"];
+    let primitives = [
+        "curve25519-dalek",
+        "ed25519-dalek",
+        "x25519-dalek",
+        "chacha20poly1305",
+        "aead-stream",
+        "hpke",
+        "hkdf",
+        "hmac",
+    ];
     for krate in ["core", "proto", "telemetry", "server", "node", "cli", "mcp-shim"] {
         let named: Vec<_> =
             dependencies(krate).into_iter().filter(|name| primitives.contains(&name.as_str())).collect();

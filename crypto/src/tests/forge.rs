@@ -58,7 +58,7 @@ impl Forge {
         let Recipient { agent_id, prekey_id, public } = *recipient;
         let index = u16::try_from(index).unwrap();
         let place = Place { header_hash: self.header_hash, agent_id, prekey_id, index };
-        wrap::wrap(place, &public, key, &[0x66; 32]).unwrap()
+        wrap::wrap(place, &public.kem(None), key, &[0x66; 32]).unwrap()
     }
 
     /// Signs the parts as they are and has the receiver verify them with the signer's key.

@@ -65,6 +65,7 @@ fn sealing_with_the_vectors_randomness_gives_the_vectors_bytes() {
         recipients: &recipients,
         inner: &bytes(&case["inner"]),
         chain: None,
+        multiples: None,
     };
     let randomness = SealRandomness {
         cek: Zeroizing::new(array(&randomness["cek"])),

@@ -122,6 +122,7 @@ impl Agent {
             recipients,
             inner,
             chain: Some(&self.chain),
+            multiples: None,
         }
     }
 

@@ -19,6 +19,7 @@ mod hub;
 mod inbox;
 mod lane;
 mod mail;
+mod often;
 mod order;
 mod outbox;
 mod page;
@@ -125,6 +126,7 @@ pub struct Post {
     /// Where the short way is open.
     gate: Arc<Gate>,
     places: Places,
+    often: often::Often,
     stored: Stored,
     /// What was begun and ends by itself.
     tasks: TaskTracker,
@@ -182,6 +184,7 @@ impl Post {
             directs,
             gate: Arc::default(),
             places: Places::default(),
+            often: often::Often::default(),
             stored: Stored::default(),
             tasks: TaskTracker::new(),
         })

@@ -62,6 +62,7 @@ pub(super) fn seal_one(
 ) -> Result<Fresh, SealError> {
     let prekey = newest_prekey(peer, delivery);
     let reply_route = post.bus.route().map(|route| route.to_string());
+    let multiples = post.often.seal(prekey.public);
     let sealed = seal(
         &signer.key,
         &SealRequest {
@@ -79,6 +80,7 @@ pub(super) fn seal_one(
             recipients: &[Recipient::from(&prekey)],
             inner: &message.inner,
             chain: Some(&signer.chain),
+            multiples: multiples.as_ref(),
         },
     )?;
     let stream_key = opens_stream(&message.inner).then(|| sealed.stream_key.to_bytes());

@@ -72,6 +72,7 @@ impl Forge {
                 recipients: &[Recipient { agent_id: self.recipient, ..Recipient::from(&peer.prekey) }],
                 inner: &inner,
                 chain: Some(&signer.chain),
+                multiples: None,
             },
         )
         .unwrap();
