@@ -9,9 +9,12 @@ use opentelemetry::{
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tonic::metadata::MetadataMap;
 use tower::{Layer, Service};
-use tracing::{Instrument, Span, field::Empty, info_span, instrument::Instrumented};
+use tracing::{Instrument, Span, field::Empty, instrument::Instrumented};
 
-use crate::context::{TRACEPARENT, adopt, current_traceparent};
+use crate::{
+    context::{TRACEPARENT, adopt, current_traceparent},
+    hot_span, is_exporting,
+};
 
 /// Writes the current span's context into the metadata of a call.
 pub fn inject(metadata: &mut MetadataMap) {
@@ -65,8 +68,10 @@ where
 
 fn call_span(path: &str, headers: &http::HeaderMap) -> Span {
     let method = path.trim_start_matches('/');
-    let span = info_span!("rpc", otel.name = method, otel.kind = "server", rpc.system = "grpc", rpc.code = Empty);
-    adopt(&span, TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers)));
+    let span = hot_span!("rpc", otel.name = method, otel.kind = "server", rpc.system = "grpc", rpc.code = Empty);
+    if is_exporting() {
+        adopt(&span, TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers)));
+    }
     span
 }
 

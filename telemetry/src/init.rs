@@ -1,6 +1,9 @@
 //! Start and end of tracing in a process.
 
-use std::env;
+use std::{
+    env,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use anyhow::Context as _;
 use opentelemetry::trace::TracerProvider as _;
@@ -16,6 +19,24 @@ use tracing_subscriber::{
 use crate::plain::Plain;
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Whether this process exports spans.
+static EXPORTING: AtomicBool = AtomicBool::new(false);
+
+/// Whether spans are exported. Set once, by [`init`].
+#[must_use]
+pub fn is_exporting() -> bool {
+    EXPORTING.load(Ordering::Relaxed)
+}
+
+/// A span of the hot path: of level `info` while spans are exported, and else of `debug`, which costs nothing unless somebody asks
+/// for it in the log.
+#[macro_export]
+macro_rules! hot_span {
+    ($($span:tt)*) => {
+        if $crate::is_exporting() { ::tracing::info_span!($($span)*) } else { ::tracing::debug_span!($($span)*) }
+    };
+}
 
 /// Keeps the exporter alive; [`Guard::shutdown`] sends what is left.
 #[must_use = "spans that are still queued are lost without a shutdown"]
@@ -50,6 +71,7 @@ pub fn init(service: &'static str, default_level: &str) -> anyhow::Result<Guard>
         layers.push(tracing_opentelemetry::layer().with_tracer(provider.tracer(service)).with_filter(quiet).boxed());
     }
     tracing_subscriber::registry().with(layers).try_init().context("tracing is installed already")?;
+    EXPORTING.store(provider.is_some(), Ordering::Relaxed);
     Ok(Guard { provider })
 }
 

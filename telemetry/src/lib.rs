@@ -11,4 +11,4 @@ mod init;
 mod plain;
 
 pub use context::{current_traceparent, set_parent};
-pub use init::{Guard, init};
+pub use init::{Guard, init, is_exporting};

@@ -47,7 +47,8 @@ impl Raw {
             format!("listen: 127.0.0.1:{}\njetstream {{ store_dir: \"{}\"{sync} }}\n", port.port, store.display());
         let path = dir.path().join("raw.conf");
         fs::write(&path, config).unwrap();
-        let mut broker = Process::new(&nats_server(), vec!["-c".into(), path.into()], dir.path().join("raw.log"));
+        let args = vec!["-c".into(), path.into()];
+        let mut broker = Process::new(&nats_server(), args, dir.path().join("raw.log")).env("GOGC", "400");
         broker.start();
         let url = format!("nats://127.0.0.1:{}", port.port);
         let client = wait::until("the raw broker answers", || async { async_nats::connect(&url).await.ok() }).await;

@@ -72,6 +72,34 @@ pub(crate) async fn measure(settings: Settings) -> Section {
     }
 }
 
+/// Measures one pair and nothing raw.
+pub(crate) async fn measure_pair(settings: Settings) -> Section {
+    let stage = Stage::start(settings.sync_always).await;
+    let mut table = Table::new(&[
+        "round",
+        "delivered, per second",
+        "sender's node",
+        "receiver's node",
+        "broker",
+        "control plane",
+        "bench",
+    ]);
+    for round in 1..=settings.rounds {
+        let Flowed { delivered, cpu, threads } = flow(&stage, Flow::ONE_PAIR).await;
+        let costs = cpu.iter().map(|(_, seconds)| Cell::from(*seconds));
+        table.row(&round.to_string(), std::iter::once(delivered.into()).chain(costs).collect());
+        println!("[{round}] sender's node by thread: {}", threads[0]);
+        println!("[{round}] receiver's node by thread: {}", threads[1]);
+    }
+    Section {
+        title: "One pair".into(),
+        text: "As in Throughput; after the rate, processor seconds for 1,000 delivered messages.".into(),
+        headlines: vec![],
+        tables: vec![table],
+        charts: vec![],
+    }
+}
+
 #[derive(Default)]
 struct Limits {
     published: Rounds,

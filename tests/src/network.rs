@@ -428,7 +428,8 @@ fn start_broker(dir: &Path, port: u16, options: &Options) -> Process {
     let output = init.output().unwrap();
     assert!(output.status.success(), "broker-init: {}", String::from_utf8_lossy(&output.stderr));
     let config = broker_dir.join("nats-server.conf");
-    Process::new(&nats_server(), vec!["-c".into(), config.into()], dir.join("logs/broker.log"))
+    // As `murmurctl up` starts it.
+    Process::new(&nats_server(), vec!["-c".into(), config.into()], dir.join("logs/broker.log")).env("GOGC", "400")
 }
 
 fn describe_server(dir: &Path, broker_url: &str, port: u16, options: &Options) -> Process {

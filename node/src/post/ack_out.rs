@@ -1,17 +1,18 @@
 //! Acknowledgements that go out: signed frames, batched while the one before is under way.
 //!
 //! What waits for one pair of agents leaves at once when the last frame of that pair is a while ago, and otherwise together with
-//! whatever comes meanwhile, up to 64 items a frame. So an idle node answers at once and a busy one in full frames.
+//! whatever comes meanwhile, up to 64 items a frame. So an idle node answers at once and a busy one in full frames. That a message
+//! was read says that it was delivered, too: of the two, the one that leaves last leaves alone while both wait.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use murmur_core::{
     code::Code,
-    id::AgentId,
+    id::{AgentId, MessageId},
     limits::ACK_ITEMS_MAX,
     outbox::PublishAnswer,
     subject::{Destination, Route},
@@ -23,14 +24,14 @@ use murmur_crypto::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Post, failpoint::failpoint, random};
+use super::{Post, failpoint::failpoint, inbox::STATUS_READ, mail::STATUS_DELIVERED, random};
 use crate::{
     bus::Outgoing,
     keys::Keyring,
     store::{StoreError, ack, ack::AckRow},
 };
 
-/// The shortest time between the beginnings of two frames of a pair that are not full: what an acknowledgement waits at most while
+/// The shortest time from the beginning of what leaves together to the beginning of what leaves next, of one pair: what an acknowledgement waits at most while
 /// nothing fails. It bounds signing, publishing and verifying to a few dozen frames a second (PROTOCOL §5.5 step 14 allows 50 ms).
 const FRAME_INTERVAL: Duration = Duration::from_millis(25);
 /// Rows loaded at a time at the start.
@@ -42,9 +43,13 @@ type Pair = (AgentId, AgentId);
 #[derive(Default)]
 struct Queue {
     rows: VecDeque<AckRow>,
+    /// Messages of which waits that they were read, with the copy that was.
+    read: HashSet<(MessageId, [u8; 32])>,
     busy: bool,
-    /// When the last frame began.
+    /// When a frame began last for which the interval had to be over.
     began: Option<Instant>,
+    /// How many rows waited then and have not left: they leave in further frames without a wait.
+    due: usize,
     /// Whether something will start the next frame when the interval is over.
     is_timed: bool,
     /// The last wait after a failure, milliseconds.
@@ -59,6 +64,47 @@ enum News {
     Retry,
     /// The interval after a frame is over.
     Interval,
+}
+
+/// What leaves together.
+struct Batch {
+    rows: Vec<AckRow>,
+    /// Rows that need not leave.
+    spared: Vec<u64>,
+}
+
+impl Queue {
+    fn push_back(&mut self, row: AckRow) {
+        self.read.extend(name_read(&row));
+        self.rows.push_back(row);
+    }
+
+    fn push_front(&mut self, row: AckRow) {
+        self.read.extend(name_read(&row));
+        self.rows.push_front(row);
+    }
+
+    /// Takes what is due, a frame at most, oldest first.
+    fn take_frame(&mut self) -> Batch {
+        let mut batch = Batch { rows: Vec::new(), spared: Vec::new() };
+        while batch.rows.len() < ACK_ITEMS_MAX && self.due > 0 {
+            let Some(row) = self.rows.pop_front() else { break };
+            self.due -= 1;
+            if row.status == STATUS_DELIVERED && self.read.contains(&(row.msg_id, row.env_digest)) {
+                batch.spared.push(row.id);
+                continue;
+            }
+            if let Some(name) = name_read(&row) {
+                self.read.remove(&name);
+            }
+            batch.rows.push(row);
+        }
+        batch
+    }
+}
+
+fn name_read(row: &AckRow) -> Option<(MessageId, [u8; 32])> {
+    (row.status == STATUS_READ).then_some((row.msg_id, row.env_digest))
 }
 
 /// How a frame went.
@@ -90,11 +136,12 @@ pub(super) async fn run(post: Arc<Post>, mut rows: mpsc::UnboundedReceiver<AckRo
         tokio::select! {
             () = token.cancelled() => return,
             Some(row) = rows.recv() => {
-                sender.add(row);
+                let mut pairs = vec![sender.add(row)];
                 while let Ok(row) = rows.try_recv() {
-                    sender.add(row);
+                    pairs.push(sender.add(row));
                 }
-                sender.start_all();
+                pairs.dedup();
+                pairs.into_iter().for_each(|pair| sender.start(pair));
             }
             Some((pair, news)) = results.recv() => sender.heard(pair, news),
             Ok(()) = connected.changed() => {
@@ -114,8 +161,10 @@ struct Sender {
 }
 
 impl Sender {
-    fn add(&mut self, row: AckRow) {
-        self.queues.entry((row.acker, row.to_agent)).or_default().rows.push_back(row);
+    fn add(&mut self, row: AckRow) -> Pair {
+        let pair = (row.acker, row.to_agent);
+        self.queues.entry(pair).or_default().push_back(row);
+        pair
     }
 
     fn start_all(&mut self) {
@@ -126,7 +175,7 @@ impl Sender {
     fn start(&mut self, pair: Pair) {
         let Some(queue) = self.queues.get_mut(&pair).filter(|queue| !queue.busy) else { return };
         let left = queue.began.map_or(Duration::ZERO, |began| FRAME_INTERVAL.saturating_sub(began.elapsed()));
-        let is_due = queue.rows.len() >= ACK_ITEMS_MAX || left.is_zero();
+        let is_due = queue.due > 0 || left.is_zero();
         if queue.rows.is_empty() && is_due && !queue.is_timed {
             self.queues.remove(&pair);
             return;
@@ -141,11 +190,14 @@ impl Sender {
             return;
         }
         queue.busy = true;
-        queue.began = Some(Instant::now());
-        let items: Vec<AckRow> = queue.rows.drain(..queue.rows.len().min(ACK_ITEMS_MAX)).collect();
+        if queue.due == 0 {
+            queue.began = Some(Instant::now());
+            queue.due = queue.rows.len();
+        }
+        let batch = queue.take_frame();
         let (post, done) = (Arc::clone(&self.post), self.done.clone());
         self.post.tasks.spawn(async move {
-            let flushed = post.flush(pair, items).await;
+            let flushed = post.flush(pair, batch).await;
             let _ = done.send((pair, News::Flushed(flushed)));
         });
     }
@@ -155,7 +207,9 @@ impl Sender {
         match news {
             News::Flushed(Flushed::Done) => (queue.backoff_ms, queue.busy) = (0, false),
             News::Flushed(Flushed::Failed(rows)) => {
-                rows.into_iter().rev().for_each(|row| queue.rows.push_front(row));
+                // What is due is still as much as it was.
+                queue.due += rows.len();
+                rows.into_iter().rev().for_each(|row| queue.push_front(row));
                 queue.backoff_ms = self.post.config.outbox.transport.next(queue.backoff_ms, random::number());
                 let wait = Duration::from_millis(queue.backoff_ms);
                 self.tell_after(wait, pair, News::Retry);
@@ -179,7 +233,15 @@ impl Sender {
 
 impl Post {
     /// Signs one frame, publishes it, and forgets what left.
-    async fn flush(&self, (acker, to_agent): Pair, rows: Vec<AckRow>) -> Flushed {
+    async fn flush(&self, (acker, to_agent): Pair, batch: Batch) -> Flushed {
+        let Batch { rows, spared } = batch;
+        if rows.is_empty() {
+            return self.forget_acks(spared);
+        }
+        if !spared.is_empty() {
+            // What stands for them is on disk.
+            let _ = self.forget_acks(spared);
+        }
         let ids: Vec<u64> = rows.iter().map(|row| row.id).collect();
         let Some(keyring) = self.keys.keyring(acker) else {
             // A forgotten agent has no key to sign with, and its peers hear of its end otherwise.
@@ -245,7 +307,7 @@ fn sign(
 
 fn item(keyring: &Keyring, row: &AckRow) -> AckItem {
     let status = match (row.status, Code::from_number(row.code)) {
-        (super::inbox::STATUS_READ, _) => AckStatus::Read,
+        (STATUS_READ, _) => AckStatus::Read,
         (_, Some(code)) => AckStatus::Failed {
             code,
             retry_after_s: Some(row.retry_after_s).filter(|seconds| *seconds > 0),
@@ -254,4 +316,69 @@ fn item(keyring: &Keyring, row: &AckRow) -> AckItem {
         (_, None) => AckStatus::Delivered,
     };
     AckItem { msg_id: row.msg_id, env_digest: EnvDigest::from_bytes(row.env_digest), status }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: u64, message: u8, copy: u8, status: u32) -> AckRow {
+        AckRow {
+            id,
+            acker: AgentId::from_bytes([1; 16]),
+            to_agent: AgentId::from_bytes([2; 16]),
+            route: None,
+            msg_id: MessageId::from_bytes([message; 16]),
+            env_digest: [copy; 32],
+            status,
+            code: 0,
+            retry_after_s: 0,
+        }
+    }
+
+    fn queue(rows: impl IntoIterator<Item = AckRow>) -> Queue {
+        let mut queue = Queue::default();
+        rows.into_iter().for_each(|row| queue.push_back(row));
+        queue.due = queue.rows.len();
+        queue
+    }
+
+    fn ids(batch: &Batch) -> Vec<u64> {
+        batch.rows.iter().map(|row| row.id).collect()
+    }
+
+    #[test]
+    fn of_delivered_and_read_that_both_wait_read_leaves() {
+        let other_copy = row(3, 8, 2, STATUS_DELIVERED);
+        let mut queue = queue([
+            row(1, 7, 1, STATUS_DELIVERED),
+            row(2, 8, 1, STATUS_DELIVERED),
+            other_copy,
+            row(4, 7, 1, STATUS_READ),
+            row(5, 8, 1, STATUS_READ),
+        ]);
+        let batch = queue.take_frame();
+        assert_eq!((ids(&batch), batch.spared), (vec![3, 4, 5], vec![1, 2]));
+        assert!(queue.read.is_empty() && queue.rows.is_empty());
+    }
+
+    #[test]
+    fn what_failed_leaves_first_and_still_stands_for_what_was_spared() {
+        let mut queue = queue([row(1, 7, 1, STATUS_READ)]);
+        let failed = queue.take_frame();
+        queue.push_back(row(2, 8, 1, STATUS_DELIVERED));
+        failed.rows.into_iter().rev().for_each(|row| queue.push_front(row));
+        queue.due = 2;
+        assert!(queue.read.contains(&(MessageId::from_bytes([7; 16]), [1; 32])));
+        assert_eq!(ids(&queue.take_frame()), [1, 2]);
+    }
+
+    #[test]
+    fn a_frame_is_full_at_most_and_holds_nothing_that_is_not_due() {
+        let mut queue = queue((0..100).map(|id| row(id, u8::try_from(id).unwrap(), 1, STATUS_DELIVERED)));
+        queue.push_back(row(100, 200, 1, STATUS_DELIVERED));
+        assert_eq!(queue.take_frame().rows.len(), ACK_ITEMS_MAX);
+        assert_eq!(queue.take_frame().rows.len(), 100 - ACK_ITEMS_MAX);
+        assert_eq!((queue.due, queue.rows.len()), (0, 1));
+    }
 }

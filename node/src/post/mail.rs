@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// `AckItem.status` of a message that is on disk.
-const STATUS_DELIVERED: u32 = 1;
+pub(super) const STATUS_DELIVERED: u32 = 1;
 /// `AckItem.status` of a message that was refused.
 const STATUS_FAILED: u32 = 3;
 /// When a message whose keys are not known here yet is looked at again.
@@ -181,7 +181,7 @@ impl Post {
             }
         }
         // Entered only when it has its parent, which is inside the message.
-        let span = tracing::info_span!("post.receive");
+        let span = murmur_telemetry::hot_span!("post.receive");
         match in_time.map_err(Refused::from).and_then(|()| self.open(&authentic, now_ms, &span)) {
             Ok(Some(arrival)) => Ok(self.store_arrival(arrival, self.terms(now_ms, not_before_ms), span.clone())),
             Ok(None) => Err(Refusal::Quarantine(Code::Malformed)),
@@ -287,7 +287,7 @@ impl Post {
 
     /// Step 12, queued, and what follows it.
     fn store_arrival(self: &Arc<Self>, arrival: Arrived, terms: Terms, span: Span) -> Completion {
-        let committing = self.store.queue(move |tx| commit(tx, arrival, terms));
+        let committing = self.store.queue_plainly(move |tx| commit(tx, arrival, terms));
         let post = Arc::clone(self);
         Box::pin(async move {
             let committed: Result<Committed, StoreError> = committing.await;

@@ -156,7 +156,7 @@ pub(super) async fn begin(
     post: &Post,
     outgoing: crate::bus::Outgoing,
 ) -> impl Future<Output = PublishAnswer> + Send + use<> {
-    let span = tracing::info_span!("post.publish");
+    let span = murmur_telemetry::hot_span!("post.publish");
     if let Some(traceparent) = &outgoing.traceparent {
         murmur_telemetry::set_parent(&span, traceparent);
     }

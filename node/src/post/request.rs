@@ -28,7 +28,7 @@ impl Post {
         timeout_ms: u64,
     ) -> Result<(Sent, PendingReply), SendError> {
         let timeout_ms = checked_timeout(timeout_ms).map_err(|rule| SendError::Field { field: "timeout_ms", rule })?;
-        let span = tracing::info_span!("post.send");
+        let span = murmur_telemetry::hot_span!("post.send");
         async {
             let accepted = self.accept(from, draft, Some(timeout_ms)).await?;
             // Registered before the commit: however fast the reply is, it finds its waiter.

@@ -96,7 +96,7 @@ impl Post {
     /// # Errors
     /// [`SendError`]; nothing was accepted then.
     pub async fn send(&self, from: &LocalAgent, draft: Draft) -> Result<Sent, SendError> {
-        let span = tracing::info_span!("post.send");
+        let span = murmur_telemetry::hot_span!("post.send");
         async {
             let accepted = self.accept(from, draft, None).await?;
             self.commit(from, accepted).await

@@ -16,9 +16,8 @@ use murmur_proto::{
     PROTOCOL,
     client::{AGENT_HEADER, PROTOCOL_HEADER},
 };
-use tonic::transport::server::UdsConnectInfo;
 
-use super::{parse, status::Refusal};
+use super::{connection::OtherEnd, parse, status::Refusal};
 use crate::{
     agents::{Agents, Registration},
     directory::AgentKind,
@@ -88,8 +87,8 @@ pub(crate) enum CallerError {
 }
 
 /// Refuses another user than the node's own.
-pub(super) fn check_user(peer: Option<&UdsConnectInfo>, own: u32) -> Result<(), CallerError> {
-    match peer.and_then(|peer| peer.peer_cred).map(|cred| cred.uid()) {
+pub(super) fn check_user(end: Option<&OtherEnd>, own: u32) -> Result<(), CallerError> {
+    match end.and_then(|end| end.cred).map(|cred| cred.uid()) {
         Some(uid) if uid == own => Ok(()),
         uid => Err(CallerError::OtherUser { uid: uid.map_or("unknown".to_owned(), |uid| uid.to_string()), own }),
     }

@@ -10,11 +10,12 @@ use std::{
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use murmur_proto::{access::scope_of, status::code_name, v1::Scope};
-use tonic::{Code, Status, body::Body, service::Routes, transport::server::UdsConnectInfo};
+use tonic::{Code, Status, body::Body, service::Routes};
 use tower::Service;
 
 use super::{
     caller::{Caller, CallerError, Speaker, bearer, check_protocol, check_user, identify, spoken_for},
+    connection::OtherEnd,
     peer::Peers,
     server::Shared,
     status::Refusal,
@@ -66,7 +67,7 @@ impl Service<Request<Body>> for Door {
 impl Door {
     async fn pass(mut self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
         let refused = |error: CallerError| Status::from(Refusal::from(error));
-        check_user(request.extensions().get::<UdsConnectInfo>(), self.own_uid).map_err(refused)?;
+        check_user(request.extensions().get::<OtherEnd>(), self.own_uid).map_err(refused)?;
         check_protocol(request.headers()).map_err(refused)?;
         let path = request.uri().path();
         self.check_process(path, &request).map_err(refused)?;
@@ -88,10 +89,10 @@ impl Door {
         if needs_nobody || request.headers().contains_key(http::header::AUTHORIZATION) {
             return Ok(());
         }
-        let peer = request.extensions().get::<UdsConnectInfo>().and_then(|peer| peer.peer_cred);
+        let Some(end) = request.extensions().get::<OtherEnd>() else { return Ok(()) };
         // A process of another container has no number here.
-        match peer.and_then(|cred| cred.pid()).filter(|pid| *pid > 0) {
-            Some(pid) if self.peers.is_agents(pid) => {
+        match end.cred.and_then(|cred| cred.pid()).filter(|pid| *pid > 0) {
+            Some(pid) if end.is_agents(|| self.peers.is_agents(pid)) => {
                 Err(CallerError::TokenRequired { slug: "the agent that this process belongs to".to_owned() })
             }
             _ => Ok(()),

@@ -6,6 +6,7 @@
 
 mod caller;
 mod client;
+mod connection;
 pub mod control;
 mod convert;
 mod door;

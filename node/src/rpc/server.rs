@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use futures::TryStreamExt as _;
 use murmur_core::reason::Reason;
 use murmur_proto::{
     FILE_DESCRIPTOR_SET,
@@ -28,6 +29,7 @@ use tower::Layer as _;
 use super::{
     caller::{Caller, Wish, existing, is_interactive, local, own_path, speaker},
     client::Clients,
+    connection::Connection,
     door::Door,
     event::EventsRpc,
     file::Files,
@@ -193,9 +195,13 @@ impl Services {
         let traced = murmur_telemetry::grpc::server_layer().layer(door);
         Server::builder()
             .max_concurrent_streams(4096)
-            .serve_with_incoming_shutdown(traced, UnixListenerStream::new(listener), async move {
-                drain.cancelled().await;
-            })
+            .serve_with_incoming_shutdown(
+                traced,
+                UnixListenerStream::new(listener).map_ok(Connection::from),
+                async move {
+                    drain.cancelled().await;
+                },
+            )
             .await
     }
 }
