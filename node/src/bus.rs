@@ -9,7 +9,7 @@ mod connect;
 mod pull;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -33,6 +33,8 @@ use crate::{post::failpoint::failpoint, wake::Wake};
 
 /// The imported prefix of the JetStream API (PROTOCOL §5.3).
 const API_PREFIX: &str = "mmjs.API";
+/// Subjects of which the newest place is remembered.
+const NEWEST_MAX: usize = 4_096;
 /// How long the broker may take to acknowledge a publish.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// `maximum messages per subject exceeded`: the lane is full.
@@ -142,6 +144,10 @@ struct Shared {
     generation: AtomicU64,
     /// Subjects to which the broker said the node may not publish.
     denied: Mutex<HashSet<String>>,
+    /// The place in its stream of the newest message that was stored, by subject.
+    newest: Mutex<HashMap<String, u64>>,
+    /// How often a stream was found to have begun anew: what was stored in it is gone.
+    store_losses: watch::Sender<u64>,
     /// A connection was lost, and with it perhaps what the broker had handed out.
     redeliver: AtomicBool,
     /// How often the broker refused the credentials.
@@ -163,6 +169,8 @@ impl Bus {
             losses: watch::Sender::new(0),
             generation: AtomicU64::new(0),
             denied: Mutex::default(),
+            newest: Mutex::default(),
+            store_losses: watch::Sender::new(0),
             redeliver: AtomicBool::new(false),
             refusals: watch::Sender::new(0),
         };
@@ -269,6 +277,12 @@ impl Bus {
         self.shared.losses.subscribe()
     }
 
+    /// How often the broker was found to have lost what it had stored.
+    #[must_use]
+    pub fn store_losses(&self) -> watch::Receiver<u64> {
+        self.shared.store_losses.subscribe()
+    }
+
     /// Whether a connection was lost since this was last asked: the broker is to hand out again what it had sent.
     #[must_use]
     pub fn take_redeliver(&self) -> bool {
@@ -329,10 +343,10 @@ impl Bus {
             return Begun::Answered(PublishAnswer::Failed).answer();
         };
         let (subject, publish) = into_publish(message);
-        let losses = self.shared.losses.subscribe();
+        let (losses, newest) = (self.shared.losses.subscribe(), self.shared.newest_of(&subject));
         let sent = session.js.send_publish(subject.clone(), publish).await;
         failpoint("S4");
-        Begun::Sent { sent: Box::new(sent), subject, losses, shared: Arc::clone(&self.shared) }.answer()
+        Begun::Sent { sent: Box::new(sent), subject, newest, losses, shared: Arc::clone(&self.shared) }.answer()
     }
 }
 
@@ -342,6 +356,8 @@ enum Begun {
     Sent {
         sent: Box<Result<PublishAckFuture, PublishError>>,
         subject: String,
+        /// Of the subject, when this one was sent.
+        newest: u64,
         losses: watch::Receiver<u64>,
         shared: Arc<Shared>,
     },
@@ -349,9 +365,9 @@ enum Begun {
 
 impl Begun {
     async fn answer(self) -> PublishAnswer {
-        let (sent, subject, mut losses, shared) = match self {
+        let (sent, subject, newest, mut losses, shared) = match self {
             Self::Answered(answer) => return answer,
-            Self::Sent { sent, subject, losses, shared } => (sent, subject, losses, shared),
+            Self::Sent { sent, subject, newest, losses, shared } => (sent, subject, newest, losses, shared),
         };
         let answer = match *sent {
             Ok(answer) => tokio::select! {
@@ -362,7 +378,12 @@ impl Begun {
             Err(error) => Err(error),
         };
         match answer {
-            Ok(stored) => PublishAnswer::Stored { duplicate: stored.duplicate },
+            Ok(stored) => {
+                if !stored.duplicate {
+                    shared.stored(subject, newest, stored.sequence);
+                }
+                PublishAnswer::Stored { duplicate: stored.duplicate }
+            }
             Err(error) => shared.refused(&subject, &error),
         }
     }
@@ -403,6 +424,27 @@ impl Shared {
                 PublishAnswer::Failed
             }
         }
+    }
+
+    fn newest_of(&self, subject: &str) -> u64 {
+        self.newest().get(subject).copied().unwrap_or(0)
+    }
+
+    /// What is stored later has a later place, or the stream is another one.
+    fn stored(&self, subject: String, newest_before: u64, place: u64) {
+        let mut newest = self.newest();
+        if place <= newest_before {
+            newest.clear();
+            self.store_losses.send_modify(|losses| *losses += 1);
+        } else if newest.len() >= NEWEST_MAX {
+            newest.clear();
+        }
+        let known = newest.entry(subject).or_default();
+        *known = place.max(*known);
+    }
+
+    fn newest(&self) -> std::sync::MutexGuard<'_, HashMap<String, u64>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn denied(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {

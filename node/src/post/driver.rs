@@ -38,8 +38,12 @@ use crate::{
 const LANE_BATCH: usize = 32;
 /// A delivery that waits for its turn is looked at this often.
 const LOOK_AGAIN_MS: u64 = 600_000;
-/// Looks for overdue deliveries that only the store knows are this far apart.
-const EXPIRE_EVERY_MS: u64 = 60_000;
+/// Looks for overdue deliveries that only the store knows are this far apart at least,
+const EXPIRE_EVERY_MS: u64 = 1_000;
+/// or so many times as long as the last one took, but never further than
+const EXPIRE_SHARE: u64 = 100;
+/// this.
+const EXPIRE_EVERY_MS_MAX: u64 = 60_000;
 
 /// What reaches the driver.
 pub(super) enum Work {
@@ -56,10 +60,18 @@ pub(super) enum Work {
     DirectLeft(Lane, Key, Option<Need>, Option<Coming>),
     /// What the store has of a lane.
     Page(Page),
-    /// Overdue deliveries were looked for; when the next one expires.
-    Expired(Option<u64>),
+    /// Overdue deliveries were looked for.
+    Expired(Looked),
     /// What was open at the start has been handed over.
     Loaded,
+}
+
+/// How a look for overdue deliveries went.
+pub(super) struct Looked {
+    /// When the next one expires.
+    pub(super) next_ms: Option<u64>,
+    /// How long it took.
+    pub(super) took_ms: u64,
 }
 
 /// Messages of one agent to another.
@@ -81,6 +93,8 @@ struct LaneState {
     waiting: BTreeMap<Position, Key>,
     /// What only the store knows.
     rest: Rest,
+    /// What was heard of while a page is read, and not taken up: what the page says of it is old.
+    heard: HashSet<Key>,
     /// Whether the gate was told that something waits.
     is_gated: bool,
     busy: bool,
@@ -116,6 +130,8 @@ struct Driver {
     refused: HashSet<Key>,
     /// When to look for overdue deliveries that only the store knows.
     expire_at_ms: Option<u64>,
+    /// Not before this.
+    expire_after_ms: u64,
     permits: Arc<Semaphore>,
 }
 
@@ -128,7 +144,8 @@ pub(super) async fn load(post: &Arc<Post>) -> Result<(), StoreError> {
         let _ = post.work.send(Work::Page(page));
     }
     if has_rest {
-        let _ = post.work.send(Work::Expired(post.store.read(delivery::earliest_expiry).await?));
+        let next_ms = post.store.read(delivery::earliest_expiry).await?;
+        let _ = post.work.send(Work::Expired(Looked { next_ms, took_ms: 0 }));
     }
     let _ = post.work.send(Work::Loaded);
     Ok(())
@@ -137,18 +154,8 @@ pub(super) async fn load(post: &Arc<Post>) -> Result<(), StoreError> {
 /// Drives until `token` is cancelled.
 pub(super) async fn run(post: Arc<Post>, mut work: mpsc::UnboundedReceiver<Work>, token: CancellationToken) {
     let mut directory = post.directory.changed();
-    let mut connected = post.bus.connected();
-    let permits = Arc::new(Semaphore::new(post.config.publishes_in_flight.max(1)));
-    let mut driver = Driver {
-        post,
-        lanes: HashMap::new(),
-        entries: HashMap::new(),
-        timers: BTreeSet::new(),
-        keyless: HashSet::new(),
-        refused: HashSet::new(),
-        expire_at_ms: None,
-        permits,
-    };
+    let (mut connected, mut store_losses) = (post.bus.connected(), post.bus.store_losses());
+    let mut driver = Driver::new(post);
     loop {
         let wait = driver.until_next_timer();
         tokio::select! {
@@ -160,12 +167,28 @@ pub(super) async fn run(post: Arc<Post>, mut work: mpsc::UnboundedReceiver<Work>
                     driver.broker_is_back();
                 }
             }
+            Ok(()) = store_losses.changed() => driver.broker_is_empty(),
             () = tokio::time::sleep(wait) => driver.tick(),
         }
     }
 }
 
 impl Driver {
+    fn new(post: Arc<Post>) -> Self {
+        let permits = Arc::new(Semaphore::new(post.config.publishes_in_flight.max(1)));
+        Self {
+            post,
+            lanes: HashMap::new(),
+            entries: HashMap::new(),
+            timers: BTreeSet::new(),
+            keyless: HashSet::new(),
+            refused: HashSet::new(),
+            expire_at_ms: None,
+            expire_after_ms: 0,
+            permits,
+        }
+    }
+
     fn handle(&mut self, work: Work) {
         match work {
             Work::Stepped(stepped) => self.stepped(&stepped),
@@ -177,7 +200,11 @@ impl Driver {
                 drop(coming);
             }
             Work::Page(page) => self.page(page),
-            Work::Expired(next_ms) => next_ms.into_iter().for_each(|next_ms| self.expire_at(next_ms)),
+            Work::Expired(Looked { next_ms, took_ms }) => {
+                let apart_ms = took_ms.saturating_mul(EXPIRE_SHARE).clamp(EXPIRE_EVERY_MS, EXPIRE_EVERY_MS_MAX);
+                self.expire_after_ms = self.post.clock.now_ms().saturating_add(apart_ms);
+                next_ms.into_iter().for_each(|next_ms| self.expire_at(next_ms));
+            }
             Work::LaneDone(lane, report) => self.lane_done(lane, report),
             Work::Direct(stepped) => self.direct(&stepped),
             Work::DirectLeft(lane, key, need, coming) => {
@@ -202,16 +229,21 @@ impl Driver {
     /// Takes up what the store has of a lane, except what is known here already.
     fn page(&mut self, Page { lane, steps, end, is_last }: Page) {
         let state = self.lanes.entry(lane).or_default();
-        let has_more = !is_last || matches!(state.rest, Rest::Reading { more: true, .. });
+        // What came meanwhile may belong into the page, and may have come too late for it.
+        let left = match state.rest {
+            Rest::Reading { left, .. } => left.map(page::before),
+            Rest::None | Rest::Behind(_) => None,
+        };
         // While it is being taken up, nothing of it is behind anything.
         state.rest = Rest::None;
+        let heard = std::mem::take(&mut state.heard);
         for stepped in steps {
-            if !self.entries.contains_key(&stepped.key()) {
+            if !heard.contains(&stepped.key()) && !self.entries.contains_key(&stepped.key()) {
                 self.take_up(&stepped);
             }
         }
-        if has_more {
-            self.lanes.entry(lane).or_default().rest = Rest::Behind(end);
+        if let Some(behind) = left.into_iter().chain((!is_last).then_some(end)).min() {
+            self.lanes.entry(lane).or_default().rest = Rest::Behind(behind);
         }
         self.start(lane);
     }
@@ -231,9 +263,12 @@ impl Driver {
                 is_behind
             }
             Rest::Behind(behind) => position > *behind,
-            Rest::Reading { behind, more } => {
+            Rest::Reading { behind, left } => {
                 let is_behind = position > *behind;
-                *more |= is_behind;
+                if is_behind {
+                    *left = Some(left.map_or(position, |first| first.min(position)));
+                    state.heard.insert(Key { msg_id: row.msg_id, recipient: row.recipient });
+                }
                 is_behind
             }
         };
@@ -245,7 +280,7 @@ impl Driver {
 
     /// Looks for overdue deliveries that only the store knows at this time at the latest, and not too often.
     fn expire_at(&mut self, expires_ms: u64) {
-        let at_ms = expires_ms.max(self.post.clock.now_ms().saturating_add(EXPIRE_EVERY_MS));
+        let at_ms = expires_ms.max(self.expire_after_ms);
         self.expire_at_ms = Some(self.expire_at_ms.map_or(at_ms, |before| before.min(at_ms)));
     }
 
@@ -281,6 +316,9 @@ impl Driver {
         let lane = Lane::of(row);
         let state = row.delivery.state.name();
         if !state.is_open() {
+            if let Some(LaneState { rest: Rest::Reading { .. }, heard, .. }) = self.lanes.get_mut(&lane) {
+                heard.insert(key);
+            }
             return self.forget(lane, key, row.sequence);
         }
         let seal_attempt = Row::from(row.delivery.state).seal_attempt;
@@ -358,7 +396,7 @@ impl Driver {
         if let Rest::Behind(behind) = state.rest
             && state.waiting.len() < page::LOW
         {
-            state.rest = Rest::Reading { behind, more: false };
+            state.rest = Rest::Reading { behind, left: None };
             self.post.tasks.spawn(page::fetch(Arc::clone(&self.post), lane, behind));
         }
         if state.busy {
@@ -459,6 +497,21 @@ impl Driver {
         }
     }
 
+    /// What the broker had is gone with its store: it is published anew now and not when its receipt is overdue. Some of it may have been
+    /// stored since, which costs a repeat that its recipient knows.
+    fn broker_is_empty(&self) {
+        let waits = |key: &Key, entry: &Entry| {
+            let lane = self.lanes.get(&entry.lane);
+            lane.is_some_and(|lane| lane.waiting.contains_key(&(entry.sequence, key.msg_id)))
+        };
+        let stored = self.entries.iter().filter(|(key, entry)| entry.need.is_none() && !waits(key, entry));
+        let stored: Vec<Key> = stored.map(|(key, _)| *key).collect();
+        tracing::warn!(messages = stored.len(), "the broker has lost its store: what it had is published again");
+        for key in stored {
+            self.post.tasks.spawn(lane::resolve(Arc::clone(&self.post), key));
+        }
+    }
+
     fn until_next_timer(&self) -> Duration {
         const IDLE: Duration = Duration::from_secs(3600);
         let now_ms = self.post.clock.now_ms();
@@ -512,3 +565,7 @@ impl Post {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

@@ -1,12 +1,15 @@
 //! Open deliveries a page at a time: however many wait in a lane, the driver knows the first few of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use murmur_core::{id::MessageId, outbox::Event};
 
 use super::{
     Post,
-    driver::{Lane, Work},
+    driver::{Lane, Looked, Work},
     transition::{self, Key, Stepped},
 };
 use crate::store::{StoreError, Tx, delivery};
@@ -28,6 +31,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) type Position = (u64, MessageId);
 /// Before every place.
 pub(super) const START: Position = (0, MessageId::from_bytes([0; 16]));
+
+/// Behind this place comes another one, and what is between is as good as nothing.
+pub(super) const fn before((sequence, _): Position) -> Position {
+    (sequence.saturating_sub(1), MessageId::from_bytes([0xff; 16]))
+}
 
 /// Some of a lane, in order.
 pub(super) struct Page {
@@ -51,8 +59,8 @@ pub(super) enum Rest {
     /// The page behind this place is being read.
     Reading {
         behind: Position,
-        /// Something was accepted since.
-        more: bool,
+        /// The first of what came since and was left to the store.
+        left: Option<Position>,
     },
 }
 
@@ -90,6 +98,7 @@ pub(super) async fn fetch(post: Arc<Post>, lane: Lane, behind: Position) {
 
 /// Ends what is overdue and not known to the driver, and says when the next delivery expires.
 pub(super) async fn expire(post: Arc<Post>) {
+    let began = Instant::now();
     let next = async {
         loop {
             let now_ms = post.clock.now_ms();
@@ -104,15 +113,12 @@ pub(super) async fn expire(post: Arc<Post>) {
             }
         }
     };
-    match next.await {
-        Ok(next_ms) => {
-            let _ = post.work.send(Work::Expired(next_ms));
-        }
-        Err(error) => {
-            tracing::warn!(%error, "overdue messages could not be ended");
-            let _ = post.work.send(Work::Expired(Some(post.clock.now_ms())));
-        }
-    }
+    let next_ms = next.await.unwrap_or_else(|error: StoreError| {
+        tracing::warn!(%error, "overdue messages could not be ended");
+        Some(post.clock.now_ms())
+    });
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let _ = post.work.send(Work::Expired(Looked { next_ms, took_ms }));
 }
 
 /// Steps deliveries and tells who waits for them, of each batch as soon as it is committed.

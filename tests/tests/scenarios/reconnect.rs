@@ -89,9 +89,7 @@ async fn a_consumer_that_was_deleted_is_told_and_made_again() {
 
 #[tokio::test]
 async fn a_broker_that_lost_its_store_is_filled_again() {
-    // How long the broker may keep a message without a receipt: ten minutes, outside of tests.
-    let env = vec![("MURMUR_NODE_REPUBLISH_MS".to_owned(), "[1000]".to_owned())];
-    let (mut network, here, mut there) = alice_and_bob(Options { env, ..Options::default() }).await;
+    let (mut network, here, mut there) = alice_and_bob(Options::default()).await;
     there.process.kill_9();
     send(&here, "alice", BOB, "in the store").await;
     wait::until("the broker has it", || async { (here.status().await?.outbox["stored"] == 1).then_some(()) }).await;

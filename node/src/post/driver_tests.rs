@@ -1,0 +1,45 @@
+use murmur_core::outbox::State;
+
+use super::*;
+use crate::post::{
+    Draft,
+    testing::{TestNode, World},
+};
+
+/// A message that waits, and a driver that knows nothing of it but that the page with it is being read.
+async fn reading(node: &TestNode) -> (Driver, Lane, Stepped) {
+    node.post.bus.set_test_connected(false);
+    let draft = Draft { to: "bob".to_owned(), body: "waits".into(), ..Draft::default() };
+    let sent = node.post.send(&node.agent(0), draft).await.unwrap();
+    let rows = node.post.store.read(move |tx| delivery::of_message(tx, sent.msg_id)).await.unwrap();
+    let row = rows.into_iter().next().unwrap();
+    let lane = Lane::of(&row);
+    let mut driver = Driver::new(Arc::clone(&node.post));
+    driver.lanes.entry(lane).or_default().rest = Rest::Reading { behind: page::START, left: None };
+    (driver, lane, Stepped { row, effects: Vec::new() })
+}
+
+#[tokio::test]
+async fn what_ends_while_its_page_is_read_does_not_come_back_with_it() {
+    let (a, _b) = World::new().pair().await;
+    let (mut driver, lane, open) = reading(&a).await;
+    let mut ended = open.clone();
+    ended.row.delivery.state = State::Cancelled;
+    driver.handle(Work::Stepped(ended));
+    let end = (open.row.sequence, open.row.msg_id);
+    driver.handle(Work::Page(Page { lane, steps: vec![open], end, is_last: true }));
+    assert!(driver.entries.is_empty() && driver.lanes.is_empty(), "nothing waits in the lane");
+}
+
+#[tokio::test]
+async fn what_comes_while_a_page_is_read_is_read_with_the_next_one() {
+    let (a, _b) = World::new().pair().await;
+    let (mut driver, lane, open) = reading(&a).await;
+    let place = (open.row.sequence, open.row.msg_id);
+    driver.handle(Work::Stepped(open.clone()));
+    // The page may have it as it was before.
+    driver.handle(Work::Page(Page { lane, steps: vec![open], end: place, is_last: true }));
+    assert!(driver.entries.is_empty());
+    let Rest::Reading { behind, left: None } = driver.lanes[&lane].rest else { panic!("the next page is read") };
+    assert!(behind < place);
+}
