@@ -18,18 +18,14 @@ use murmur_proto::{
 use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Status,
-    service::Routes,
-    transport::{Server, server::UdsConnectInfo},
-};
+use tonic::{Request, Status, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Layer as _;
 
 use super::{
     caller::{Caller, Wish, existing, is_interactive, local, own_path, speaker},
     client::Clients,
-    connection::Connection,
+    connection::{Connection, OtherEnd},
     door::Door,
     event::EventsRpc,
     file::Files,
@@ -118,7 +114,7 @@ impl Call {
     /// Takes a request apart. The door left the caller in it.
     pub(super) fn of<T>(request: Request<T>) -> (Self, T) {
         let caller = request.extensions().get::<Caller>().cloned().unwrap_or(Caller::User);
-        let peer = request.extensions().get::<UdsConnectInfo>().and_then(|peer| peer.peer_cred);
+        let peer = request.extensions().get::<OtherEnd>().and_then(|end| end.cred);
         // A process of another container has no number here.
         let pid = peer.and_then(|cred| cred.pid()).filter(|pid| *pid > 0);
         (Self { caller, pid }, request.into_inner())
