@@ -8,7 +8,6 @@
 
 pub mod ack;
 pub mod agents;
-mod checkpoint;
 mod closed;
 pub mod copy;
 pub mod dead_letter;
@@ -46,7 +45,6 @@ pub use error::{OpenError, StoreError};
 pub use open::StoreOptions;
 
 use self::{
-    checkpoint::Checkpointer,
     reader::Readers,
     writer::{Guard, Urgency, Writer},
 };
@@ -85,7 +83,7 @@ impl Store {
         let connection = open::writer(path, options)?;
         let sequence_epoch = AtomicU64::new(open::sequence_epoch(&connection, options.now_ms)?);
         let readers = Readers::start(path, options.readers)?;
-        let writer = Writer::start(connection, Checkpointer::start(path)?)?;
+        let writer = Writer::start(connection)?;
         Ok(Self { inner: Arc::new(Inner { readers, writer, sequence_epoch, _lock: lock.used(path) }) })
     }
 

@@ -130,28 +130,6 @@ async fn sequences_ascend_per_conversation_and_give_back_what_was_not_used() {
 }
 
 #[tokio::test]
-async fn the_journal_is_copied_while_it_is_written_and_begins_anew() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(&folder);
-    // Some 120 MiB of pages.
-    for number in 0..300 {
-        let write = store.write(move |tx| {
-            for part in 0..100 {
-                let key = format!("{number:03} {part:02}");
-                tx.conn().execute("INSERT INTO meta (key, value) VALUES (?1, zeroblob(3000))", [key])?;
-            }
-            Ok(())
-        });
-        write.await.unwrap();
-    }
-    let journal = std::fs::metadata(folder.path().join("node.db-wal")).unwrap().len();
-    assert!(journal < 80 * 1024 * 1024, "a journal of {journal} bytes");
-    assert_eq!(keys(&store).await.len(), 30_000);
-    drop(store);
-    assert_eq!(keys(&open(&folder)).await.len(), 30_000);
-}
-
-#[tokio::test]
 async fn only_what_is_as_it_was_closed_is_not_read_whole() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.db");

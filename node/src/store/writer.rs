@@ -10,7 +10,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{OpenError, StoreError, Tx, checkpoint::Checkpointer};
+use super::{OpenError, StoreError, Tx};
 
 /// Closures of one transaction: enough to hide the fsync, few enough that the first does not wait long for the last.
 const BATCH_MAX: usize = 256;
@@ -97,11 +97,11 @@ where
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection, mut copier: Checkpointer) -> Result<Self, OpenError> {
+    pub(super) fn start(connection: Connection) -> Result<Self, OpenError> {
         let (sender, receiver) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || run(&connection, &mut copier, &receiver))
+            .spawn(move || run(&connection, &receiver))
             .map_err(|source| OpenError::Io { path: "store-writer".into(), source })?;
         Ok(Self { jobs: Some(sender), thread: Some(thread) })
     }
@@ -151,7 +151,7 @@ impl Drop for Writer {
     }
 }
 
-fn run(connection: &Connection, copier: &mut Checkpointer, jobs: &mpsc::Receiver<(Urgency, Box<dyn Job>)>) {
+fn run(connection: &Connection, jobs: &mpsc::Receiver<(Urgency, Box<dyn Job>)>) {
     let (mut careful_until, mut pace): (Option<Instant>, _) = (None, Pace::new());
     while let Ok(first) = jobs.recv() {
         let mut batch = collect(first, jobs, &mut pace);
@@ -164,7 +164,6 @@ fn run(connection: &Connection, copier: &mut Checkpointer, jobs: &mpsc::Receiver
         for job in batch {
             job.finish(&committed);
         }
-        copier.committed(connection);
     }
 }
 
