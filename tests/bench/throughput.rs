@@ -85,7 +85,7 @@ pub(crate) async fn measure_pair(settings: Settings) -> Section {
         "bench",
     ]);
     for round in 1..=settings.rounds {
-        let Flowed { delivered, cpu, threads } = flow(&stage, Flow::ONE_PAIR).await;
+        let Flowed { delivered, cpu, threads } = Box::pin(flow(&stage, Flow::ONE_PAIR)).await;
         let costs = cpu.iter().map(|(_, seconds)| Cell::from(*seconds));
         table.row(round.to_string(), std::iter::once(delivered.into()).chain(costs).collect());
         println!("[{round}] sender's node by thread: {}", threads[0]);
