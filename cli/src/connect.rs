@@ -2,19 +2,26 @@
 //! local network of the data directory.
 
 use std::{
-    fs,
+    env,
     path::{Path, PathBuf},
 };
 
 use murmur_core::token::Token;
-use murmur_proto::client::{ControlClient, Headers, NodeClient, connect_server, connect_socket};
+use murmur_proto::{
+    client::{ControlClient, Headers, NodeClient, connect_server, connect_socket},
+    file::{self, FileError},
+};
 
 use crate::{
     args::{Caller, Global, Speaker},
     exit::Exit,
     failure::{Context as _, Failure},
     network::{layout::Layout, plan::Plan},
+    owner::Owner,
 };
+
+/// More than all authorities of the world have in PEM.
+const CA_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Resolved defaults of one run.
 #[derive(Debug)]
@@ -26,6 +33,8 @@ pub(crate) struct Target {
     server: Option<String>,
     ca: Option<PathBuf>,
     token_file: Option<PathBuf>,
+    /// This is a process of an agent, which does nothing in its owner's name unless it is told to.
+    is_agents: bool,
 }
 
 impl Target {
@@ -33,7 +42,8 @@ impl Target {
         let layout = layout(global)?;
         let plan = Plan::load(&layout)?;
         let Global { socket, server, ca, token_file, .. } = global.clone();
-        Ok(Self { layout, plan, socket, server, ca, token_file })
+        let is_agents = env::var_os("MURMUR_AGENT_TOKEN_FILE").is_some_and(|path| !path.is_empty());
+        Ok(Self { layout, plan, socket, server, ca, token_file, is_agents })
     }
 
     /// The node's socket.
@@ -58,13 +68,13 @@ impl Target {
 
     /// The node, as whoever calls: a process of an agent is heard with the agent's token alone.
     pub(crate) async fn node_of(&self, caller: &Caller) -> Result<NodeClient, Failure> {
-        let token = caller.agent_token_file.as_deref().map(read_token).transpose()?;
+        let token = caller.agent_token_file.as_deref().map(read_agent_token).transpose()?;
         Ok(NodeClient::new(connect_socket(&self.socket()).await?, headers(token.as_ref())?))
     }
 
     /// The node, speaking as an agent.
     pub(crate) async fn node_as(&self, speaker: &Speaker) -> Result<NodeClient, Failure> {
-        let token = speaker.agent_token_file.as_deref().map(read_token).transpose()?;
+        let token = speaker.agent_token_file.as_deref().map(read_agent_token).transpose()?;
         Ok(NodeClient::new(connect_socket(&self.socket()).await?, headers(token.as_ref())?))
     }
 
@@ -84,23 +94,47 @@ impl Target {
             let is_agent = !agent.is_empty() || agent_token_file.is_some();
             return if is_agent { Err(two_callers()) } else { self.control().await };
         }
-        let token = agent_token_file.as_deref().map(read_token).transpose()?;
+        let token = agent_token_file.as_deref().map(read_agent_token).transpose()?;
         // A token says by itself as whom it speaks, and nobody else.
         let headers = headers(token.as_ref())?.with_agent(if token.is_some() { "" } else { agent });
         let headers = headers.map_err(|_| Failure::usage("--agent must be an agent's name, of a-z, 0-9, - and /"))?;
         Ok(ControlClient::new(connect_socket(&self.socket()).await?, headers))
     }
 
-    /// The named token file; else, for the local network only, its administrator's. A local secret never goes to another server.
+    /// The owner's keys of a workspace.
+    pub(crate) fn owner(&self, workspace: &str) -> Result<Owner, Failure> {
+        if self.is_agents && self.token_file.is_none() {
+            Err(agents_own())
+        } else {
+            Owner::require(&self.layout, workspace)
+        }
+    }
+
+    /// The named token file; else, for the local network only, its administrator's. A local secret never goes to another server, and
+    /// is nothing that an agent picks up by itself.
     fn token_path(&self) -> Result<PathBuf, Failure> {
+        if let Some(named) = &self.token_file {
+            return Ok(named.clone());
+        }
+        if self.is_agents {
+            return Err(agents_own());
+        }
         let is_local =
             self.plan.as_ref().is_some_and(|plan| self.server.as_ref().is_none_or(|url| *url == plan.server_url()));
         let local = is_local.then(|| self.layout.admin_token());
-        self.token_file.clone().or(local).ok_or_else(|| {
+        local.ok_or_else(|| {
             Failure::new(Exit::Refused, "there is no token for this control plane")
                 .remedy("Name a token file with --token-file or MURMUR_TOKEN_FILE.")
         })
     }
+}
+
+fn agents_own() -> Failure {
+    Failure::new(
+        Exit::Refused,
+        "this is a process of an agent, as MURMUR_AGENT_TOKEN_FILE says, and the owner's token and key are not for it",
+    )
+    .remedy("Leave it to the owner. An owner in this shell unsets MURMUR_AGENT_TOKEN_FILE, or names a token with --token-file.")
 }
 
 fn two_callers() -> Failure {
@@ -117,19 +151,31 @@ pub(crate) fn layout(global: &Global) -> Result<Layout, Failure> {
 }
 
 fn read_ca(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path).context(format!("reading the certificate authority `{}`", path.display()))
+    file::read_text(path, CA_BYTES_MAX).context(format!("reading the certificate authority `{}`", path.display()))
 }
 
 /// Reads and checks a token file, so that a truncated copy is told before anybody is asked.
 pub(crate) fn read_token(path: &Path) -> Result<Token, Failure> {
+    token_of(path, "the token file", "--token-file or MURMUR_TOKEN_FILE")
+}
+
+/// As [`read_token`], for the token of an agent.
+fn read_agent_token(path: &Path) -> Result<Token, Failure> {
+    token_of(path, "the agent token file", "--agent-token-file or MURMUR_AGENT_TOKEN_FILE")
+}
+
+fn token_of(path: &Path, what: &str, options: &str) -> Result<Token, Failure> {
     let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|error| {
-        Failure::new(Exit::Refused, format!("the token file `{shown}` cannot be read: {error}"))
-            .remedy("Name another with --token-file or MURMUR_TOKEN_FILE.")
+    let text = file::read_secret(path).map_err(|error| {
+        let remedy = match error {
+            FileError::NotPrivate { .. } => format!("Run `chmod 600 {shown}`; then nobody but you can use it."),
+            _ => format!("Name another with {options}."),
+        };
+        Failure::new(Exit::Refused, format!("{what} `{shown}` cannot be used: {error}")).remedy(remedy)
     })?;
     Token::parse(text.trim()).map_err(|error| {
-        Failure::new(Exit::Refused, format!("the token file `{shown}` holds no token: {error}"))
-            .remedy("Check that the whole token was copied, or ask for a new one.")
+        Failure::new(Exit::Refused, format!("{what} `{shown}` holds no token: {error}"))
+            .remedy(format!("Check that the whole token was copied, or name another file with {options}."))
     })
 }
 
@@ -139,5 +185,24 @@ pub(crate) fn headers(token: Option<&Token>) -> Result<Headers, Failure> {
     match token {
         Some(token) => headers.with_token(&token.expose()).context("reading the token"),
         None => Ok(headers),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_picks_up_nothing_of_its_owners() {
+        let target = |token_file: Option<&str>, is_agents| {
+            let (layout, token_file) = (Layout::new("/nonexistent"), token_file.map(PathBuf::from));
+            Target { layout, plan: None, socket: None, server: None, ca: None, token_file, is_agents }
+        };
+        let refused = target(None, true).token_path().unwrap_err();
+        assert_eq!(refused.exit, Exit::Refused);
+        assert!(refused.what.contains("MURMUR_AGENT_TOKEN_FILE"), "{refused}");
+        assert_eq!(target(None, true).owner("local").err().unwrap().what, refused.what);
+        assert_eq!(target(Some("/t"), true).token_path().unwrap(), Path::new("/t"));
+        assert!(target(None, false).owner("local").err().unwrap().what.contains("root key"));
     }
 }

@@ -21,7 +21,7 @@ mod word;
 
 use std::{env, process::ExitCode, time::Duration};
 
-use clap::{Parser as _, error::ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _, builder::Resettable, error::ErrorKind};
 use tracing::Instrument as _;
 
 use crate::{
@@ -35,12 +35,21 @@ use crate::{
 const EXPORT_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = without_empty_variables(Cli::command()).try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     let output = Output::new(cli.global.json);
     run(cli, output).unwrap_or_else(|failure| report(output, &failure)).into()
+}
+
+/// A variable that is set to nothing counts as unset.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &clap::Arg| arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg })
+        .mut_subcommands(without_empty_variables)
 }
 
 fn run(cli: Cli, output: Output) -> Outcome {

@@ -76,6 +76,8 @@ reasons! {
     TokenMissing = "TOKEN_MISSING", Unauthenticated, "Name a file that holds a token with --token-file.";
     /// The token is malformed or unknown.
     TokenInvalid = "TOKEN_INVALID", Unauthenticated, "Check that the whole token was copied, or ask for a new one.";
+    /// No such token, neither of the control plane's nor of this node's, or the caller may not see it.
+    TokenNotFound = "TOKEN_NOT_FOUND", NotFound, "Check the id; `murmurctl token ls` lists the control plane's tokens.";
     /// The token's time is over.
     TokenExpired = "TOKEN_EXPIRED", Unauthenticated, "Ask for a new token.";
     /// The token was withdrawn.

@@ -50,11 +50,12 @@ fn object(path: &str, rules: &JsonObject, value: &Value) -> Result<(), Failure> 
     let others = rules.get("additionalProperties").and_then(Value::as_object);
     let fields = value.as_object().unwrap_or(&nothing);
     for (name, value) in fields {
-        let place = if path.is_empty() { name.clone() } else { format!("{path}.{}", render::cut(name, 64)) };
+        let short = render::short(name);
+        let place = if path.is_empty() { short } else { format!("{path}.{short}") };
         let Some(rules) = properties.get(name).and_then(Value::as_object).or(others) else {
             return Err(unknown(&place, properties));
         };
-        check(&render::clean(&place), rules, value)?;
+        check(&place, rules, value)?;
     }
     let required = rules.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     match required.iter().filter_map(Value::as_str).find(|name| !fields.contains_key(*name)) {
@@ -70,7 +71,7 @@ fn unknown(name: &str, properties: &JsonObject) -> Failure {
     let known: Vec<_> = properties.keys().map(|name| format!("`{name}`")).collect();
     let known =
         if known.is_empty() { "this tool takes none".to_owned() } else { format!("valid are {}", known.join(", ")) };
-    Failure::argument(format!("there is no argument `{}`; {known}", render::clean(render::cut(name, 64))))
+    Failure::argument(format!("there is no argument `{name}`; {known}"))
 }
 
 fn fits(rules: &JsonObject, value: &Value) -> bool {
@@ -144,9 +145,7 @@ fn rule(rules: &JsonObject) -> String {
 }
 
 fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    let short = render::cut(&text, 64);
-    if short.len() < text.len() { format!("{short}…") } else { text }
+    render::short(&value.to_string())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod args;
 mod arguments;
 mod backoff;
 mod binding;
+mod broken;
 mod channel;
 mod errors;
 mod lifecycle;
@@ -30,10 +31,10 @@ mod unread;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _, builder::Resettable};
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = arguments_given();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -51,4 +52,12 @@ fn main() -> ExitCode {
     // Where standard input is no pipe, a thread sits in a blocking read that nothing can end.
     runtime.shutdown_background();
     code
+}
+
+/// The command line and the environment, where a variable that is set to nothing counts as unset.
+fn arguments_given() -> args::Args {
+    let is_empty = |arg: &clap::Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let command = args::Args::command();
+    let matches = command.mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg }).get_matches();
+    args::Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }

@@ -1,7 +1,6 @@
 //! The client of the node's socket: connects with the first call, reconnects by itself, gives up on a silent node.
 
 use std::{
-    fs,
     future::Future,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -11,6 +10,7 @@ use std::{
 use murmur_core::reason::Reason;
 use murmur_proto::{
     client::{ControlClient, Headers, NodeClient, socket_channel},
+    file,
     status::RpcError,
 };
 use tonic::{Response, Status, transport::Channel};
@@ -112,10 +112,10 @@ impl Node {
             Failure::new(
                 Reason::TokenInvalid,
                 format!("the agent token file {} cannot be used: {why}", path.display()),
-                "Let MURMUR_AGENT_TOKEN_FILE name the file that the node wrote, or unset it to speak without a token.",
+                "Let --token-file or MURMUR_AGENT_TOKEN_FILE name the file that the node wrote, or leave both out to speak without a token.",
             )
         };
-        let token = fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+        let token = file::read_secret(path).map_err(|error| unusable(error.to_string()))?;
         Headers::new().with_token(token.trim()).map_err(|error| unusable(error.to_string()))
     }
 }

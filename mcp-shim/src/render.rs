@@ -10,6 +10,9 @@ use murmur_core::text::is_hidden;
 /// Most of one message's text that is shown at once, in bytes.
 pub(crate) const TEXT_BYTES_MAX: usize = 16 * 1024;
 
+/// Most of what an error repeats of an argument, in bytes.
+const SHORT_BYTES_MAX: usize = 64;
+
 /// Takes out what is not seen but has an effect: control characters but newline and tab, and hidden ones.
 pub(crate) fn clean(text: &str) -> String {
     let stays = |character: &char| match character {
@@ -38,6 +41,13 @@ pub(crate) fn escape(text: &str) -> String {
 /// The longest beginning of `text` that has at most `bytes_max` bytes and no torn character.
 pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
+}
+
+/// What a caller wrote, as an error repeats it: cleaned, on one line, and cut.
+pub(crate) fn short(text: &str) -> String {
+    let begin = cut(text, SHORT_BYTES_MAX);
+    let more = if begin.len() < text.len() { "…" } else { "" };
+    clean(begin).replace(['\n', '\t'], " ") + more
 }
 
 /// A message's text, cleaned; or a description in brackets of a body that is none.
@@ -106,6 +116,12 @@ mod tests {
     fn a_cut_tears_no_character() {
         assert_eq!(cut("aé", 2), "a");
         assert_eq!(cut("aé", 3), "aé");
+    }
+
+    #[test]
+    fn what_an_error_repeats_is_short_and_clean() {
+        assert_eq!(short("a\u{202E}b\0\nc"), "ab c");
+        assert_eq!(short(&"é".repeat(1000)), "é".repeat(32) + "…");
     }
 
     #[test]

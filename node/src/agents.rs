@@ -14,7 +14,7 @@ use murmur_core::{
     slug::{AgentPath, Slug, SlugError},
     token::{Token, TokenKind},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
 use crate::{
@@ -44,6 +44,8 @@ pub struct Agents {
     live: RwLock<HashMap<Slug, Entry>>,
     /// One registration at a time, so that two callers of one name end up with one agent.
     registering: Mutex<()>,
+    /// Moves when a token was revoked.
+    revoked: watch::Sender<u64>,
 }
 
 #[derive(Clone)]
@@ -112,7 +114,8 @@ impl Agents {
         let live = rows.into_iter().map(|row| (row.slug.clone(), Entry { row: Arc::new(row), since })).collect();
         let registering = Mutex::new(());
         let live = RwLock::new(live);
-        Ok(Arc::new(Self { store, keys, directory, identity, control, sessions, clock, live, registering }))
+        let revoked = watch::Sender::new(0);
+        Ok(Arc::new(Self { store, keys, directory, identity, control, sessions, clock, live, registering, revoked }))
     }
 
     /// The slug of a path under this node's account.
@@ -248,6 +251,33 @@ impl Agents {
         let (id, hash) = (token.id(), token.hash());
         self.store.write(move |tx| table::save_token(tx, id, &hash, agent, now_ms)).await?;
         Ok(token)
+    }
+
+    /// Revokes a token of an agent of this node, and says whose it was and whether this call did it; `None` when there is none, or it is
+    /// of another than `of`.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn revoke_token(
+        &self,
+        token: TokenId,
+        of: Option<AgentId>,
+    ) -> Result<Option<(AgentRow, bool)>, AgentError> {
+        let now_ms = self.clock.now_ms();
+        let revoked = self.store.write(move |tx| table::revoke_token(tx, token, of, now_ms)).await?;
+        self.revoked.send_modify(|count| *count = count.wrapping_add(1));
+        Ok(revoked)
+    }
+
+    /// Waits until a token is revoked.
+    pub async fn until_revoked(self: Arc<Self>, token: TokenId) {
+        let mut bell = self.revoked.subscribe();
+        // A store that cannot be read says nothing about the token.
+        while !matches!(self.store.read(move |tx| table::token(tx, token)).await, Ok(None)) {
+            if bell.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// How far the store has come.

@@ -165,13 +165,9 @@ impl Config {
         if let Some(file) = file.filter(|file| !file.is_file()) {
             return Err(ConfigError::NoFile(file.to_owned()));
         }
-        let environment = Env::prefixed(ENV_PREFIX).ignore(&["config"]).map(|key| match key.as_str() {
-            "local_require_token" => "local.require_token".into(),
-            key => match key.strip_prefix("runtime_") {
-                Some(key) => format!("runtime.{key}").into(),
-                None => key.into(),
-            },
-        });
+        let environment = Env::prefixed(ENV_PREFIX)
+            .ignore(&["config"])
+            .map(|name| key_of(&name.as_str().to_ascii_lowercase()).into());
         let mut figment = Figment::new();
         if let Some(file) = file {
             figment = figment.merge(Toml::file_exact(file));
@@ -254,6 +250,13 @@ impl Config {
         socket::check_length(&self.socket())?;
         Ok(())
     }
+}
+
+/// The key that a variable sets, by its lowercase name after the prefix: `runtime_capacity` is `runtime.capacity`.
+fn key_of(name: &str) -> String {
+    let tables = [("local_", "local."), ("runtime_limits_", "runtime.limits."), ("runtime_", "runtime.")];
+    let nested = tables.iter().find_map(|(begin, table)| Some(format!("{table}{}", name.strip_prefix(begin)?)));
+    nested.unwrap_or_else(|| name.to_owned())
 }
 
 fn base_dirs() -> BaseDirs {

@@ -60,6 +60,9 @@ pub const RPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same on this host, where nothing lies between the two: a node that answers no ping for so long is stopped or stuck. A busy one
+/// answers, since pings wait for no call.
+const LOCAL_KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// A channel whose calls carry [`Headers`].
 pub type Intercepted = InterceptedService<Channel, Headers>;
@@ -127,7 +130,14 @@ fn socket_endpoint(path: &Path) -> Result<Endpoint, ConnectError> {
         return Err(ConnectError::PathTooLong { path: path.to_owned(), length });
     }
     Endpoint::from_shared(format!("unix://{}", path.display()))
-        .map(|endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT))
+        .map(|endpoint| {
+            // The kernel takes what is sent to a stopped process, so nothing but its silence tells.
+            endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .http2_keep_alive_interval(LOCAL_KEEP_ALIVE)
+                .keep_alive_timeout(LOCAL_KEEP_ALIVE)
+                .keep_alive_while_idle(true)
+        })
         .map_err(|source| ConnectError::Socket { path: path.to_owned(), source })
 }
 

@@ -4,10 +4,12 @@
 //! - [`access`] tells what a caller must hold for a path; the doors enforce it before a handler runs.
 //! - [`status`] maps a [`murmur_core::reason::Reason`] to a gRPC status with details, and back.
 //! - [`client`] connects to a node's socket or to the control plane.
+//! - [`file`] reads files that a user names, tokens among them.
 //! - [`time`] turns moments into timestamps and back, [`words`] enumerations into words.
 
 pub mod access;
 pub mod client;
+pub mod file;
 pub mod status;
 pub mod time;
 pub mod words;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use murmur_proto::node::v1::IssueAgentTokenRequest;
 use serde_json::json;
 
@@ -17,6 +18,7 @@ pub(crate) enum Command {
     /// Issue a token for one of your agents; it goes to a file, never to the terminal
     Token {
         /// Name or path under your account
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
         /// The file to write, readable by you alone
         #[arg(long, value_name = "FILE")]

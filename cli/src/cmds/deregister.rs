@@ -1,5 +1,6 @@
 //! `deregister`: ends an agent.
 
+use clap::builder::NonEmptyStringValueParser;
 use murmur_proto::node::v1::{DeregisterRequest, DeregisterResponse};
 use serde_json::json;
 
@@ -14,6 +15,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Name or path under your account [default: --agent, else `me`]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
     #[command(flatten)]
     speaker: Speaker,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use murmur_core::limits::INVITE_LIFE_MS_MAX;
+use murmur_core::{limits::INVITE_LIFE_MS_MAX, slug::AccountName};
 use murmur_crypto::hash::key_fingerprint;
 use murmur_proto::{
     node::v1::TakeOverRequest,
@@ -16,7 +16,6 @@ use crate::{
     failure::Failure,
     network::enrol::{self, InviteSpec},
     output::{self, Outcome, Output},
-    owner::Owner,
     text, time,
 };
 
@@ -59,8 +58,11 @@ async fn invite(target: &Target, account: Option<String>, ttl: Duration, uses: u
         return Err(Failure::usage("--ttl must be at most 7d"));
     }
     let plan = plan(target)?;
-    let owner = Owner::require(&target.layout, &plan.workspace)?;
+    let owner = target.owner(&plan.workspace)?;
     let account = account.unwrap_or_else(|| plan.account.clone());
+    if let Err(error) = account.parse::<AccountName>() {
+        return Err(Failure::usage(format!("--account: {error}")));
+    }
     let spec = InviteSpec { workspace: &plan.workspace, account: &account, url: &target.server_url()?, uses, ttl };
     let made = enrol::invite(&mut target.control().await?, &owner, spec).await?;
     let expires = time::rfc3339(made.expire_time.as_ref());
@@ -85,7 +87,7 @@ async fn approve(target: &Target, text: &str, output: Output) -> Outcome {
         return Err(Failure::usage("the fingerprint must be 64 hex digits")
             .remedy("Run `murmurctl status` on the node's own host and copy the whole of it."));
     }
-    let owner = Owner::require(&target.layout, &plan(target)?.workspace)?;
+    let owner = target.owner(&plan(target)?.workspace)?;
     let node = enrol::approve(&mut target.control().await?, &owner, &wanted).await?;
     output.show(&node_json(&node), || {
         format!("approved: node {} of {}", text::clean_line(&node.name), text::clean_line(&node.account))

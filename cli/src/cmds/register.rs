@@ -1,5 +1,6 @@
 //! `register`: makes sure that an agent exists. It gets mail from then on, whether or not somebody listens.
 
+use clap::builder::NonEmptyStringValueParser;
 use murmur_proto::node::v1::{RegisterRequest, RegisterResponse};
 use serde_json::json;
 
@@ -15,6 +16,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Name or path under your account [default: --agent, else `me`]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
     #[command(flatten)]
     speaker: Speaker,

@@ -2,8 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use murmur_proto::v1::{
-    IssueTokenRequest, ListTokensRequest, RevokeTokenRequest, Scope, Token, WhoAmIRequest, WhoAmIResponse,
+use clap::builder::NonEmptyStringValueParser;
+use murmur_proto::{
+    node::v1::RevokeAgentTokenRequest,
+    v1::{IssueTokenRequest, ListTokensRequest, RevokeTokenRequest, Scope, Token, WhoAmIRequest, WhoAmIResponse},
 };
 use serde_json::{Value, json};
 
@@ -26,7 +28,8 @@ pub(crate) enum Command {
     Ls,
     /// End a token and all that were derived from it
     Revoke {
-        /// The token's id, as `token ls` shows it
+        /// The token's id, as `token ls`, `token issue` or `agent token` showed it
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         token_id: String,
     },
     /// Whom the token in use speaks for
@@ -42,8 +45,8 @@ pub(crate) struct Issue {
     #[arg(long = "scope", value_delimiter = ',', required = true, value_name = "SCOPE")]
     scopes: Vec<ScopeArg>,
     /// Only under this slug prefix, such as /w/local/u/me/
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "SLUG/")]
-    prefix: String,
+    #[arg(long, value_name = "SLUG/", value_parser = NonEmptyStringValueParser::new())]
+    prefix: Option<String>,
     /// How long it is good for [default: the kind's]
     #[arg(long, value_parser = duration::parse, value_name = "TIME")]
     ttl: Option<Duration>,
@@ -69,15 +72,34 @@ pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Ou
         Command::Issue(issue) => run_issue(target, issue, output).await,
         Command::Ls => run_ls(target, output).await,
         Command::Revoke { token_id } => {
-            let mut auth = target.control().await?.auth;
-            let revoked = auth.revoke_token(RevokeTokenRequest { token_id }).await?.into_inner().revoked;
-            output.show(&json!({"revoked": revoked}), || format!("{revoked} token(s) ended"))
+            let revoked = revoke(target, token_id).await?;
+            output.show(&json!({"revoked": revoked}), || match revoked {
+                0 => "it had ended already".to_owned(),
+                1 => "1 token ended".to_owned(),
+                count => format!("{count} tokens ended"),
+            })
         }
         Command::Whoami => {
             let caller = target.control().await?.auth.who_am_i(WhoAmIRequest {}).await?.into_inner();
             output.show(&whoami_json(&caller), || whoami_text(&caller))
         }
     }
+}
+
+/// Ends a token of this host's node or, when the node issued no such one, of the control plane.
+async fn revoke(target: &Target, token_id: String) -> Result<u32, Failure> {
+    if let Some(revoked) = revoke_at_node(target, token_id.clone()).await {
+        return Ok(revoked.into());
+    }
+    let mut auth = target.control().await?.auth;
+    Ok(auth.revoke_token(RevokeTokenRequest { token_id }).await?.into_inner().revoked)
+}
+
+/// `None` when the node does not know it, or cannot say: then the control plane has the last word.
+async fn revoke_at_node(target: &Target, token_id: String) -> Option<bool> {
+    let mut node = target.node().await.ok()?;
+    let answer = node.sessions.revoke_agent_token(RevokeAgentTokenRequest { token_id }).await.ok()?;
+    Some(answer.into_inner().revoked)
 }
 
 async fn run_issue(target: &Target, issue: Issue, output: Output) -> Outcome {
@@ -90,7 +112,7 @@ async fn run_issue(target: &Target, issue: Issue, output: Output) -> Outcome {
     let request = IssueTokenRequest {
         kind: murmur_proto::v1::TokenKind::from(kind).into(),
         scopes: scopes.into_iter().map(|scope| Scope::from(scope).into()).collect(),
-        slug_prefix: prefix,
+        slug_prefix: prefix.unwrap_or_default(),
         ttl_seconds: ttl.map_or(0, |ttl| ttl.as_secs().max(1)),
         workspace: planned(workspace, |plan| &plan.workspace),
         account: planned(account, |plan| &plan.account),

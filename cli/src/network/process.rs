@@ -48,7 +48,7 @@ const GO_GC: &str = "GOGC";
 const GO_GC_BROKER: &str = "400";
 
 /// This program's own variables. They begin like those of the parts, which refuse what they do not know, and mean other things.
-const OURS: [&str; 6] = [
+pub(super) const OURS: [&str; 6] = [
     "MURMUR_DATA_DIR",
     "MURMUR_NODE_SOCKET",
     "MURMUR_SERVER_URL",
@@ -119,6 +119,8 @@ impl Process {
         if part == broker::PART && env::var_os(GO_GC).is_none() {
             command.env(GO_GC, GO_GC_BROKER);
         }
+        // A lock or pipe of whoever called stays with them: what is started here lives long.
+        close_fds::set_fds_cloexec_threadsafe(3, &[]);
         command.current_dir(layout.root()).stdin(Stdio::null()).stdout(out).stderr(err);
         Ok(command)
     }

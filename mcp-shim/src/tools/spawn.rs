@@ -1,10 +1,13 @@
 //! `spawn`: start an agent, or one for each of many things.
 
-use std::{collections::BTreeMap, io::Read as _};
+use std::{collections::BTreeMap, path::Path};
 
-use murmur_proto::v1::{
-    self, AgentSpec, AgentStatus, CompletionCheck, DequeueStrategy, OnIdle, OutputMode, Phase, SessionMode,
-    SpawnAgentRequest, TrustLevel,
+use murmur_proto::{
+    file,
+    v1::{
+        self, AgentSpec, AgentStatus, CompletionCheck, DequeueStrategy, OnIdle, OutputMode, Phase, SessionMode,
+        SpawnAgentRequest, TrustLevel,
+    },
 };
 use rmcp::model::ToolAnnotations;
 use schemars::JsonSchema;
@@ -16,7 +19,7 @@ use super::{
     control::some,
     shown::note,
 };
-use crate::errors::Failure;
+use crate::{errors::Failure, render};
 
 /// Lines of a file of `each`, in bytes.
 const EACH_BYTES_MAX: u64 = 1024 * 1024;
@@ -252,13 +255,10 @@ fn each(each: Vec<String>, file: Option<String>) -> Result<Vec<String>, Failure>
     if !each.is_empty() {
         return Err(Failure::argument("argument `each_file` cannot be given beside `each`"));
     }
-    let unreadable = |why: String| Failure::argument(format!("argument `each_file`: `{path}` cannot be read: {why}"));
-    let file = std::fs::File::open(&path).map_err(|error| unreadable(error.to_string()))?;
-    let mut text = String::new();
-    file.take(EACH_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
-    if text.len() as u64 > EACH_BYTES_MAX {
-        return Err(unreadable(format!("it is longer than {EACH_BYTES_MAX} bytes")));
-    }
+    let unreadable = |why: String| {
+        Failure::argument(format!("argument `each_file`: `{}` cannot be read: {why}", render::short(&path)))
+    };
+    let text = file::read_text(Path::new(&path), EACH_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if lines.is_empty() { Err(unreadable("it has no lines".to_owned())) } else { Ok(lines) }
 }
@@ -296,6 +296,7 @@ mod tests {
         assert!(each(Vec::new(), Some(path.clone())).unwrap_err().happened.ends_with("it has no lines"));
         std::fs::write(&path, vec![b'x'; 1024 * 1024 + 1]).unwrap();
         assert!(each(Vec::new(), Some(path)).unwrap_err().happened.contains("longer than"));
+        assert!(each(Vec::new(), Some("/dev/zero".into())).unwrap_err().happened.ends_with("it is no regular file"));
         assert!(each(Vec::new(), Some("/nonexistent".into())).unwrap_err().happened.contains("`/nonexistent`"));
     }
 

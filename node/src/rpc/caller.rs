@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use murmur_core::{
-    id::AgentId,
+    id::{AgentId, TokenId},
     slug::{AgentPath, SlugText},
     token::{Token, TokenError, TokenKind},
 };
@@ -22,15 +22,15 @@ use crate::{
     agents::{Agents, Registration},
     directory::AgentKind,
     identity::NodeIdentity,
-    post::LocalAgent,
+    post::{LocalAgent, QueryError},
     store::{StoreError, agents::AgentRow},
 };
 
 /// Who calls.
 #[derive(Debug, Clone)]
 pub(crate) enum Caller {
-    /// The agent whose token was presented.
-    Agent(Arc<AgentRow>),
+    /// The agent whose token was presented, and which one.
+    Agent(Arc<AgentRow>, TokenId),
     /// Somebody of the node's user.
     User,
 }
@@ -118,7 +118,8 @@ pub(super) async fn identify(headers: &HeaderMap, agents: &Agents) -> Result<Cal
     if token.kind() != TokenKind::Agent {
         return Err(CallerError::NoAgentToken);
     }
-    agents.by_token(&token).await?.map(Caller::Agent).ok_or(CallerError::Unknown)
+    let row = agents.by_token(&token).await?.ok_or(CallerError::Unknown)?;
+    Ok(Caller::Agent(row, token.id()))
 }
 
 /// For whom a call is forwarded to the control plane.
@@ -133,10 +134,11 @@ pub(super) enum Speaker {
 }
 
 /// Finds out for whom a call to the control plane is made. An interactive agent that the caller names and that does not exist is
-/// registered, as it is for messages.
+/// registered when `may_register`: whoever starts agents has to be one.
 pub(super) async fn spoken_for(
     headers: &HeaderMap,
     require_token: bool,
+    may_register: bool,
     agents: &Agents,
     identity: &NodeIdentity,
 ) -> Result<Speaker, Refusal> {
@@ -159,7 +161,10 @@ pub(super) async fn spoken_for(
         None if require_token => Ok(Speaker::Itself),
         None => match named {
             Some(name) => {
-                let (row, _) = speaker(&Caller::User, Wish::named(name), agents, identity).await?;
+                let row = match may_register {
+                    true => speaker(&Caller::User, Wish::named(name), agents, identity).await?.0,
+                    false => known(&Caller::User, name, agents, identity).await?,
+                };
                 Ok(Speaker::Agent(row.agent_id))
             }
             None => Ok(Speaker::User),
@@ -196,7 +201,7 @@ pub(super) async fn speaker(
     identity: &NodeIdentity,
 ) -> Result<(Arc<AgentRow>, bool), Refusal> {
     match caller {
-        Caller::Agent(row) => {
+        Caller::Agent(row, _) => {
             check_bound(row, &wish.agent, identity)?;
             // A token's agent exists; only what it says about itself may change.
             if wish.description.is_empty() && wish.group.is_empty() {
@@ -221,7 +226,7 @@ pub(super) fn existing(
     identity: &NodeIdentity,
 ) -> Result<Option<Arc<AgentRow>>, Refusal> {
     match caller {
-        Caller::Agent(row) => {
+        Caller::Agent(row, _) => {
             check_bound(row, agent, identity)?;
             Ok(Some(row.clone()))
         }
@@ -231,6 +236,23 @@ pub(super) fn existing(
             Ok(agents.by_slug(&agents.slug(&path)?))
         }
     }
+}
+
+/// The agent that the caller speaks as, without making one, except for `me`, which everybody has.
+pub(super) async fn known(
+    caller: &Caller,
+    agent: &str,
+    agents: &Agents,
+    identity: &NodeIdentity,
+) -> Result<Arc<AgentRow>, Refusal> {
+    if let Some(row) = existing(caller, agent, agents, identity)? {
+        return Ok(row);
+    }
+    let path = own_path(agent, identity)?;
+    if path != parse::agent_path("")? {
+        return Err(QueryError::NoAgent { slug: agents.slug(&path)?.to_string() }.into());
+    }
+    Ok(speaker(caller, Wish::named(agent), agents, identity).await?.0)
 }
 
 impl Wish {

@@ -24,6 +24,8 @@ use crate::app::Stage;
 
 /// Begins every path of the control plane's public services.
 const CONTROL_PLANE: &str = "/murmur.v1.";
+/// Whoever starts agents is one from then on.
+const SPAWN: &str = "/murmur.v1.AgentService/SpawnAgent";
 
 /// The check in front of the services.
 #[derive(Clone)]
@@ -105,7 +107,8 @@ impl Door {
             Stage::Ready(core) if scope_of(path) != Some(Scope::Public) => Arc::clone(core),
             Stage::Ready(_) | Stage::Pending(_) => return Ok(Speaker::Itself),
         };
-        let speaker = spoken_for(headers, self.shared.require_token, &core.agents, &core.identity).await;
+        let may_register = path == SPAWN;
+        let speaker = spoken_for(headers, self.shared.require_token, may_register, &core.agents, &core.identity).await;
         Ok(speaker?)
     }
 

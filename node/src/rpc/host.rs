@@ -13,7 +13,7 @@ use nix::sys::statvfs::statvfs;
 use tonic::{Request, Response, Status};
 
 use super::{
-    caller::existing,
+    caller::known,
     parse,
     server::{Call, Shared},
     status::Refusal,
@@ -45,7 +45,7 @@ impl HostService for Host {
     ) -> Result<Response<v1::ListPeersResponse>, Status> {
         let (call, v1::ListPeersRequest { agent, group, online_only, page_size, page_token }) = Call::of(request);
         let core = self.shared.core()?;
-        let own = speaking(&core, &call, &agent)?;
+        let own = speaking(&core, &call, &agent).await?;
         let after = parse::page_token(&page_token)?;
         let snapshot = core.directory.snapshot();
         let mut peers: Vec<&Arc<Peer>> = snapshot
@@ -80,7 +80,7 @@ impl HostService for Host {
     ) -> Result<Response<v1::GetSafetyNumberResponse>, Status> {
         let (call, v1::GetSafetyNumberRequest { agent, peer }) = Call::of(request);
         let core = self.shared.core()?;
-        let caller = match speaking(&core, &call, &agent)? {
+        let caller = match speaking(&core, &call, &agent).await? {
             Some(row) => Resolver::Agent { id: row.agent_id, slug: row.slug.clone() },
             None => {
                 Resolver::Human { workspace: core.identity.workspace.clone(), account: core.identity.account.clone() }
@@ -134,12 +134,12 @@ impl HostService for Host {
     }
 }
 
-/// The agent that a call names, if it names one and it is there.
-fn speaking(core: &Core, call: &Call, agent: &str) -> Result<Option<Arc<AgentRow>>, Refusal> {
+/// The agent that a call names, if it names one.
+async fn speaking(core: &Core, call: &Call, agent: &str) -> Result<Option<Arc<AgentRow>>, Refusal> {
     if agent.is_empty() {
         return Ok(None);
     }
-    existing(&call.caller, agent, &core.agents, &core.identity)
+    known(&call.caller, agent, &core.agents, &core.identity).await.map(Some)
 }
 
 fn shown(core: &Core, snapshot: &Snapshot, peer: &Peer, now_ms: u64) -> v1::Peer {

@@ -87,7 +87,7 @@ impl PermissionsRpc {
             Caller::User if self.shared.require_token => {
                 Err(CallerError::TokenRequired { slug: agent.chars().take(128).collect() }.into())
             }
-            Caller::User | Caller::Agent(_) => {
+            Caller::User | Caller::Agent(..) => {
                 let row = existing(caller, agent, &core.agents, &core.identity)?;
                 let unknown = || CallerError::Foreign { slug: agent.chars().take(128).collect() };
                 Ok(Answerer::Agent(row.ok_or_else(unknown)?.slug.clone()))

@@ -23,7 +23,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Layer as _;
 
 use super::{
-    caller::{Caller, Wish, existing, is_interactive, local, own_path, speaker},
+    caller::{Caller, Wish, existing, is_interactive, known, local, own_path, speaker},
     client::Clients,
     connection::{Connection, OtherEnd},
     door::Door,
@@ -83,8 +83,8 @@ impl Shared {
         Ok((core, local(&row)))
     }
 
-    /// Who reads: also an agent that has ended, whose messages and files stay readable here. One that never was is made, so that
-    /// mail can come.
+    /// Who reads: also an agent that has ended, whose messages and files stay readable here. Nobody is registered by reading, but for
+    /// `me`.
     pub(super) async fn reader(&self, call: &Call, agent: &str) -> Result<(Arc<Core>, LocalAgent), Refusal> {
         let core = self.core()?;
         if let Some(row) = existing(&call.caller, agent, &core.agents, &core.identity)? {
@@ -93,7 +93,10 @@ impl Shared {
         let slug = core.agents.slug(&own_path(agent, &core.identity)?)?;
         match core.agents.ended_by_slug(slug).await?.filter(|row| is_interactive(row)) {
             Some(row) => Ok((core, local(&row))),
-            None => self.speaker(call, agent).await,
+            None => {
+                let row = known(&call.caller, agent, &core.agents, &core.identity).await?;
+                Ok((core, local(&row)))
+            }
         }
     }
 

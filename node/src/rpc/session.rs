@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
+use murmur_core::{id::TokenId, reason::Reason};
 use murmur_proto::{
     node::v1::{self, attach_response::Item, session_service_server::SessionService},
+    status::status,
     time::timestamp,
 };
 use tonic::{Request, Response, Status};
 
 use super::{
-    caller::{Caller, Wish, existing, local, own_path, speaker},
+    caller::{Caller, Wish, existing, known, local, own_path, speaker},
     convert,
     message::Answers,
     parse,
     server::{Call, Shared},
-    status::Refusal,
+    status::{Field, Refusal},
 };
 use crate::{
     app::Core,
@@ -80,7 +82,12 @@ impl SessionService for SessionsRpc {
             let next = push.next().await.map_err(|error| Status::from(Refusal::from(error)))?;
             Ok(next.map(|pushed| (answer(pushed), push)))
         });
-        Ok(Response::new(stream::iter([Ok(attached)]).chain(pushes).boxed()))
+        let answers = stream::iter([Ok(attached)]).chain(pushes);
+        Ok(Response::new(match call.caller {
+            // The program is told why by its next attempt.
+            Caller::Agent(_, token) => answers.take_until(Arc::clone(&core.agents).until_revoked(token)).boxed(),
+            Caller::User => answers.boxed(),
+        }))
     }
 
     async fn deregister(
@@ -103,13 +110,31 @@ impl SessionService for SessionsRpc {
     ) -> Result<Response<v1::IssueAgentTokenResponse>, Status> {
         let (call, v1::IssueAgentTokenRequest { agent }) = Call::of(request);
         let core = self.shared.core()?;
-        let (row, _) = speaker(&call.caller, Wish::named(agent), &core.agents, &core.identity).await?;
+        let row = known(&call.caller, &agent, &core.agents, &core.identity).await?;
         let token = core.agents.issue_token(row.agent_id).await.map_err(Refusal::from)?;
         Ok(Response::new(v1::IssueAgentTokenResponse {
             slug: row.slug.to_string(),
             token: token.expose().to_string(),
             token_id: token.id().to_string(),
         }))
+    }
+
+    async fn revoke_agent_token(
+        &self,
+        request: Request<v1::RevokeAgentTokenRequest>,
+    ) -> Result<Response<v1::RevokeAgentTokenResponse>, Status> {
+        let (call, v1::RevokeAgentTokenRequest { token_id }) = Call::of(request);
+        let core = self.shared.core()?;
+        let rule = |_| Refusal::from(Field { name: "token_id", rule: "must be the id of a token, a UUID".to_owned() });
+        let token = token_id.parse::<TokenId>().map_err(rule)?;
+        let of = match &call.caller {
+            Caller::Agent(row, _) => Some(row.agent_id),
+            Caller::User => None,
+        };
+        let Some((row, revoked)) = core.agents.revoke_token(token, of).await.map_err(Refusal::from)? else {
+            return Err(status(Reason::TokenNotFound, format!("this node issued no token {token}")));
+        };
+        Ok(Response::new(v1::RevokeAgentTokenResponse { slug: row.slug.to_string(), revoked }))
     }
 }
 

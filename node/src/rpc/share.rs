@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::{
-    caller::{Wish, is_interactive, speaker},
+    caller::{is_interactive, known},
     server::{Call, Shared},
     status::{Field, Refusal},
 };
@@ -33,7 +33,7 @@ impl Share {
 
     async fn speaker(&self, call: &Call, agent: String) -> Result<(Arc<Core>, Arc<AgentRow>), Refusal> {
         let core = self.shared.core()?;
-        let (row, _) = speaker(&call.caller, Wish::named(agent), &core.agents, &core.identity).await?;
+        let row = known(&call.caller, &agent, &core.agents, &core.identity).await?;
         Ok((core, row))
     }
 

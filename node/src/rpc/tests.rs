@@ -395,3 +395,38 @@ async fn a_call_is_forwarded_for_whom_the_node_found_and_not_for_whom_the_caller
     assert_eq!(who(Some(&worker), Some("alice")).await, Err(Some(Reason::NameMismatch)));
     assert_eq!(who(None, Some("/u/mallory/alice")).await, Err(Some(Reason::AgentNotFound)));
 }
+
+#[tokio::test]
+async fn a_token_of_the_nodes_is_revoked_at_once() {
+    let door = Door::open().await;
+    let mut user = door.user().await;
+    let request = v1::IssueAgentTokenRequest { agent: "alice".to_owned() };
+    let issued = user.sessions.issue_agent_token(request).await.unwrap().into_inner();
+    let mut alice = door.with_token(&issued.token).await;
+    let mut session = alice.sessions.attach(attach("")).await.unwrap().into_inner();
+    assert_eq!(attached(&mut session).await, "/w/acme/u/jdoe/alice");
+
+    let revoke = |token_id: &str| v1::RevokeAgentTokenRequest { token_id: token_id.to_owned() };
+    let mut worker = door.with_token(&door.token("worker").await).await;
+    assert_eq!(reason(worker.sessions.revoke_agent_token(revoke(&issued.token_id)).await), Some(Reason::TokenNotFound));
+    let revoked = user.sessions.revoke_agent_token(revoke(&issued.token_id)).await.unwrap().into_inner();
+    assert_eq!((revoked.slug.as_str(), revoked.revoked), ("/w/acme/u/jdoe/alice", true));
+    assert!(session.message().await.unwrap().is_none(), "what was attached with it ends");
+    assert_eq!(reason(alice.sessions.register(named("")).await), Some(Reason::TokenInvalid));
+    assert!(!user.sessions.revoke_agent_token(revoke(&issued.token_id)).await.unwrap().into_inner().revoked);
+    let unknown = murmur_core::id::TokenId::from_bytes([9; 16]).to_string();
+    assert_eq!(reason(user.sessions.revoke_agent_token(revoke(&unknown)).await), Some(Reason::TokenNotFound));
+    assert_eq!(reason(user.sessions.revoke_agent_token(revoke("x")).await), Some(Reason::FieldInvalid));
+}
+
+#[tokio::test]
+async fn who_reads_as_somebody_unknown_is_told_and_makes_nobody() {
+    let door = Door::open().await;
+    let mut user = door.user().await;
+    let inbox = v1::ListInboxRequest { agent: "typo".to_owned(), ..Default::default() };
+    assert_eq!(reason(user.messages.list_inbox(inbox).await), Some(Reason::AgentNotFound));
+    let peers = v1::ListPeersRequest { agent: "typo".to_owned(), ..Default::default() };
+    assert_eq!(reason(user.host.list_peers(peers).await), Some(Reason::AgentNotFound));
+    let token = v1::IssueAgentTokenRequest { agent: "typo".to_owned() };
+    assert_eq!(reason(user.sessions.issue_agent_token(token).await), Some(Reason::AgentNotFound));
+}

@@ -82,6 +82,8 @@ impl Process {
         let mut command = Command::new(keeper);
         command.arg("keep").arg(dir).env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // What the node itself was started with, such as a lock that a script holds, is not for agents that outlive it.
+        close_fds::set_fds_cloexec_threadsafe(3, &[]);
         let mut child = command.spawn().map_err(StartError::Keeper)?;
         let said = match child.stdout.take() {
             Some(stdout) => tokio::time::timeout(START_WAIT, read_line(stdout)).await,

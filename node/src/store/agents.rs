@@ -120,6 +120,24 @@ pub fn save_token(tx: Tx<'_>, token: TokenId, hash: &[u8; 32], agent: AgentId, n
     Ok(())
 }
 
+/// Revokes one token, and says whose it was and whether this did it; `None` when there is none, or it is of another than `of`.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn revoke_token(
+    tx: Tx<'_>,
+    token: TokenId,
+    of: Option<AgentId>,
+    now_ms: u64,
+) -> Result<Option<(AgentRow, bool)>, StoreError> {
+    let sql = "SELECT local_agent.* FROM agent_token JOIN local_agent USING (agent_id) WHERE token_id = ?1";
+    let found = tx.conn().prepare_cached(sql)?.query_row([token.as_bytes()], agent_row).optional()?;
+    let Some(agent) = found.filter(|agent| of.is_none_or(|of| of == agent.agent_id)) else { return Ok(None) };
+    let sql = "UPDATE agent_token SET revoked_ms = ?2 WHERE token_id = ?1 AND revoked_ms IS NULL";
+    let revoked = tx.conn().prepare_cached(sql)?.execute(params![token.as_bytes(), int(now_ms)])? == 1;
+    Ok(Some((agent, revoked)))
+}
+
 /// The digest and agent of a token that is neither revoked nor of a deregistered agent. The caller compares the digest.
 ///
 /// # Errors

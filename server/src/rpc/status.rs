@@ -99,6 +99,7 @@ impl From<TokenError> for Status {
             TokenError::Beyond(_) => status(Reason::ScopeMissing, error.to_string()),
             TokenError::WorkspaceNotFound(_) => status(Reason::WorkspaceNotFound, error.to_string()),
             TokenError::AgentNotFound(_) => status(Reason::AgentNotFound, error.to_string()),
+            TokenError::NotFound(_) => status(Reason::TokenNotFound, error.to_string()),
             TokenError::CallerRevoked => status(Reason::TokenRevoked, error.to_string()),
             TokenError::Db(_) => storage(&error),
             TokenError::Random(_) => internal(&error),

@@ -37,6 +37,9 @@ pub enum TokenError {
     /// No such agent for this caller.
     #[error("no agent {0} in this workspace")]
     AgentNotFound(String),
+    /// No such token for this caller.
+    #[error("no token {0}")]
+    NotFound(String),
     /// The caller's own token was revoked meanwhile.
     #[error("the calling token was revoked")]
     CallerRevoked,

@@ -66,11 +66,10 @@ impl Tokens {
     /// [`TokenError`].
     pub async fn revoke(&self, caller: &Principal, id: TokenId) -> Result<usize, TokenError> {
         let mut tx = self.db.write().await?;
-        let Some(found) = token::get(&mut tx, id).await? else { return Ok(0) };
-        let visible = caller.workspace_id().is_none() || caller.workspace_id() == found.workspace_id;
-        if !visible {
-            return Ok(0);
-        }
+        let visible =
+            |found: &token::Token| caller.workspace_id().is_none() || caller.workspace_id() == found.workspace_id;
+        let found = token::get(&mut tx, id).await?.filter(visible);
+        let found = found.ok_or_else(|| TokenError::NotFound(id.to_string()))?;
         if !reaches(caller, &found) {
             return Err(TokenError::Beyond("the token's slug prefix is outside the caller's".into()));
         }

@@ -49,6 +49,25 @@ async fn a_shim_without_a_node_says_so_and_recovers_when_it_comes() {
 }
 
 #[tokio::test]
+async fn a_stopped_node_is_given_up() {
+    use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    let mut client = node.client().await;
+    client.host.get_version(GetVersionRequest {}).await.unwrap();
+    node.process.signal(SIGSTOP);
+    // Its threads stop one after the other, and a call may slip through.
+    let silent = loop {
+        if let Err(status) = client.host.get_version(GetVersionRequest {}).await {
+            break status;
+        }
+    };
+    node.process.signal(SIGCONT);
+    assert_eq!(RpcError::from(&silent).reason, None, "no answer, and none of the node's");
+    client.host.get_version(GetVersionRequest {}).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_wrong_socket_is_named() {
     let args = ["--agent", "alice", "--socket", "/nonexistent/murmur.sock"].map(Into::into);
     let alice = Shim::start(args.to_vec(), &[]).await;

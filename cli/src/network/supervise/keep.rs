@@ -70,8 +70,8 @@ impl Keeper {
             self.note(part, |report| report.phase = Phase::Running { since_ms: started_ms(&self.layout, part) });
             return Ok(Some(Watched::Adopted(process)));
         }
-        let Some(spec) = wanted(&self.layout, part)? else { return Ok(None) };
-        let mut child = tokio::process::Command::from(Process::command(&self.layout, &spec)?)
+        let Some(command) = wanted(&self.layout, part)? else { return Ok(None) };
+        let mut child = tokio::process::Command::from(command)
             .spawn()
             .map_err(|error| Failure::failed(format!("cannot be started: {error}")))?;
         self.signed(part, &mut child).await;

@@ -12,8 +12,10 @@ mod run;
 mod watch;
 
 use std::{
+    env,
     ffi::OsString,
     fs, io,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -23,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     binaries,
     layout::{self, Layout},
-    process::{Process, Spec, log_hint},
+    process::{OURS, Process, Spec, log_hint},
 };
 use crate::{
     exit::Exit,
@@ -58,6 +60,21 @@ pub(crate) enum Starter {
 struct Wanted {
     program: OsString,
     args: Vec<OsString>,
+    /// The settings in the environment of the `up` that wanted it: the supervisor's own are of the first one.
+    #[serde(default)]
+    settings: Option<Settings>,
+}
+
+/// Variables with their values.
+type Settings = Vec<(OsString, OsString)>;
+
+/// The variables of this process that set something of a part.
+fn settings() -> Settings {
+    let is_setting = |name: &OsString| {
+        let name = name.to_string_lossy();
+        (name.starts_with("MURMUR_") || name.starts_with("OTEL_")) && !OURS.contains(&name.as_ref())
+    };
+    env::vars_os().filter(|(name, _)| is_setting(name)).collect()
 }
 
 impl Starter {
@@ -143,17 +160,25 @@ async fn wait<T>(
 
 /// Notes what a part is to be started with from now on.
 pub(crate) fn want(layout: &Layout, spec: &Spec) -> Result<(), Failure> {
-    let wanted = Wanted { program: spec.program.clone().into(), args: spec.args.clone() };
+    let wanted = Wanted { program: spec.program.clone().into(), args: spec.args.clone(), settings: Some(settings()) };
     let text = serde_json::to_string(&wanted).context("encoding what is wanted")?;
     layout::write_private(&layout.wanted_file(&spec.part), text.as_bytes())
 }
 
-/// What a part is to be started with; `None` when it is not wanted.
-fn wanted(layout: &Layout, part: &str) -> Result<Option<Spec>, Failure> {
+/// The command that starts a part as it is wanted; `None` when it is not wanted.
+fn wanted(layout: &Layout, part: &str) -> Result<Option<Command>, Failure> {
     let path = layout.wanted_file(part);
     let Some(text) = layout::read_optional(&path)? else { return Ok(None) };
-    let Wanted { program, args } = serde_json::from_str(&text).context(format!("reading `{}`", path.display()))?;
-    Ok(Some(Spec { part: part.to_owned(), program: program.into(), args }))
+    let Wanted { program, args, settings: theirs } =
+        serde_json::from_str(&text).context(format!("reading `{}`", path.display()))?;
+    let mut command = Process::command(layout, &Spec { part: part.to_owned(), program: program.into(), args })?;
+    if let Some(theirs) = theirs {
+        for (name, _) in settings() {
+            command.env_remove(name);
+        }
+        command.envs(theirs);
+    }
+    Ok(Some(command))
 }
 
 /// A part is not wanted any more.
@@ -181,6 +206,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_part_gets_the_settings_of_who_wanted_it_and_not_the_supervisors() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        layout.create().unwrap();
+        let theirs = Some(vec![("MURMUR_NODE_DRAIN_MS".into(), "7".into())]);
+        let text = serde_json::to_string(&Wanted { program: "x".into(), args: Vec::new(), settings: theirs }).unwrap();
+        layout::write_private(&layout.wanted_file("node"), text.as_bytes()).unwrap();
+        let command = wanted(&layout, "node").unwrap().unwrap();
+        assert!(command.get_envs().any(|set| set == ("MURMUR_NODE_DRAIN_MS".as_ref(), Some("7".as_ref()))));
+    }
+
+    #[test]
     fn what_is_wanted_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
@@ -189,7 +226,8 @@ mod tests {
         let spec = Spec { part: "node".into(), program: "/bin/x y".into(), args: vec!["--a".into(), "ü".into()] };
         want(&layout, &spec).unwrap();
         let read = wanted(&layout, "node").unwrap().unwrap();
-        assert_eq!((read.program, read.args), (spec.program, spec.args));
+        let args: Vec<_> = read.get_args().skip_while(|arg| *arg != "--").skip(1).collect();
+        assert_eq!(args, ["/bin/x y", "--a", "ü"]);
         forget(&layout, "node").unwrap();
         assert!(wanted(&layout, "node").unwrap().is_none());
     }
