@@ -41,6 +41,8 @@ const READERS: usize = 2;
 /// Whether the node may speak for agents yet.
 #[derive(Clone)]
 pub enum Stage {
+    /// It has just begun, and will know in a moment; calls wait for that.
+    Starting(Arc<Pending>),
     /// It has not enrolled, or its owner has not approved it.
     Pending(Arc<Pending>),
     /// It is approved.
@@ -250,7 +252,7 @@ impl Base {
             control_plane_url: String::new(),
             why: "it is starting".to_owned(),
         };
-        let stage = watch::Sender::new(Stage::Pending(pending.into()));
+        let stage = watch::Sender::new(Stage::Starting(pending.into()));
         let (metrics, forward) = (Arc::default(), Arc::default());
         Ok(Self { config, data_dir, dir, broker_key, ca_pem, store, clock, metrics, forward, stage })
     }

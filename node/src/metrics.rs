@@ -227,7 +227,7 @@ async fn ready(State(site): State<Site>) -> impl IntoResponse {
 fn core(stage: &watch::Receiver<Stage>) -> Option<Arc<Core>> {
     match &*stage.borrow() {
         Stage::Ready(core) => Some(Arc::clone(core)),
-        Stage::Pending(_) => None,
+        Stage::Starting(_) | Stage::Pending(_) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use murmur_core::{
     id::{AgentId, NodeId, WorkspaceId},
     phase::Phase,
-    slug::{Caller, Slug},
+    slug::Slug,
 };
 
 use crate::{
@@ -62,15 +62,11 @@ pub(crate) async fn writable(
 ) -> Result<(AgentRun, String), TargetError> {
     let who = Who::of(conn, principal).await?;
     let run = resolved(conn, &who, text).await?;
-    let Some(caller) = who.caller().filter(|caller| caller.is_over(&run.slug)) else {
+    if !who.caller().is_some_and(|caller| caller.is_over(&run.slug)) {
         return Err(TargetError::Denied(run.slug));
-    };
+    }
     check_phase(&run)?;
-    let name = match caller {
-        Caller::Agent { slug, .. } => slug.to_string(),
-        Caller::Human { account, .. } => account.to_string(),
-    };
-    Ok((run, name))
+    Ok((run, who.name()))
 }
 
 /// A live agent of the calling node, in this very incarnation.

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
@@ -26,6 +26,10 @@ use crate::app::Stage;
 const CONTROL_PLANE: &str = "/murmur.v1.";
 /// Whoever starts agents is one from then on.
 const SPAWN: &str = "/murmur.v1.AgentService/SpawnAgent";
+/// Tells how the node stands, at any time.
+const HOST: &str = "/murmur.node.v1.HostService/";
+/// How long a call waits for a node that starts. It takes longer only to look through a large store after a crash.
+const START_MAX: Duration = Duration::from_secs(10);
 
 /// The check in front of the services.
 #[derive(Clone)]
@@ -73,6 +77,9 @@ impl Door {
         check_protocol(request.headers()).map_err(refused)?;
         let path = request.uri().path();
         self.check_process(path, &request).map_err(refused)?;
+        if !path.starts_with(HOST) {
+            self.wait_for_start().await;
+        }
         if path.starts_with(CONTROL_PLANE) {
             let speaker = self.speaker(path, request.headers()).await?;
             return self.shared.forward.call(request, speaker).await;
@@ -83,6 +90,14 @@ impl Door {
         }
         let answer = self.routes.call(request).await;
         answer.map_err(|infallible| match infallible {})
+    }
+
+    /// A node that was just started again is not one that waits for its owner: callers need not know that it was away.
+    async fn wait_for_start(&self) {
+        let mut stage = self.shared.stage.clone();
+        let settled = stage.wait_for(|stage| !matches!(stage, Stage::Starting(_)));
+        // What it is then is what the call is answered by.
+        let _ = tokio::time::timeout(START_MAX, settled).await;
     }
 
     /// Refuses a process of an agent that does not show the agent's token: without one it would be the owner.
@@ -105,7 +120,7 @@ impl Door {
     async fn speaker(&self, path: &str, headers: &http::HeaderMap) -> Result<Speaker, Status> {
         let core = match &*self.shared.stage.borrow() {
             Stage::Ready(core) if scope_of(path) != Some(Scope::Public) => Arc::clone(core),
-            Stage::Ready(_) | Stage::Pending(_) => return Ok(Speaker::Itself),
+            Stage::Ready(_) | Stage::Starting(_) | Stage::Pending(_) => return Ok(Speaker::Itself),
         };
         let may_register = path == SPAWN;
         let speaker = spoken_for(headers, self.shared.require_token, may_register, &core.agents, &core.identity).await;
@@ -116,7 +131,7 @@ impl Door {
     async fn caller(&self, scope: Scope, headers: &http::HeaderMap) -> Result<Caller, Status> {
         let core = match &*self.shared.stage.borrow() {
             Stage::Ready(core) => Some(Arc::clone(core)),
-            Stage::Pending(_) => None,
+            Stage::Starting(_) | Stage::Pending(_) => None,
         };
         let caller = match core {
             Some(core) => identify(headers, &core.agents).await,

@@ -117,7 +117,7 @@ impl HostService for Host {
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
         let stage = self.shared.stage.borrow().clone();
         let mut status = match stage {
-            Stage::Pending(pending) => pending_status(&pending),
+            Stage::Starting(pending) | Stage::Pending(pending) => pending_status(&pending),
             Stage::Ready(core) => core_status(&core, self.shared.clock.now_ms()).await.map_err(Refusal::from)?,
         };
         status.start_time = Some(timestamp(self.shared.started_ms));

@@ -72,7 +72,7 @@ impl Shared {
     pub(super) fn core(&self) -> Result<Arc<Core>, Refusal> {
         match &*self.stage.borrow() {
             Stage::Ready(core) => Ok(Arc::clone(core)),
-            Stage::Pending(pending) => Err(NodePending(pending.to_string()).into()),
+            Stage::Starting(pending) | Stage::Pending(pending) => Err(NodePending(pending.to_string()).into()),
         }
     }
 

@@ -311,10 +311,8 @@ async fn the_control_planes_services_answer_that_it_is_away() {
     assert_eq!(reason(answer), Some(Reason::ControlPlaneDown));
 }
 
-#[tokio::test]
-async fn a_node_that_waits_says_what_for() {
-    let door = Door::open().await;
-    door.stage.send_replace(Stage::Pending(Arc::new(Pending {
+fn pending(door: &Door) -> Arc<Pending> {
+    Arc::new(Pending {
         node_id: Some(door.core.identity.node_id),
         name: "here".to_owned(),
         workspace: Some("acme".to_owned()),
@@ -322,7 +320,27 @@ async fn a_node_that_waits_says_what_for() {
         fingerprint: "ab12".to_owned(),
         control_plane_url: "http://127.0.0.1:1".to_owned(),
         why: "it waits for its owner".to_owned(),
-    })));
+    })
+}
+
+#[tokio::test]
+async fn a_call_to_a_node_that_is_just_starting_waits_for_it() {
+    let door = Door::open().await;
+    door.stage.send_replace(Stage::Starting(pending(&door)));
+    let mut user = door.user().await;
+    let status = user.host.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.fingerprint, "ab12", "how it stands is told at once");
+    let mut asking = user.sessions.clone();
+    let asked = tokio::spawn(async move { reason(asking.register(named("alice")).await) });
+    assert!(!asked.is_finished());
+    door.stage.send_replace(Stage::Ready(door.core.clone()));
+    assert_ne!(asked.await.unwrap(), Some(Reason::NodePending));
+}
+
+#[tokio::test]
+async fn a_node_that_waits_says_what_for() {
+    let door = Door::open().await;
+    door.stage.send_replace(Stage::Pending(pending(&door)));
     let mut user = door.user().await;
     assert_eq!(reason(user.sessions.register(named("alice")).await), Some(Reason::NodePending));
     let status = user.host.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner();

@@ -44,6 +44,10 @@ pub struct Backend {
     /// How it takes a prompt.
     #[serde(default)]
     pub prompt: PromptBy,
+    /// Its prompts are no text for a reader: each follow-up is a turn of its own and comes as it was written. Who gave it, and that it may
+    /// have been told before, is in the variables `MURMUR_FROM` and `MURMUR_REDELIVERED`.
+    #[serde(default)]
+    pub verbatim: bool,
     /// With `prompt = "lines"`: the JSON that is written for a prompt, on one line.
     #[serde(default)]
     pub prompt_line: Option<Value>,
@@ -253,6 +257,11 @@ impl Backend {
         let rule = |holds: bool, key, rule| if holds { Ok(()) } else { Err(BackendError::Rule { key, rule }) };
         rule(!self.program.is_empty(), "program", "the program to run")?;
         rule(self.stays() == self.prompt_line.is_some(), "prompt_line", "set with `prompt = \"lines\"` and only then")?;
+        rule(
+            !(self.stays() && self.verbatim),
+            "verbatim",
+            "false with `prompt = \"lines\"`: the variables are a process's",
+        )?;
         rule(!self.stays() || self.output == Format::JsonLines, "output", "`json_lines` with `prompt = \"lines\"`")?;
         let begins = self.events.iter().any(|event| event.begins);
         rule(self.start_lines.is_empty() != begins, "start_lines", "set with an event that `begins` and only then")?;

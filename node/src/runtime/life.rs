@@ -249,7 +249,7 @@ impl Life {
         if !self.state.has_process {
             match self.state.turn.clone() {
                 // The node ended between its wish and the deed.
-                Some(turn) => self.begin_turn(turn.turn_id, turn.prompt).await,
+                Some(turn) => self.begin_turn(turn).await,
                 None => self.claim_now(),
             }
             return None;
@@ -285,7 +285,7 @@ impl Life {
             self.state.has_process = false;
             self.skip_output().await;
             if let Some(turn) = self.state.turn.clone() {
-                self.begin_turn(turn.turn_id, turn.prompt).await;
+                self.begin_turn(turn).await;
             }
             return;
         }

@@ -66,6 +66,19 @@ pub(super) struct Turn {
     pub(super) prompt: String,
     /// The runtime has the prompt.
     pub(super) taken: bool,
+    /// Who gave it; empty for one that the node began by itself.
+    #[serde(default)]
+    pub(super) from: String,
+    /// It may have been told before.
+    #[serde(default)]
+    pub(super) redelivered: bool,
+}
+
+impl Turn {
+    /// A turn that the node begins by itself.
+    pub(super) fn own(prompt: String) -> Self {
+        Self { prompt, ..Self::default() }
+    }
 }
 
 impl State {

@@ -39,8 +39,7 @@ impl Life {
     /// The first turn of an incarnation.
     pub(super) async fn first_turn(&mut self) {
         if !self.whom.start.resume {
-            let prompt = self.spec.description.clone();
-            self.begin_turn(String::new(), prompt).await;
+            self.begin_turn(Turn::own(self.spec.description.clone())).await;
             return;
         }
         // What woke it waits in the queue; one that is resurrected begins with what it is told now.
@@ -48,9 +47,10 @@ impl Life {
     }
 
     /// Gives the program a prompt.
-    pub(super) async fn begin_turn(&mut self, turn_id: String, prompt: String) {
+    pub(super) async fn begin_turn(&mut self, turn: Turn) {
         let is_first = self.state.phase() == Phase::Starting;
-        self.state.turn = Some(Turn { turn_id, prompt: prompt.clone(), taken: false });
+        let prompt = turn.prompt.clone();
+        self.state.turn = Some(Turn { taken: false, ..turn });
         (self.heard, self.last_words) = (Heard::default(), Vec::new());
         self.note(&format!("turn {}: {}", self.state.turns + 1, cut(prompt.lines().next().unwrap_or_default(), 200)));
         self.note_copies().await;
@@ -111,10 +111,15 @@ impl Life {
             (Some(_), false) if self.backend.can_resume() => &self.backend.resume_args,
             _ => &self.backend.args,
         };
+        let mut env = prepared.env;
+        if let Some(turn) = self.state.turn.as_ref().filter(|_| self.backend.verbatim) {
+            env.insert("MURMUR_FROM".to_owned(), turn.from.clone());
+            env.insert("MURMUR_REDELIVERED".to_owned(), u8::from(turn.redelivered).to_string());
+        }
         let plan = Plan {
             program: values.fill(&self.backend.program),
             args: values.args(args),
-            env: prepared.env,
+            env,
             dir: prepared.dir,
             stdin: match self.backend.prompt {
                 PromptBy::Stdin => Stdin::File(self.place.prompt()),
@@ -282,12 +287,13 @@ impl Life {
     /// Asks what comes next.
     pub(super) fn claim(&self) -> futures::future::BoxFuture<'static, Claimed> {
         let (control, agent, incarnation) = (self.shop.control.clone(), self.whom.agent, self.incarnation);
+        let single = self.backend.verbatim;
         let assesses = self.spec.completion_check() == v1::CompletionCheck::Assessor
             && self.state.assessed < self.shop.config.assess_rounds_max
             && self.state.turn.is_none()
             && self.state.turns > 0;
         Box::pin(async move {
-            let claimed = match control.claim_turn(agent, incarnation).await {
+            let claimed = match control.claim_turn(agent, incarnation, single).await {
                 Ok(Some(turn)) => Ok(Claimed::Turn(turn)),
                 Ok(None) if assesses => control.open_tasks(agent).await.map(Claimed::Nothing),
                 Ok(None) => Ok(Claimed::Nothing(Vec::new())),
@@ -317,7 +323,7 @@ impl Life {
             Claimed::Refused(why) => {
                 warn!(agent.slug = %self.whom.slug, "no turn: {why}");
                 if self.state.phase() == Phase::Starting {
-                    self.begin_turn(String::new(), self.spec.description.clone()).await;
+                    self.begin_turn(Turn::own(self.spec.description.clone())).await;
                 }
             }
             // The runtime has it already, and that was not heard.
@@ -329,14 +335,14 @@ impl Life {
             Claimed::Turn(turn) if self.state.turn.is_some() => self.join_turn(turn).await,
             Claimed::Turn(turn) => {
                 self.state.assessed = 0;
-                self.next_turn(turn.turn_id, prompt(&turn.follow_ups)).await;
+                self.next_turn(self.given(turn)).await;
             }
             // Something has come meanwhile: it is asked again.
             Claimed::Nothing(_) if self.state.turn.is_some() || self.claim_at.is_some() => {}
             Claimed::Nothing(_) if self.state.phase() == Phase::Starting => self.begin_again().await,
             Claimed::Nothing(tasks) if !tasks.is_empty() => {
                 self.state.assessed += 1;
-                self.next_turn(String::new(), reminder(&tasks)).await;
+                self.next_turn(Turn::own(reminder(&tasks))).await;
             }
             Claimed::Nothing(_) => self.on_idle().await,
         }
@@ -347,7 +353,7 @@ impl Life {
     /// taken back meanwhile.
     async fn begin_again(&mut self) {
         if !self.state.was_asleep {
-            self.next_turn(String::new(), self.spec.description.clone()).await;
+            self.next_turn(Turn::own(self.spec.description.clone())).await;
             return;
         }
         let reports = [Phase::Running, Phase::Idle].map(|phase| self.moved(phase, "nothing waits"));
@@ -355,11 +361,21 @@ impl Life {
         self.on_idle().await;
     }
 
-    async fn next_turn(&mut self, turn_id: String, prompt: String) {
+    async fn next_turn(&mut self, turn: Turn) {
         match self.over_budget() {
             Some(why) => self.stop(Phase::Failed, why, self.shop.grace(), false).await,
-            None => self.begin_turn(turn_id, prompt).await,
+            None => self.begin_turn(turn).await,
         }
+    }
+
+    /// The turn that the control plane has given.
+    fn given(&self, claimed: v1::ClaimTurnResponse) -> Turn {
+        let v1::ClaimTurnResponse { turn_id, follow_ups, .. } = claimed;
+        let prompt = if self.backend.verbatim { verbatim(&follow_ups) } else { prompt(&follow_ups) };
+        let mut from: Vec<&str> = follow_ups.iter().map(|follow_up| follow_up.from.as_str()).collect();
+        from.dedup();
+        let redelivered = follow_ups.iter().any(|follow_up| follow_up.redelivered);
+        Turn { turn_id, prompt, taken: false, from: from.join(" "), redelivered }
     }
 
     /// Follow-ups for a turn that runs.
@@ -469,6 +485,11 @@ impl Life {
         info!(agent.slug = %self.whom.slug, "agent {} ends here: {shown}", self.whom.slug);
         self.commit(reports).await;
     }
+}
+
+/// Follow-ups as they were written.
+fn verbatim(follow_ups: &[v1::FollowUp]) -> String {
+    follow_ups.iter().map(|follow_up| follow_up.description.as_str()).collect::<Vec<_>>().join("\n")
 }
 
 /// Follow-ups as one prompt.

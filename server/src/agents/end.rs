@@ -20,8 +20,7 @@ pub(super) async fn begin_end(
     end: Phase,
     reason: &str,
 ) -> Result<bool, AgentError> {
-    let has_process = !run.interactive && run.placed && run.phase != Phase::Sleeping;
-    if !has_process {
+    if !has_process(run) {
         work.end_as(run, end, reason).await?;
         return Ok(false);
     }
@@ -35,6 +34,11 @@ pub(super) async fn begin_end(
     }
     stop(work, run, end, reason).await?;
     Ok(true)
+}
+
+/// Whether its node has, or will have, a process of it.
+pub(super) fn has_process(run: &AgentRun) -> bool {
+    !run.interactive && run.placed && run.phase != Phase::Sleeping && run.ended_ms.is_none()
 }
 
 /// Orders the end of the process.

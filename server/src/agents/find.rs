@@ -64,6 +64,15 @@ impl Who {
         }
     }
 
+    /// The caller's slug, or the account of a person; empty for an administrator.
+    pub(crate) fn name(&self) -> String {
+        match self.caller() {
+            Some(Caller::Agent { slug, .. }) => slug.to_string(),
+            Some(Caller::Human { account, .. }) => account.to_string(),
+            None => String::new(),
+        }
+    }
+
     /// Whether the caller may know of an agent of this slug.
     pub(crate) fn sees(&self, slug: &Slug) -> bool {
         *slug.workspace() == self.workspace

@@ -8,7 +8,7 @@ use murmur_core::{
 use murmur_proto::v1;
 
 use super::{
-    AgentError,
+    AgentError, end,
     find::{parent_of, require_open},
     work::Work,
 };
@@ -75,6 +75,11 @@ pub(crate) async fn deregistered(work: &mut Work, workspace_id: WorkspaceId, id:
         Some(ordered) => (ordered, run.end_reason.clone()),
         None => (Phase::Completed, "deregistered".to_owned()),
     };
+    let has_process = end::has_process(&run);
     work.end_as(&mut run, end, &reason).await?;
+    if has_process {
+        // It has ended for everybody else; its node ends what still runs of it.
+        end::stop(work, &run, end, &reason).await?;
+    }
     Ok(true)
 }

@@ -3,6 +3,7 @@
 use murmur_core::{
     id::AgentId,
     phase::Phase,
+    queue::Kind,
     slug::{AccountName, Caller, Force, Scope, Slug, SlugError, SlugRule, SlugText},
 };
 use murmur_proto::v1;
@@ -24,6 +25,7 @@ use crate::{
     events,
     idempotency::{Once, recall, remember},
     invalid::{Invalid, parse},
+    queue::{NewFollowUp, QueueError, push},
     random,
     tasks::add_subjects,
     tokens::Principal,
@@ -88,7 +90,7 @@ impl Agents {
         let parent = parent_of(work, who.workspace_id, &slug).await?;
         self.require_room(work, who, &slug, parent.as_ref()).await?;
         match ended {
-            Some(ended) if request.resurrect => self.resurrect(work, ended, &spec, parent).await,
+            Some(ended) if request.resurrect => self.resurrect(work, who, ended, &spec, parent).await,
             None if request.resurrect => Err(AgentError::NotFound(slug.to_string())),
             Some(ended) if !request.force_new => Err(AgentError::Ended { slug, phase: ended.phase }),
             Some(_) | None => self.create(work, who, slug, spec, parent, &request.fork_from).await,
@@ -157,6 +159,7 @@ impl Agents {
     async fn resurrect(
         &self,
         work: &mut Work,
+        who: &Who,
         mut run: AgentRun,
         spec: &v1::AgentSpec,
         parent: Option<AgentRun>,
@@ -173,6 +176,10 @@ impl Agents {
         }
         events::registered_by_spawn(work, &run).await?;
         seed(work, &run).await?;
+        if !spec.description.trim().is_empty() {
+            // Behind whatever still waits for it, and safe wherever the agent gets to.
+            give(work, &run, who.name(), &spec.description).await?;
+        }
         self.start_again(work, &mut run, "resurrected").await?;
         Ok(run)
     }
@@ -219,6 +226,18 @@ impl Agents {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Puts what a resurrected agent is to do now into its queue.
+async fn give(work: &mut Work, run: &AgentRun, sender: String, description: &str) -> Result<(), AgentError> {
+    let new = NewFollowUp { kind: Kind::Written, description: description.to_owned(), tasks: Vec::new() };
+    let now_ms = work.now_ms();
+    match push(work, run, sender, new, now_ms).await {
+        Ok(_) => Ok(()),
+        Err(QueueError::Db(error)) => Err(error.into()),
+        Err(QueueError::Random(error)) => Err(error.into()),
+        Err(error) => Err(AgentError::Limit { name: "queue", rule: error.to_string(), retry_after: None }),
     }
 }
 

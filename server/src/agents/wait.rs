@@ -75,7 +75,7 @@ impl Agents {
             // What it was given and has not begun is still to come: an answer now would be that of its last turn.
             let is_due = !run.interactive && follow_up::is_due(&mut tx, agent_id).await?;
             let fits = |phase| !(is_due && is_done(phase, phases)) && fits(phase, phases);
-            let matched = fits(run.phase) || was_there(&mut tx, &run, first, fits).await?;
+            let matched = fits(run.phase) || was_there(&mut tx, &run, first, phases, fits).await?;
             drop(tx);
             if matched || run.ended_ms.is_some() {
                 return Ok(Waited { run, matched, timed_out: false });
@@ -113,14 +113,24 @@ fn is_done(phase: Phase, wanted: &[Phase]) -> bool {
     matches!(phase, Phase::TaskComplete | Phase::Idle) || phase == Phase::Sleeping && wanted.is_empty()
 }
 
+/// Whether a phase that is waited for was left again. One that says that there is nothing more to do counts only while nothing more was
+/// done: an agent that runs again was not through with its work.
 async fn was_there(
     conn: &mut Conn,
     run: &AgentRun,
     first: u64,
+    wanted: &[Phase],
     fits: impl Fn(Phase) -> bool,
 ) -> Result<bool, AgentError> {
     let entries = timeline::since(conn, run.agent_id, first).await?;
     // What a parent's timeline tells of its children are no phases of its own.
     let own = entries.into_iter().filter(|entry| entry.kind == i32::from(v1::TimelineKind::Phase));
-    Ok(own.filter_map(|entry| entry.phase).any(fits))
+    let phases: Vec<Phase> = own.filter_map(|entry| entry.phase).collect();
+    let goes_on = |phase: &Phase| matches!(phase, Phase::Starting | Phase::Running);
+    let last_start = phases.iter().rposition(goes_on);
+    let counts = |(at, phase): (usize, &Phase)| {
+        let is_over = is_done(*phase, wanted) && last_start.is_some_and(|start| at < start);
+        !is_over && fits(*phase)
+    };
+    Ok(phases.iter().enumerate().any(counts))
 }

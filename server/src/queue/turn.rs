@@ -30,7 +30,8 @@ pub struct Handed {
 }
 
 impl Queue {
-    /// Takes the next turn of an agent of the calling node; `None` when nothing waits. A turn that this incarnation holds already is
+    /// Takes the next turn of an agent of the calling node; `None` when nothing waits. With `single` that is one entry, unless the agent's
+    /// strategy was said. A turn that this incarnation holds already is
     /// answered again, its entries marked, since the answer may have reached the agent.
     ///
     /// # Errors
@@ -38,8 +39,8 @@ impl Queue {
     pub async fn claim(
         &self,
         node: (WorkspaceId, NodeId),
-        agent_id: AgentId,
-        incarnation: u32,
+        (agent_id, incarnation): (AgentId, u32),
+        single: bool,
     ) -> Result<Option<Handed>, QueueError> {
         let mut work = self.agents.begin().await?;
         let now_ms = work.now_ms();
@@ -51,7 +52,7 @@ impl Queue {
                 follow_up::mark_redelivered(&mut work, agent_id, turn.id).await?;
                 Some(turn.id)
             }
-            (_, Claim::Again | Claim::Anew) => hand_out(&mut work, &run, now_ms).await?,
+            (_, Claim::Again | Claim::Anew) => hand_out(&mut work, &run, single, now_ms).await?,
         };
         // The node has come: whoever adds work from now on tells it again, although it may not have reported the order as done.
         node_order::withdraw(&mut work, agent_id, Kind::Drain).await?;
@@ -97,18 +98,19 @@ impl Queue {
 }
 
 /// Makes a turn of what waits; `None` when nothing does. Whatever an earlier turn still has waits again first, where it stood.
-async fn hand_out(conn: &mut Conn, run: &AgentRun, now_ms: u64) -> Result<Option<TurnId>, QueueError> {
+async fn hand_out(conn: &mut Conn, run: &AgentRun, single: bool, now_ms: u64) -> Result<Option<TurnId>, QueueError> {
     follow_up::release(conn, run.agent_id).await?;
     let waiting = follow_up::waiting(conn, run.agent_id).await?;
-    let taken = strategy(run).take(waiting.iter().map(|(_, entry)| *entry));
+    let taken = strategy(run, single).take(waiting.iter().map(|(_, entry)| *entry));
     let Some((up_to, _)) = waiting.get(..taken).and_then(<[_]>::last) else { return Ok(None) };
     let turn_id = TurnId::new_v7(now_ms, random::bytes()?);
     follow_up::hand_out(conn, run.agent_id, turn_id, *up_to).await?;
     Ok(Some(turn_id))
 }
 
-fn strategy(run: &AgentRun) -> DequeueStrategy {
+fn strategy(run: &AgentRun, single: bool) -> DequeueStrategy {
     match run.spec.dequeue_strategy() {
+        v1::DequeueStrategy::Unspecified | v1::DequeueStrategy::Auto if single => DequeueStrategy::One,
         v1::DequeueStrategy::Unspecified | v1::DequeueStrategy::Auto => DequeueStrategy::Auto,
         v1::DequeueStrategy::All => DequeueStrategy::All,
         v1::DequeueStrategy::One => DequeueStrategy::One,

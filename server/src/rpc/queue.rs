@@ -73,7 +73,7 @@ pub(super) async fn claim_turn(
     request: &v1::ClaimTurnRequest,
 ) -> Result<v1::ClaimTurnResponse, Status> {
     let id = parse("agent_id", &request.agent_id)?;
-    let Some(turn) = queue.claim(node, id, request.incarnation).await? else {
+    let Some(turn) = queue.claim(node, (id, request.incarnation), request.single).await? else {
         return Ok(v1::ClaimTurnResponse::default());
     };
     Ok(v1::ClaimTurnResponse {

@@ -42,7 +42,7 @@ async fn waiting(client: &ControlClient, slug: &str) -> Result<Vec<(String, bool
 
 /// The next turn of an agent's first start.
 pub(crate) async fn claim(world: &World, node: &NodeKit, agent: &AgentKit) -> Result<v1::ClaimTurnResponse, Status> {
-    let request = v1::ClaimTurnRequest { agent_id: agent.id.to_string(), incarnation: 1 };
+    let request = v1::ClaimTurnRequest { agent_id: agent.id.to_string(), incarnation: 1, single: false };
     node.client(world).runtime.claim_turn(request).await.map(Response::into_inner)
 }
 
@@ -126,7 +126,7 @@ async fn an_incarnation_that_does_not_live_takes_nothing() {
     let team = Team::start().await;
     let boss = team.as_agent(&team.boss).await;
     add(&boss, "worker", "one").await.unwrap();
-    let request = v1::ClaimTurnRequest { agent_id: team.worker.id.to_string(), incarnation: 2 };
+    let request = v1::ClaimTurnRequest { agent_id: team.worker.id.to_string(), incarnation: 2, single: false };
     let refused = team.node.client(&team.world).runtime.claim_turn(request).await;
     assert_eq!(reason(refused), Reason::IncarnationStale);
     // Another node's agent is not there.

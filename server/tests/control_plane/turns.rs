@@ -12,7 +12,8 @@ use crate::{
 };
 
 async fn claim(world: &World, runner: &Runner, order: &v1::Order) -> Result<v1::ClaimTurnResponse, Status> {
-    let request = v1::ClaimTurnRequest { agent_id: order.agent_id.clone(), incarnation: order.incarnation };
+    let request =
+        v1::ClaimTurnRequest { agent_id: order.agent_id.clone(), incarnation: order.incarnation, single: false };
     runner.node.client(world).runtime.claim_turn(request).await.map(Response::into_inner)
 }
 

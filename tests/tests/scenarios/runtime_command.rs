@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use murmur_proto::v1::{self, AgentSpec, Phase, output_chunk::Source};
+use murmur_proto::{
+    client::{Headers, NodeClient, connect_socket},
+    v1::{self, AgentSpec, Phase, output_chunk::Source},
+};
 use murmur_tests::{
     network::Network,
     spawned::{file, is_gone},
@@ -176,6 +179,67 @@ async fn a_resurrected_agent_keeps_its_folder_and_history() {
     assert_eq!((again.agent_id, again.incarnation), (first.agent_id, 2));
     let ended = owner.is("writer", Phase::Completed).await;
     assert_eq!(ended.output.unwrap().response, "draft\n1");
+}
+
+#[tokio::test]
+async fn follow_ups_of_a_program_are_run_one_by_one_as_they_were_written() {
+    let network = Network::start().await;
+    let node = network.node_configured("here", "jdoe", BASH).await;
+    let owner = node.owner("jdoe").await;
+    let agent =
+        owner.spawn("worker", AgentSpec { on_idle: v1::OnIdle::KeepAlive.into(), ..bash("echo 0 > log") }).await;
+    owner.is("worker", Phase::Idle).await;
+    for number in 1..=3 {
+        owner.add("worker", &format!("echo \"{number} $MURMUR_FROM $MURMUR_REDELIVERED\" >> log; exit 0")).await;
+    }
+    let last = wait::until("all of it is done", || async {
+        let agent = owner.status("worker").await;
+        (agent.turns == 4 && agent.phase() == Phase::Idle).then_some(agent)
+    })
+    .await;
+    assert_eq!(last.exit_code, Some(0));
+    let log = fs::read_to_string(node.place(&agent).join("work/log")).unwrap();
+    assert_eq!(log, "0\n1 jdoe 0\n2 jdoe 0\n3 jdoe 0\n");
+}
+
+#[tokio::test]
+async fn an_agent_that_was_killed_asleep_does_what_it_is_resurrected_for() {
+    let network = Network::start().await;
+    let node = network.node_configured("here", "jdoe", BASH).await;
+    let owner = node.owner("jdoe").await;
+    owner.spawn("sleeper", AgentSpec { on_idle: v1::OnIdle::Sleep.into(), ..bash("echo one") }).await;
+    owner.is("sleeper", Phase::Sleeping).await;
+    owner.kill("sleeper").await;
+    owner.is("sleeper", Phase::Canceled).await;
+    let request = v1::SpawnAgentRequest {
+        slug: owner.slug("sleeper"),
+        spec: Some(bash("echo two")),
+        resurrect: true,
+        ..v1::SpawnAgentRequest::default()
+    };
+    owner.spawn_as(request).await;
+    owner.add("sleeper", "echo three").await;
+    let done = owner.is("sleeper", Phase::Sleeping).await;
+    assert_eq!((done.turns, done.output.unwrap().response.as_str()), (3, "three"));
+    let notes = owner.output("sleeper").await.into_iter().filter(|chunk| chunk.source() == Source::Stdout);
+    let said: Vec<u8> = notes.flat_map(|chunk| chunk.data.to_vec()).collect();
+    assert_eq!(String::from_utf8(said).unwrap(), "one\ntwo\nthree\n");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_deregistered_leaves_no_process() {
+    let network = Network::start().await;
+    let node = network.node_configured("here", "jdoe", BASH).await;
+    let owner = node.owner("jdoe").await;
+    let agent = owner.spawn("leaver", bash("exec sleep 1000")).await;
+    owner.is("leaver", Phase::Running).await;
+    let token = fs::read_to_string(node.place(&agent).join("token")).unwrap();
+    let headers = Headers::new().with_token(token.trim()).unwrap();
+    let mut session = NodeClient::new(connect_socket(&node.socket).await.unwrap(), headers).sessions;
+    session.deregister(murmur_proto::node::v1::DeregisterRequest::default()).await.unwrap();
+    owner.is("leaver", Phase::Completed).await;
+    let group = node.group(&agent).unwrap();
+    wait::until("its process is gone", || async { is_gone(group).then_some(()) }).await;
 }
 
 #[tokio::test]

@@ -53,9 +53,10 @@ impl Control {
         &self,
         agent: AgentId,
         incarnation: u32,
+        single: bool,
     ) -> Result<Option<v1::ClaimTurnResponse>, ControlError> {
         let mut client = self.client.runtime.clone();
-        let request = v1::ClaimTurnRequest { agent_id: agent.to_string(), incarnation };
+        let request = v1::ClaimTurnRequest { agent_id: agent.to_string(), incarnation, single };
         Ok(Some(call(client.claim_turn(request)).await?).filter(|turn| !turn.turn_id.is_empty()))
     }
 

@@ -186,7 +186,7 @@ async fn work_wakes_a_sleeper_as_a_new_incarnation_and_drains_whoever_is_awake()
     let drain = runner.order().await;
     assert!(matches!(drain.item, Some(v1::order::Item::Drain(_))));
     assert_eq!(user.status("x").await.unwrap().queued, 2);
-    let claim = v1::ClaimTurnRequest { agent_id: order.agent_id.clone(), incarnation: 1 };
+    let claim = v1::ClaimTurnRequest { agent_id: order.agent_id.clone(), incarnation: 1, single: false };
     let mut client = runner.node.client(&world).runtime;
     let turn = client.claim_turn(claim.clone()).await.unwrap().into_inner();
     let complete =

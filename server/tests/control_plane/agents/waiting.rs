@@ -78,7 +78,7 @@ async fn an_agent_with_work_before_it_is_not_done_whatever_its_phase_says() {
     none_answers("it waits in the queue");
     let mut client = runner.node.client(&world).runtime;
     let (agent_id, incarnation) = (order.agent_id.clone(), order.incarnation);
-    let claim = v1::ClaimTurnRequest { agent_id: agent_id.clone(), incarnation };
+    let claim = v1::ClaimTurnRequest { agent_id: agent_id.clone(), incarnation, single: false };
     let turn_id = client.claim_turn(claim).await.unwrap().into_inner().turn_id;
     none_answers("a turn has it");
     client.complete_turn(v1::CompleteTurnRequest { agent_id, incarnation, turn_id }).await.unwrap();
@@ -89,6 +89,28 @@ async fn an_agent_with_work_before_it_is_not_done_whatever_its_phase_says() {
     for mut wait in waits {
         assert!(next(&mut wait).await.matched);
     }
+}
+
+#[tokio::test]
+async fn the_end_of_a_turn_with_more_to_do_behind_it_is_no_answer_however_it_is_heard() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    user.spawn("x").await.unwrap();
+    let order = runner.run(&world).await;
+    user.queue_add("x").await.unwrap();
+    let mut wait = user.wait("x", &[], 600).await.unwrap();
+    let mut client = runner.node.client(&world).runtime;
+    let (agent_id, incarnation) = (order.agent_id.clone(), order.incarnation);
+    let claim = v1::ClaimTurnRequest { agent_id: agent_id.clone(), incarnation, single: false };
+    let turn_id = client.claim_turn(claim).await.unwrap().into_inner().turn_id;
+    client.complete_turn(v1::CompleteTurnRequest { agent_id, incarnation, turn_id }).await.unwrap();
+    // The end of the first turn and the beginning of the next in one look.
+    let phases = [v1::Phase::TaskComplete, v1::Phase::Running].map(|phase| report(&order, phase));
+    runner.tell(&world, phases.into()).await.unwrap();
+    assert!(futures::FutureExt::now_or_never(wait.message()).is_none());
+    runner.tell(&world, vec![report(&order, v1::Phase::TaskComplete)]).await.unwrap();
+    let answer = next(&mut wait).await;
+    assert_eq!((answer.matched, answer.agent.unwrap().phase()), (true, v1::Phase::TaskComplete));
 }
 
 #[tokio::test]

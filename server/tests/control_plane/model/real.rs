@@ -210,7 +210,7 @@ impl Real {
 
     async fn claim(&mut self, model: &Model, at: usize, stale: bool) -> Result<Out, Status> {
         let (life, agent_id, incarnation) = self.agent(model, at, stale);
-        let request = v1::ClaimTurnRequest { agent_id, incarnation };
+        let request = v1::ClaimTurnRequest { agent_id, incarnation, single: false };
         let turn = self.client.clone().runtime.claim_turn(self.as_node(request)).await?.into_inner();
         if !turn.turn_id.is_empty() {
             self.turns.insert((life, model.lives[life].turns), turn.turn_id);

@@ -248,13 +248,14 @@ impl Model {
         if above.any(|life| self.lives[life].phase == Phase::Destroying) {
             return Err(Reason::AgentDestroying);
         }
-        let dequeue = new.dequeue;
+        let (dequeue, now_ms) = (new.dequeue, self.now_ms);
         match self.newest(place) {
             Some(number) if !self.lives[number].is_ended() => return Err(Reason::AgentLive),
             Some(number) if resurrect => {
                 let life = &mut self.lives[number];
                 life.start_again();
                 life.dequeue = dequeue;
+                life.add("work".to_owned(), now_ms);
             }
             None if resurrect => return Err(Reason::AgentNotFound),
             Some(_) if !force_new => return Err(Reason::AgentEnded),
