@@ -4,7 +4,7 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, Value};
 
-const FILES: [&str; 19] = [
+const FILES: [&str; 20] = [
     "murmur/v1/directory.proto",
     "murmur/v1/node.proto",
     "murmur/v1/auth.proto",
@@ -21,6 +21,7 @@ const FILES: [&str; 19] = [
     "murmur/node/v1/session.proto",
     "murmur/node/v1/host.proto",
     "murmur/node/v1/file.proto",
+    "murmur/node/v1/notify.proto",
     "murmur/node/v1/share.proto",
     "murmur/node/v1/event.proto",
     "murmur/node/v1/permission.proto",

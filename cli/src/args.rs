@@ -192,9 +192,12 @@ pub(crate) enum Command {
     /// Agents' own tokens
     #[command(subcommand)]
     Agent(cmds::agent::Command),
-    /// Sources of webhooks: GitHub, GitLab and others tell agents what happens to their code
+    /// Sources of webhooks: what GitHub, GitLab and others tell agents of their code
     #[command(subcommand)]
     Webhook(cmds::webhook::Command),
+    /// Tell people what goes on: by Telegram, Discord, WhatsApp or a webhook
+    #[command(subcommand)]
+    NotifySetup(cmds::notify_setup::Command),
     /// Completions for a shell, on stdout
     Completions(cmds::completions::Args),
     #[command(hide = true)]
@@ -243,6 +246,7 @@ impl Command {
             Self::Token(_) => "token",
             Self::Agent(_) => "agent",
             Self::Webhook(_) => "webhook",
+            Self::NotifySetup(_) => "notify-setup",
             Self::Completions(_) => "completions",
             Self::InternalDetach(_) => "internal-detach",
             Self::Supervise(_) => "supervise",

@@ -238,6 +238,13 @@ reasons! {
     /// The request's time is over, or the program that asked is gone.
     PermissionOver = "PERMISSION_OVER", FailedPrecondition, "Wait until it is asked again.";
 
+    /// The node has no notification channel of this name.
+    ChannelNotFound = "CHANNEL_NOT_FOUND", NotFound, "List the channels with murmurctl notify-setup ls.";
+    /// The node has as many notification channels as it may.
+    ChannelLimit = "CHANNEL_LIMIT", ResourceExhausted, "Remove a channel that is no longer used.";
+    /// The service behind a notification channel said no, or cannot be reached.
+    ChannelRefused = "CHANNEL_REFUSED", FailedPrecondition, "Correct the channel as the message says, then test it again.";
+
     /// No node answers on the socket.
     NodeDown = "NODE_DOWN", Unavailable, "Start the node, then try again.";
     /// The broker cannot be reached.

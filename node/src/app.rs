@@ -22,6 +22,7 @@ use crate::{
     keys::Keys,
     lifecycle::DataDir,
     metrics::{self, Metrics},
+    notify::{self, Notify},
     permission::{self, Permissions},
     post::Post,
     rpc::{
@@ -107,6 +108,8 @@ pub struct Core {
     pub control: Arc<Control>,
     /// The broker.
     pub bus: Arc<Bus>,
+    /// What people are told.
+    pub notify: Arc<Notify>,
     /// Files that interactive agents may show.
     pub file_roots: Vec<PathBuf>,
     /// Where agents that run here have their folders.
@@ -217,6 +220,10 @@ async fn start(
                 lost.try_send(anyhow::Error::new(error).context("nothing can be delivered: the store cannot be read"));
         }
     });
+    tasks.spawn(notify::follow(core.notify.clone(), core.post.clone(), stop.clone()));
+    let (notify, permissions) = (core.notify.clone(), core.permissions.clone());
+    tasks.spawn(notify::follow_permissions(notify.clone(), permissions, stop.clone()));
+    tasks.spawn(async move { notify.ended().await });
     let runtime = base.runtime(&core, stop)?;
     tasks.spawn(async move {
         if let Err(error) = runtime.run().await {
@@ -359,6 +366,7 @@ impl Base {
         });
         let dir = self.dir.clone();
         let (file_roots, runtime_dir) = (self.config.file_roots.clone(), self.config.runtime.dir(self.data_dir.path()));
+        let notify = Notify::open(self.config.notify.clone(), self.data_dir.path(), clock, stop.clone())?;
         let core = Core {
             identity,
             dir,
@@ -370,6 +378,7 @@ impl Base {
             permissions,
             control,
             bus,
+            notify,
             file_roots,
             runtime_dir,
         };

@@ -14,6 +14,7 @@ use murmur_core::place::BaseDirs;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    notify::NotifyConfig,
     post::PostConfig,
     rpc::socket::{self, SocketPathTooLong},
     runtime::config::{RuntimeConfig, RuntimeConfigError},
@@ -80,6 +81,8 @@ pub struct Config {
     pub file_roots: Vec<PathBuf>,
     /// Agents that run as processes here.
     pub runtime: RuntimeConfig,
+    /// What people are told, and how.
+    pub notify: NotifyConfig,
     /// Silence of the broker after which its consumer is taken to be deaf; it beats twice as often.
     pub broker_heartbeat_ms: u64,
     /// How long calls may take to end after the first signal.
@@ -150,6 +153,7 @@ impl Default for Config {
             file_bytes_max: post.streams.bytes_max,
             file_roots: Vec::new(),
             runtime: RuntimeConfig::default(),
+            notify: NotifyConfig::default(),
             broker_heartbeat_ms: 1_500,
             drain_ms: 10_000,
         }
@@ -247,6 +251,7 @@ impl Config {
         rule(file_bytes.contains(&self.file_bytes_max), "file_bytes_max", "1 to 1073741824 (1 GiB)")?;
         rule(self.file_roots.iter().all(|root| root.is_absolute()), "file_roots", "a list of absolute paths")?;
         self.runtime.check()?;
+        self.notify.check().map_err(|(key, rule)| ConfigError::Rule { key, rule })?;
         socket::check_length(&self.socket())?;
         Ok(())
     }
@@ -254,7 +259,12 @@ impl Config {
 
 /// The key that a variable sets, by its lowercase name after the prefix: `runtime_capacity` is `runtime.capacity`.
 fn key_of(name: &str) -> String {
-    let tables = [("local_", "local."), ("runtime_limits_", "runtime.limits."), ("runtime_", "runtime.")];
+    let tables = [
+        ("local_", "local."),
+        ("notify_", "notify."),
+        ("runtime_limits_", "runtime.limits."),
+        ("runtime_", "runtime."),
+    ];
     let nested = tables.iter().find_map(|(begin, table)| Some(format!("{table}{}", name.strip_prefix(begin)?)));
     nested.unwrap_or_else(|| name.to_owned())
 }

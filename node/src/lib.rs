@@ -15,6 +15,8 @@ pub mod identity;
 pub mod keys;
 pub mod lifecycle;
 pub mod metrics;
+pub mod notify;
+pub mod outbound;
 pub mod permission;
 pub mod post;
 pub mod rpc;

@@ -28,8 +28,9 @@ use crate::{
     node::v1::{
         event_service_client::EventServiceClient as NodeEventServiceClient, file_service_client::FileServiceClient,
         host_service_client::HostServiceClient, message_service_client::MessageServiceClient,
-        outbox_service_client::OutboxServiceClient, permission_service_client::PermissionServiceClient,
-        session_service_client::SessionServiceClient, share_service_client::ShareServiceClient,
+        notify_service_client::NotifyServiceClient, outbox_service_client::OutboxServiceClient,
+        permission_service_client::PermissionServiceClient, session_service_client::SessionServiceClient,
+        share_service_client::ShareServiceClient,
     },
     v1::{
         agent_service_client::AgentServiceClient, auth_service_client::AuthServiceClient,
@@ -276,6 +277,8 @@ pub struct NodeClient {
     pub host: HostServiceClient<Intercepted>,
     /// Files: send, follow, cancel.
     pub files: FileServiceClient<Intercepted>,
+    /// Notification channels.
+    pub notify: NotifyServiceClient<Intercepted>,
     /// What an agent shows by a link.
     pub share: ShareServiceClient<Intercepted>,
     /// What happened around an agent.
@@ -294,6 +297,7 @@ impl NodeClient {
             outbox: OutboxServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             sessions: SessionServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             host: HostServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+            notify: NotifyServiceClient::new(service.clone()),
             files: FileServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             share: ShareServiceClient::new(service.clone()),
             events: NodeEventServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),

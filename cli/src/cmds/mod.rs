@@ -19,6 +19,7 @@ pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod message;
 pub(crate) mod node;
+pub(crate) mod notify_setup;
 pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod permission;
@@ -90,6 +91,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Outcome {
         Command::Node(command) => node::run(&target()?, command, output).await,
         Command::Token(command) => token::run(&target()?, command, output).await,
         Command::Agent(command) => agent::run(&target()?, command, output).await,
+        Command::NotifySetup(command) => Box::pin(notify_setup::run(&target()?, command, output)).await,
         Command::Webhook(command) => Box::pin(webhook::run(&target()?, command, output)).await,
         Command::Completions(args) => completions::run(&args),
         Command::InternalDetach(args) => internal_detach::run(&args),

@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -26,6 +26,8 @@ const TAIL_CAPACITY: usize = 256;
 #[derive(Default)]
 pub struct Hub {
     state: Mutex<State>,
+    /// For whoever looks at all messages, once somebody does.
+    seen: OnceLock<broadcast::Sender<TailItem>>,
     /// Who follows deliveries: almost always nobody, so that the many steps of many messages need no lock.
     followers: AtomicUsize,
 }
@@ -216,16 +218,37 @@ impl Hub {
         self.lock().tails.entry(agent).or_insert_with(|| broadcast::Sender::new(TAIL_CAPACITY)).subscribe()
     }
 
-    /// Shows a message to those who follow the agent; made only when somebody does.
+    /// Every message of every agent from now on.
+    pub(super) fn seen(&self) -> broadcast::Receiver<TailItem> {
+        self.seen.get_or_init(|| broadcast::Sender::new(TAIL_CAPACITY)).subscribe()
+    }
+
+    /// Shows a message to those who follow the agent, or all of them; made only when somebody does.
     pub(super) fn show(&self, agent: AgentId, item: impl FnOnce() -> TailItem) {
+        let tail = self.tail_of(agent);
+        let seen = self.seen.get().filter(|seen| seen.receiver_count() > 0);
+        if tail.is_none() && seen.is_none() {
+            return;
+        }
+        let item = item();
+        // A follower may leave at any time.
+        if let Some(seen) = seen {
+            let _ = seen.send(item.clone());
+        }
+        if let Some(tail) = tail {
+            let _ = tail.send(item);
+        }
+    }
+
+    /// Who follows an agent, if anybody still does.
+    fn tail_of(&self, agent: AgentId) -> Option<broadcast::Sender<TailItem>> {
         let mut state = self.lock();
-        let Some(tail) = state.tails.get(&agent) else { return };
+        let tail = state.tails.get(&agent)?;
         if tail.receiver_count() == 0 {
             state.tails.remove(&agent);
-        } else {
-            // A follower may leave at any time.
-            let _ = tail.send(item());
+            return None;
         }
+        Some(tail.clone())
     }
 
     /// Notes that a session was given these rows, until the mark is on disk.

@@ -83,6 +83,12 @@ impl Post {
         if own.is_empty() { Err(QueryError::MessageNotFound { msg_id }) } else { Ok(own) }
     }
 
+    /// Every message that goes by from now on, of every agent; one between two agents of this node goes by twice.
+    #[must_use]
+    pub fn seen(&self) -> broadcast::Receiver<TailItem> {
+        self.hub.seen()
+    }
+
     /// The agent's last messages in both directions, oldest first, and everything that goes by from now on.
     ///
     /// # Errors

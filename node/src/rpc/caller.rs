@@ -69,6 +69,9 @@ pub(crate) enum CallerError {
         /// What was named.
         named: String,
     },
+    /// An agent asks for what its node's user alone decides.
+    #[error("only the node's own user may do this, and an agent calls")]
+    UserAlone,
     /// The caller speaks another protocol.
     #[error("the caller speaks protocol {theirs}, this node {PROTOCOL}")]
     Protocol {

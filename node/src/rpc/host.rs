@@ -23,6 +23,7 @@ use crate::{
     app::{Core, Pending, Stage},
     directory::{Peer, Snapshot},
     identity::IdentityDir,
+    notify,
     post::PostStats,
     store::agents::AgentRow,
 };
@@ -200,8 +201,13 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         oldest_pending_time: oldest.map(timestamp),
         broker_credential_expire_time: core.bus.credentials_expire_ms().map(timestamp),
         clock_skew_ms: control.clock_skew_ms,
-        findings: [findings(&control, broker_connected, receiving), letter_findings(&stats), rate_findings(&stats)]
-            .concat(),
+        findings: [
+            findings(&control, broker_connected, receiving),
+            letter_findings(&stats),
+            rate_findings(&stats),
+            notify_findings(core),
+        ]
+        .concat(),
         dead_letters: stats.dead_letters,
         quarantined: stats.in_quarantine,
         ..v1::GetStatusResponse::default()
@@ -293,6 +299,22 @@ fn rate_findings(stats: &PostStats) -> Vec<v1::Finding> {
         findings.push(finding(Severity::Warning, &format!("{more} more pairs of agents are too fast"), remedy));
     }
     findings
+}
+
+/// Channels by which people are not told what they want to hear.
+fn notify_findings(core: &Core) -> Vec<v1::Finding> {
+    let told = |(channel, status): (notify::Channel, notify::Status)| {
+        let why = status.trouble.map(|why| format!(" fail: {why}"));
+        let lost = status.dropped + status.failed;
+        let lost = (lost > 0)
+            .then(|| format!("; {} not told", if lost == 1 { "1 was".into() } else { format!("{lost} were") }));
+        let why = why.or_else(|| lost.as_ref().map(|_| " were too many".to_owned()))?;
+        let what = format!("notifications by {channel}{why}{}", lost.unwrap_or_default());
+        let remedy =
+            format!("Try it with `murmurctl notify-setup test {}`, and set it anew if it does not work.", channel.name);
+        Some(finding(Severity::Warning, &what, &remedy))
+    };
+    core.notify.list().into_iter().filter_map(told).collect()
 }
 
 fn counted(count: u64, what: &str) -> String {

@@ -15,6 +15,7 @@ mod file;
 pub mod forward;
 mod host;
 mod message;
+mod notify;
 mod outbox;
 mod parse;
 mod peer;

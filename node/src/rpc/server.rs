@@ -10,8 +10,9 @@ use murmur_proto::{
     node::v1::{
         event_service_server::EventServiceServer, file_service_server::FileServiceServer,
         host_service_server::HostServiceServer, message_service_server::MessageServiceServer,
-        outbox_service_server::OutboxServiceServer, permission_service_server::PermissionServiceServer,
-        session_service_server::SessionServiceServer, share_service_server::ShareServiceServer,
+        notify_service_server::NotifyServiceServer, outbox_service_server::OutboxServiceServer,
+        permission_service_server::PermissionServiceServer, session_service_server::SessionServiceServer,
+        share_service_server::ShareServiceServer,
     },
     status::status,
 };
@@ -32,6 +33,7 @@ use super::{
     forward::Forward,
     host::Host,
     message::Messages,
+    notify::Notifications,
     outbox::Outbox,
     permission::PermissionsRpc,
     session::SessionsRpc,
@@ -148,6 +150,7 @@ impl Services {
         let sessions = SessionServiceServer::new(SessionsRpc { shared: shared.clone() });
         let outbox = OutboxServiceServer::new(Outbox { shared: shared.clone() });
         let host = HostServiceServer::new(Host { shared: shared.clone() });
+        let notify = NotifyServiceServer::new(Notifications { shared: shared.clone() });
         let files = FileServiceServer::new(Files::new(shared.clone()));
         let share = ShareServiceServer::new(Share::new(shared.clone()));
         let events = EventServiceServer::new(EventsRpc { shared: shared.clone() });
@@ -156,6 +159,7 @@ impl Services {
             .add_service(sessions.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(outbox)
             .add_service(host)
+            .add_service(notify)
             .add_service(files.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(share)
             .add_service(events)

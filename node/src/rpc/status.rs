@@ -14,6 +14,7 @@ use super::{caller::CallerError, control::ControlError};
 use crate::{
     agents::AgentError,
     directory::PeerTrouble,
+    notify::{NotifyError, PairError},
     permission::AnswerError,
     post::{QueryError, SendError},
     session::SessionTaken,
@@ -40,6 +41,8 @@ pub(super) enum Refusal {
     Caller(CallerError),
     Field(Field),
     Pending(NodePending),
+    Notify(NotifyError),
+    Pair(PairError),
     Peer { slug: String, trouble: PeerTrouble },
     Query(QueryError),
     Resolve(ResolveError),
@@ -58,6 +61,8 @@ impl From<Refusal> for Status {
             Refusal::Caller(error) => of_caller(&error),
             Refusal::Field(Field { name, rule }) => field_status(name, rule),
             Refusal::Pending(NodePending(text)) => status(Reason::NodePending, text),
+            Refusal::Notify(error) => of_notify(error),
+            Refusal::Pair(error) => of_pair(&error),
             Refusal::Peer { slug, trouble } => status(of_trouble(&trouble), format!("{slug}: {trouble}")),
             Refusal::Query(error) => of_query(error),
             Refusal::Resolve(error) => of_resolve("to", &error),
@@ -85,6 +90,8 @@ refusals! {
     Answer(AnswerError),
     Caller(CallerError),
     Field(Field),
+    Notify(NotifyError),
+    Pair(PairError),
     Pending(NodePending),
     Query(QueryError),
     Resolve(ResolveError),
@@ -160,6 +167,28 @@ fn of_resolve(field: &str, error: &ResolveError) -> Status {
     }
 }
 
+fn of_notify(error: NotifyError) -> Status {
+    let text = error.to_string();
+    match error {
+        NotifyError::Invalid(invalid) => field_status(invalid.field, invalid.rule),
+        NotifyError::Many => status(Reason::ChannelLimit, text),
+        NotifyError::NotFound(_) => status(Reason::ChannelNotFound, text),
+        NotifyError::File(error) => {
+            error!(%error, "a notification channel's file cannot be kept");
+            status(Reason::StorageFailed, text)
+        }
+        NotifyError::Trouble(_) => status(Reason::ChannelRefused, text),
+    }
+}
+
+fn of_pair(error: &PairError) -> Status {
+    match error {
+        PairError::Invalid(invalid) => field_status(invalid.field, invalid.rule.clone()),
+        PairError::Trouble(_) | PairError::Late => status(Reason::ChannelRefused, error.to_string()),
+        PairError::Random => internal(error),
+    }
+}
+
 fn of_agent(error: AgentError) -> Status {
     match error {
         AgentError::Control(error) => of_control(error),
@@ -207,6 +236,7 @@ fn of_caller(error: &CallerError) -> Status {
         CallerError::OtherUser { .. } => Reason::CallerUidRefused,
         CallerError::Malformed(_) | CallerError::NoAgentToken | CallerError::Unknown => Reason::TokenInvalid,
         CallerError::TokenRequired { .. } => Reason::AgentTokenRequired,
+        CallerError::UserAlone => Reason::ScopeMissing,
         CallerError::NameMismatch { .. } => Reason::NameMismatch,
         CallerError::Protocol { .. } => Reason::VersionSkew,
         CallerError::Foreign { .. } => Reason::AgentNotFound,

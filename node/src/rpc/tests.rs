@@ -30,6 +30,7 @@ use crate::{
     events::Events,
     identity::IdentityDir,
     keys::Keys,
+    notify::{Notify, NotifyConfig},
     permission::{self, Permissions},
     post::{
         Post, PostConfig,
@@ -135,6 +136,7 @@ async fn core(home: &tempfile::TempDir) -> Arc<Core> {
     );
     let post =
         Post::new(store.clone(), keys, directory.clone(), identity.clone(), bus.clone(), clock, PostConfig::default());
+    let notify = Notify::open(NotifyConfig::default(), home.path(), clock, CancellationToken::new()).unwrap();
     let (agents, events) = (agents.await.unwrap(), Events::new(store.clone(), clock));
     let permissions = Permissions::new(permission::Parts {
         store,
@@ -149,6 +151,7 @@ async fn core(home: &tempfile::TempDir) -> Arc<Core> {
         agents,
         events,
         permissions,
+        notify,
         sessions,
         dir: IdentityDir::open(home.path()).unwrap(),
         identity,

@@ -1,0 +1,197 @@
+//! Tells people what goes on, by the channels that they chose: Telegram, Discord, WhatsApp, any webhook (AGENTS-AND-TOOLS §9).
+//!
+//! A [`Notice`] is offered to every channel whose filter lets it through and is dropped, and counted, where a channel's queue is full: nothing
+//! that happens here ever waits for a stranger's service. One task a channel takes from its queue, at the service's pace, tries again while
+//! that can help, and says why when it cannot. Who wrote to whom and how much is told; what was written only with `notify.include_body`.
+//!
+//! A channel is one private file, secret included, so that it needs no restart and no secret stands in a configuration or on a command line.
+
+mod channel;
+mod config;
+mod feed;
+mod files;
+mod notice;
+mod pace;
+mod pair;
+mod service;
+mod worker;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use channel::{Channel, Filter, InvalidChannel, Service};
+pub use config::NotifyConfig;
+pub use feed::{follow, follow_permissions};
+pub use notice::Notice;
+use notice::size;
+pub use pair::{PairError, Paired};
+pub use service::{Delivery, Trouble};
+pub use worker::Status;
+
+use crate::{clock::Clock, outbound::Outbound};
+use files::ChannelFiles;
+use worker::Handle;
+
+/// Channels of one node.
+const CHANNELS_MAX: usize = 25;
+
+/// The channels and their queues.
+pub struct Notify {
+    config: NotifyConfig,
+    outbound: Outbound,
+    clock: Clock,
+    files: ChannelFiles,
+    live: Mutex<BTreeMap<String, Handle>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Why a channel could not be set, removed or tried.
+#[derive(Debug, thiserror::Error)]
+pub enum NotifyError {
+    /// A field breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] InvalidChannel),
+    /// There are enough.
+    #[error("a node has at most {CHANNELS_MAX} notification channels")]
+    Many,
+    /// There is none of this name.
+    #[error("there is no notification channel `{0}`")]
+    NotFound(String),
+    /// Its file cannot be read or written.
+    #[error("keeping the channel's file")]
+    File(#[from] std::io::Error),
+    /// The service said no.
+    #[error("{0}")]
+    Trouble(Trouble),
+}
+
+impl Notify {
+    /// Opens the channels that a data directory holds and starts their tasks. A file that cannot be used is told in the log and left.
+    ///
+    /// # Errors
+    /// When the folder cannot be read, or the configured authority not be used.
+    pub fn open(
+        config: NotifyConfig,
+        data_dir: &Path,
+        clock: Clock,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Arc<Self>> {
+        let outbound = config.outbound()?;
+        let files = ChannelFiles::open(data_dir)?;
+        let channels = files.all()?;
+        let notify =
+            Arc::new(Self { config, outbound, clock, files, live: Mutex::default(), tasks: TaskTracker::new(), stop });
+        for channel in channels {
+            notify.start(channel);
+        }
+        Ok(notify)
+    }
+
+    /// Offers a notice to every channel that wants it. Never waits.
+    pub fn tell(&self, notice: &Arc<Notice>) {
+        for handle in self.lock().values() {
+            handle.offer(notice);
+        }
+    }
+
+    /// Whether anybody would hear of this kind: what nobody hears need not be made.
+    #[must_use]
+    pub fn is_wanted(&self, kind: &str) -> bool {
+        self.lock().values().any(|handle| handle.channel().filter.wants(kind))
+    }
+
+    /// Adds a channel, or replaces the one of its name; what waits in that one's queue is dropped.
+    ///
+    /// # Errors
+    /// [`NotifyError`].
+    pub fn set(self: &Arc<Self>, channel: Channel) -> Result<(), NotifyError> {
+        channel.check(self.outbound.rules())?;
+        let is_new = !self.lock().contains_key(&channel.name);
+        if is_new && self.lock().len() >= CHANNELS_MAX {
+            return Err(NotifyError::Many);
+        }
+        self.files.put(&channel)?;
+        self.start(channel);
+        Ok(())
+    }
+
+    /// Removes a channel with its secret.
+    ///
+    /// # Errors
+    /// [`NotifyError`].
+    pub fn remove(&self, name: &str) -> Result<(), NotifyError> {
+        if !self.lock().contains_key(name) {
+            return Err(NotifyError::NotFound(name.chars().take(64).collect()));
+        }
+        self.files.remove(name)?;
+        self.lock().remove(name);
+        Ok(())
+    }
+
+    /// Every channel and how it is doing, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<(Channel, Status)> {
+        self.lock().values().map(|handle| (handle.channel().clone(), handle.status())).collect()
+    }
+
+    /// Sends a word by a channel now, past its queue.
+    ///
+    /// # Errors
+    /// [`NotifyError::Trouble`] with what the service said.
+    pub async fn try_out(&self, name: &str) -> Result<(), NotifyError> {
+        let channel = self.lock().get(name).map(|handle| handle.channel().clone());
+        let channel = channel.ok_or_else(|| NotifyError::NotFound(name.chars().take(64).collect()))?;
+        let notice = Arc::new(Notice::new("test", "This is a test of Murmur's notifications.", self.clock.now_ms()));
+        let sent = service::send(&self.outbound, &self.config, &channel, &[notice], self.clock.now_ms()).await;
+        match sent {
+            Ok(_) => {
+                if let Some(handle) = self.lock().get(name) {
+                    handle.mended();
+                }
+                Ok(())
+            }
+            Err(trouble) => Err(NotifyError::Trouble(trouble)),
+        }
+    }
+
+    /// Waits for a person to send a code to a Telegram bot, and says which chat it came from.
+    ///
+    /// # Errors
+    /// [`PairError`].
+    pub async fn pair(&self, token: &str, shown: impl FnOnce(&str, &str) + Send) -> Result<Paired, PairError> {
+        pair::pair(&self.outbound, &self.config, token, shown).await
+    }
+
+    /// Waits until every channel's task has ended; to be called when the node goes down.
+    pub async fn ended(&self) {
+        self.stop.cancelled().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn start(&self, channel: Channel) {
+        let name = channel.name.clone();
+        let worker = worker::Worker {
+            outbound: self.outbound.clone(),
+            config: self.config.clone(),
+            clock: self.clock,
+            stop: self.stop.child_token(),
+        };
+        let handle = worker.start(channel, &self.tasks);
+        // The task of the one before ends with its handle.
+        self.lock().insert(name, handle);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Handle>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! What is told, in words.
+
+use murmur_core::text::is_hidden;
+
+/// What is told of a body at most, in bytes.
+const BODY_BYTES_MAX: usize = 1_000;
+const LINE_BYTES_MAX: usize = 500;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What kind of thing: `message`, `permission`, `agent_failed`, `test`, or a kind of event.
+    pub kind: String,
+    /// Agents that it is about, by slug.
+    pub agents: Vec<String>,
+    /// One line that says it.
+    pub line: String,
+    /// What was written, told with `notify.include_body` alone.
+    pub body: Option<String>,
+    /// Unix milliseconds.
+    pub at_ms: u64,
+}
+
+impl Notice {
+    /// A notice about no agent.
+    #[must_use]
+    pub fn new(kind: &str, line: &str, at_ms: u64) -> Self {
+        let line = clean(line, LINE_BYTES_MAX, false);
+        Self { kind: kind.to_owned(), agents: Vec::new(), line, body: None, at_ms }
+    }
+
+    /// About agents.
+    #[must_use]
+    pub fn about(mut self, agents: Vec<String>) -> Self {
+        self.agents = agents;
+        self
+    }
+
+    /// With what was written.
+    #[must_use]
+    pub fn with_body(mut self, body: &str) -> Self {
+        self.body = Some(clean(body, BODY_BYTES_MAX, true)).filter(|body| !body.is_empty());
+        self
+    }
+
+    /// As a text of a chat.
+    #[must_use]
+    pub fn text(&self, include_body: bool) -> String {
+        match self.body.as_ref().filter(|_| include_body) {
+            Some(body) => format!("{}\n{body}", self.line),
+            None => self.line.clone(),
+        }
+    }
+}
+
+/// A size as people say it: `1.2 kB`.
+#[must_use]
+pub(super) fn size(bytes: usize) -> String {
+    let tenths = |unit: usize| (bytes * 10 + unit / 2) / unit;
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..999_950 => format!("{}.{} kB", tenths(1_000) / 10, tenths(1_000) % 10),
+        _ => format!("{}.{} MB", tenths(1_000_000) / 10, tenths(1_000_000) % 10),
+    }
+}
+
+/// What others wrote, without what a reader does not see, and cut.
+fn clean(text: &str, bytes_max: usize, lines: bool) -> String {
+    let shown = |c: &char| (lines && *c == '\n') || !(c.is_control() || is_hidden(*c));
+    let mut kept: String = text.chars().map(|c| if c == '\t' { ' ' } else { c }).filter(shown).collect();
+    if kept.len() > bytes_max {
+        let end = (0..=bytes_max - 3).rev().find(|at| kept.is_char_boundary(*at)).unwrap_or_default();
+        kept.truncate(end);
+        kept.push('…');
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_as_people_say_them() {
+        let cases = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (1_249, "1.2 kB"),
+            (1_250, "1.3 kB"),
+            (999_949, "999.9 kB"),
+            (1_550_000, "1.6 MB"),
+        ];
+        for (bytes, said) in cases {
+            assert_eq!(size(bytes), said);
+        }
+    }
+
+    #[test]
+    fn a_body_is_told_only_where_that_was_chosen_and_without_tricks() {
+        let notice = Notice::new("message", "a → b, 5 B", 0).with_body("hi\u{202e}\u{1b}[31m\nthere");
+        assert_eq!(notice.text(false), "a → b, 5 B");
+        assert_eq!(notice.text(true), "a → b, 5 B\nhi[31m\nthere");
+        assert!(Notice::new("message", "x", 0).with_body(&"é".repeat(2000)).text(true).len() <= BODY_BYTES_MAX + 2);
+        assert_eq!(Notice::new("message", "two\nlines", 0).line, "twolines");
+    }
+}
