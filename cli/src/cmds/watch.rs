@@ -159,7 +159,7 @@ impl Events<'_> {
                 note("the control plane has another database: events from here on");
                 request.resume_token.clear();
                 request.backlog = 0;
-            } else if failure.exit != Exit::Unavailable {
+            } else if !is_away(&failure) {
                 return Err(failure);
             } else if !is_told {
                 note(&format!("{}; coming back by itself", failure.what));
@@ -221,7 +221,7 @@ impl Messages<'_> {
                 },
                 Err(failure) => failure,
             };
-            if failure.exit != Exit::Unavailable {
+            if !is_away(&failure) {
                 // Events are there all the same.
                 note(&format!("messages are not shown: {}", failure.what));
                 return std::future::pending().await;
@@ -253,6 +253,11 @@ impl Messages<'_> {
             line(&tail::text_of(item))
         }
     }
+}
+
+/// Whether something was away, and comes back: every refusal of ours has a reason, and what dies under a call has none.
+fn is_away(failure: &Failure) -> bool {
+    failure.exit == Exit::Unavailable || (failure.exit == Exit::Failed && failure.reason.is_none())
 }
 
 /// Whether an absolute slug is the agent that was typed, or below it.
@@ -299,6 +304,15 @@ mod tests {
         assert_eq!("17a".parse(), Ok(Beginning::Slug("17a".to_owned())));
         assert!("".parse::<Beginning>().is_err());
         assert!("99999999999999999999999".parse::<Beginning>().is_err());
+    }
+
+    #[test]
+    fn what_dies_under_a_call_comes_back_and_a_refusal_does_not() {
+        let broke = tonic::Status::internal("h2 protocol error: error reading a body from connection");
+        assert!(is_away(&broke.into()) && is_away(&tonic::Status::unavailable("gone").into()));
+        for reason in [Reason::AgentNotFound, Reason::ScopeMissing, Reason::Internal] {
+            assert!(!is_away(&murmur_proto::status::status(reason, "no").into()), "{reason}");
+        }
     }
 
     #[test]
