@@ -164,6 +164,10 @@ pub(crate) enum Command {
     Files(cmds::files::Args),
     /// Put a file behind a link that anybody who has it can fetch for a day
     Upload(cmds::upload::Args),
+    /// Give what listens on a port of this host a URL, for as long as the agent lives
+    PortUrl(cmds::port_url::Args),
+    /// A page about an agent, for people
+    AgentUrl(cmds::agent_url::Args),
     /// How the delivery of a sent message stands
     Message(cmds::message::Args),
     /// What is still on its way, and taking a message back
@@ -234,6 +238,8 @@ impl Command {
             Self::Permission(_) => "permission",
             Self::Files(_) => "files",
             Self::Upload(_) => "upload",
+            Self::PortUrl(_) => "port-url",
+            Self::AgentUrl(_) => "agent-url",
             Self::Message(_) => "message",
             Self::Outbox(_) => "outbox",
             Self::Dlq(_) => "dlq",

@@ -1,6 +1,6 @@
 //! Wires the rooms together and decides nothing.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use murmur_core::id::{Incarnation, NodeId};
@@ -34,6 +34,7 @@ use crate::{
     runtime::{self, Runtime},
     session::Sessions,
     store::{Store, StoreOptions},
+    tunnel::{TunnelConfig, Tunnels},
 };
 
 /// Threads that read the store.
@@ -110,6 +111,8 @@ pub struct Core {
     pub bus: Arc<Bus>,
     /// What people are told.
     pub notify: Arc<Notify>,
+    /// Ports that agents show.
+    pub tunnels: Arc<Tunnels>,
     /// Files that interactive agents may show.
     pub file_roots: Vec<PathBuf>,
     /// Where agents that run here have their folders.
@@ -308,10 +311,21 @@ impl Base {
             store: self.store.clone(),
             control: core.control.clone(),
             agents: core.agents.clone(),
+            tunnels: core.tunnels.clone(),
             clock: self.clock,
             stop: stop.clone(),
         };
         Ok(Runtime::new(parts)?)
+    }
+
+    /// Ports of this host that no agent shows to others: the owner's choice, and those of Murmur's own programs.
+    fn denied_ports(&self, record: &NodeRecord) -> BTreeSet<u16> {
+        let mut denied: BTreeSet<u16> = self.config.tunnel_deny_ports.iter().copied().collect();
+        let metrics = std::fs::read_to_string(self.data_dir.path().join("metrics.addr")).unwrap_or_default();
+        let metrics = self.config.metrics_listen.into_iter().chain(metrics.trim().parse::<SocketAddr>());
+        denied.extend(metrics.map(|address| address.port()));
+        denied.extend(record.control_plane_url.parse::<http::Uri>().ok().and_then(|url| url.port_u16()));
+        denied
     }
 
     async fn core(&self, record: &NodeRecord, stop: &CancellationToken) -> anyhow::Result<(Arc<Core>, ControlTasks)> {
@@ -367,6 +381,8 @@ impl Base {
         let dir = self.dir.clone();
         let (file_roots, runtime_dir) = (self.config.file_roots.clone(), self.config.runtime.dir(self.data_dir.path()));
         let notify = Notify::open(self.config.notify.clone(), self.data_dir.path(), clock, stop.clone())?;
+        let config = TunnelConfig { denied: self.denied_ports(record), broker: Some(self.dir.clone()) };
+        let tunnels = Tunnels::new(self.data_dir.path(), config, control.clone(), agents.clone());
         let core = Core {
             identity,
             dir,
@@ -379,6 +395,7 @@ impl Base {
             control,
             bus,
             notify,
+            tunnels,
             file_roots,
             runtime_dir,
         };

@@ -79,6 +79,8 @@ pub struct Config {
     pub file_bytes_max: u64,
     /// Files are sent only from below these folders; none means from everywhere.
     pub file_roots: Vec<PathBuf>,
+    /// Ports of this host that agents do not show to others, beside those of Murmur's own programs.
+    pub tunnel_deny_ports: Vec<u16>,
     /// Agents that run as processes here.
     pub runtime: RuntimeConfig,
     /// What people are told, and how.
@@ -152,6 +154,8 @@ impl Default for Config {
             republish_ms: post.outbox.republish.first_ms.into_iter().chain([then_ms]).collect(),
             file_bytes_max: post.streams.bytes_max,
             file_roots: Vec::new(),
+            // Where a broker listens by default: clients, routes, leaf nodes, monitoring.
+            tunnel_deny_ports: vec![4222, 6222, 7422, 8222],
             runtime: RuntimeConfig::default(),
             notify: NotifyConfig::default(),
             broker_heartbeat_ms: 1_500,

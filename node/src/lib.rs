@@ -23,5 +23,6 @@ pub mod rpc;
 pub mod runtime;
 pub mod session;
 pub mod store;
+pub mod tunnel;
 pub mod upload;
 pub mod wake;

@@ -5,6 +5,7 @@
 //! - [`status`] maps a [`murmur_core::reason::Reason`] to a gRPC status with details, and back.
 //! - [`client`] connects to a node's socket or to the control plane.
 //! - [`file`] reads files that a user names, tokens among them.
+//! - [`tunnel`] carries connections over frames.
 //! - [`time`] turns moments into timestamps and back, [`words`] enumerations into words.
 
 pub mod access;
@@ -12,6 +13,7 @@ pub mod client;
 pub mod file;
 pub mod status;
 pub mod time;
+pub mod tunnel;
 pub mod words;
 
 /// The control plane's services.

@@ -11,7 +11,8 @@ use murmur_proto::{
         directory_service_server::DirectoryServiceServer, event_service_server::EventServiceServer,
         node_service_server::NodeServiceServer, queue_service_server::QueueServiceServer,
         runtime_service_server::RuntimeServiceServer, task_service_server::TaskServiceServer,
-        upload_service_server::UploadServiceServer, webhook_service_server::WebhookServiceServer,
+        tunnel_service_server::TunnelServiceServer, upload_service_server::UploadServiceServer,
+        webhook_service_server::WebhookServiceServer,
     },
 };
 use tokio::net::TcpListener;
@@ -25,7 +26,7 @@ use crate::{
     directory::Directory,
     events::Events,
     files::{make_private_dir, make_private_file, remove_if_present, write_private},
-    http::{self, Acceptor, Hooks, Pages},
+    http::{self, Acceptor, Hooks, Pages, agent::AgentPages, tunnel::Door},
     hub::Hub,
     lifecycle::Lifecycle,
     limit::Rate,
@@ -34,13 +35,14 @@ use crate::{
     queue::Queue,
     random,
     rpc::{
-        AgentRpc, AuthRpc, DirectoryRpc, EventRpc, Limits, NodeRpc, QueueRpc, RuntimeRpc, TaskRpc, UploadRpc,
-        WebhookRpc,
+        AgentRpc, AuthRpc, DirectoryRpc, EventRpc, Limits, NodeRpc, QueueRpc, RuntimeRpc, TaskRpc, TunnelRpc,
+        UploadRpc, WebhookRpc,
         gate::{self, Gate},
         session::SessionDoor,
     },
     tasks::Tasks,
     tokens::Tokens,
+    tunnels::Tunnels,
     uploads::Uploads,
     webhooks::Webhooks,
 };
@@ -97,8 +99,10 @@ impl App {
         let public = config.public_url(address)?;
         let upload_dir = config.upload_dir.clone().unwrap_or_else(|| config.data_dir.join(UPLOAD_DIR));
         let parts = (db.clone(), clock.clone());
-        let uploads = Uploads::open(&upload_dir, parts, Arc::clone(&agents), public, config.uploads());
+        let uploads = Uploads::open(&upload_dir, parts, Arc::clone(&agents), public.clone(), config.uploads());
         let uploads = Arc::new(uploads.with_context(|| format!("cannot keep uploads in {}", upload_dir.display()))?);
+        let parts = (db.clone(), clock.clone());
+        let tunnels = Arc::new(Tunnels::new(parts, Arc::clone(&hub), Arc::clone(&agents), public));
         let directory = Directory::new(db.clone(), clock.clone(), hub, Arc::clone(&tokens), Arc::clone(&agents));
         let webhooks = Webhooks::open(db.clone(), clock.clone(), Arc::clone(&agents), &config.data_dir, config.hooks())
             .context("cannot open the webhooks")?;
@@ -112,6 +116,7 @@ impl App {
             queue: Arc::new(Queue::new(db.clone(), clock.clone(), Arc::clone(&agents))),
             uploads: Arc::clone(&uploads),
             webhooks: Arc::new(webhooks),
+            tunnels: Arc::clone(&tunnels),
             broker,
             metrics: Arc::new(Metrics::default()),
             db: db.clone(),
@@ -129,6 +134,8 @@ impl App {
         lifecycle.spawn(async move { events.keep(&stop).await });
         let stop = lifecycle.soft_token();
         lifecycle.spawn(async move { uploads.keep(&stop).await });
+        let stop = lifecycle.soft_token();
+        lifecycle.spawn(async move { tunnels.keep(&stop).await });
         write_private(&address_file, &address.to_string()).context("cannot write the address")?;
         tracing::info!(server.address = %address, "control plane listens on {address}");
         Ok(Self { address, lifecycle, db, drain: config.drain() })
@@ -158,6 +165,7 @@ struct Rooms {
     queue: Arc<Queue>,
     uploads: Arc<Uploads>,
     webhooks: Arc<Webhooks>,
+    tunnels: Arc<Tunnels>,
     broker: Arc<BrokerLink>,
     metrics: Arc<Metrics>,
     db: Db,
@@ -182,7 +190,13 @@ impl Rooms {
         let uploads = http::uploads::router(Arc::clone(&self.uploads));
         let webhooks = Arc::clone(&self.webhooks);
         let hooks = Hooks::new(webhooks, lifecycle.clone(), config.hooks(), config.strangers());
-        Ok(http::router(pages).merge(uploads).merge(http::hooks_router(Arc::new(hooks))).merge(grpc))
+        let hooks = http::hooks_router(Arc::new(hooks));
+        let (agents, db, clock) = (Arc::clone(&self.agents), self.db.clone(), self.clock.clone());
+        let agents = http::agent::router(Arc::new(AgentPages { agents, db, clock }));
+        let door = Arc::new(Door { tunnels: Arc::clone(&self.tunnels), lifecycle: lifecycle.clone() });
+        // In front of everything: what goes to a tunnel is none of ours.
+        let tunnels = axum::middleware::from_fn_with_state(door, http::tunnel::proxy);
+        Ok(http::router(pages).merge(uploads).merge(agents).merge(hooks).merge(grpc).layer(tunnels))
     }
 
     fn services(&self, config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Router> {
@@ -203,6 +217,7 @@ impl Rooms {
             db: self.db.clone(),
             clock: self.clock.clone(),
             lifecycle: lifecycle.clone(),
+            public: self.tunnels.public().clone(),
         };
         let events = EventRpc {
             events: Arc::clone(&self.events),
@@ -215,6 +230,11 @@ impl Rooms {
             agents: Arc::clone(&self.agents),
             nodes: Arc::clone(&self.nodes),
             queue: Arc::clone(&self.queue),
+            lifecycle: lifecycle.clone(),
+        };
+        let tunnels = TunnelRpc {
+            tunnels: Arc::clone(&self.tunnels),
+            nodes: Arc::clone(&self.nodes),
             lifecycle: lifecycle.clone(),
         };
         let uploads = UploadRpc { uploads: Arc::clone(&self.uploads), lifecycle: lifecycle.clone() };
@@ -235,6 +255,7 @@ impl Rooms {
         .add_service(RuntimeServiceServer::new(runtime).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(UploadServiceServer::new(uploads))
         .add_service(WebhookServiceServer::new(webhooks).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+        .add_service(TunnelServiceServer::new(tunnels))
         .add_service(health(lifecycle))
         .add_service(reflection().build_v1().context("cannot build the reflection service")?)
         // What Python's client still asks for.

@@ -29,5 +29,6 @@ mod rpc;
 pub mod target;
 pub mod tasks;
 pub mod tokens;
+pub mod tunnels;
 pub mod uploads;
 pub mod webhooks;

@@ -146,6 +146,12 @@ impl PublicUrl {
         Some(label.parse())
     }
 
+    /// Whether tunnels have hosts of their own.
+    #[must_use]
+    pub const fn has_tunnel_domain(&self) -> bool {
+        self.tunnel_domain.is_some()
+    }
+
     /// `http` or `https`.
     #[must_use]
     pub const fn scheme(&self) -> &'static str {

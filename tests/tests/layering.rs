@@ -119,7 +119,7 @@ fn one_room_owns_each_library() {
 #[test]
 fn every_attack_on_the_list_has_its_test() {
     let list = fs::read_to_string(root().join("tests/ATTACKS.md")).unwrap();
-    let folders = ["core", "crypto", "node", "server", "mcp-shim", "tests"];
+    let folders = ["core", "crypto", "proto", "node", "server", "mcp-shim", "tests"];
     let sources: String = folders.into_iter().flat_map(sources).map(|(_, text)| text).collect();
     let rows = list.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Attack"));
     let mut named = 0;

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 mod agent_status;
+pub(crate) mod agent_url;
 mod body;
 pub(crate) mod completions;
 pub(crate) mod demo;
@@ -23,6 +24,7 @@ pub(crate) mod notify_setup;
 pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod permission;
+pub(crate) mod port_url;
 pub(crate) mod quarantine;
 pub(crate) mod queue;
 pub(crate) mod register;
@@ -65,6 +67,8 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Outcome {
         Command::Ls(args) => ls::run(&target()?, args, output).await,
         Command::Wait(args) => wait_agent::run(&target()?, args, output).await,
         Command::Kill(args) => kill::run(&target()?, args, output).await,
+        Command::PortUrl(args) => port_url::run(&target()?, args, output).await,
+        Command::AgentUrl(args) => agent_url::run(&target()?, args, output).await,
         Command::Upload(args) => upload::run(&target()?, args, output).await,
         Command::Interrupt(args) => interrupt::run(&target()?, args, output).await,
         Command::Queue(command) => queue::run(&target()?, command, output).await,

@@ -1,6 +1,6 @@
 //! `wait SLUG…`: until agents need attention, or are in a phase. A timeout is exit code 6.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use murmur_proto::{
     client::ControlClient,
@@ -22,6 +22,8 @@ use crate::{
     word::word,
 };
 
+/// Between two tries to reach who went away during the wait.
+const AGAIN: Duration = Duration::from_millis(500);
 /// The longest that the control plane waits.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
@@ -102,12 +104,43 @@ async fn all(target: &Target, wait: Wait) -> Result<Vec<WaitAgentResponse>, Fail
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
-async fn one(mut control: ControlClient, request: WaitAgentRequest) -> Result<WaitAgentResponse, Failure> {
+/// Waits through restarts of whoever is asked: the level is what counts, so that nothing is missed in between.
+async fn one(control: ControlClient, mut request: WaitAgentRequest) -> Result<WaitAgentResponse, Failure> {
     let slug = request.slug.clone();
+    let until = Instant::now() + request.timeout.and_then(|timeout| timeout.try_into().ok()).unwrap_or_default();
+    let mut has_begun = false;
+    loop {
+        let ended = match ask(control.clone(), request.clone(), &mut has_begun).await {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => None,
+            Err(status) => Some(status),
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        let is_away = ended.as_ref().is_none_or(|status| status.code() == tonic::Code::Unavailable);
+        // Whoever was never there is told at once.
+        if !has_begun || !is_away || left.is_zero() {
+            return Err(ended.map_or_else(
+                || {
+                    Failure::new(Exit::Unavailable, format!("the call ended before {slug} was there"))
+                        .remedy("Wait again.")
+                },
+                Failure::from,
+            ));
+        }
+        request.timeout = Some(proto_duration(left));
+        tokio::time::sleep(AGAIN.min(left)).await;
+    }
+}
+
+/// One call; `has_begun` once it was accepted.
+async fn ask(
+    mut control: ControlClient,
+    request: WaitAgentRequest,
+    has_begun: &mut bool,
+) -> Result<Option<WaitAgentResponse>, tonic::Status> {
     let mut answers = control.agents.wait_agent(request).await?.into_inner();
-    answers.message().await?.ok_or_else(|| {
-        Failure::new(Exit::Unavailable, format!("the call ended before {slug} was there")).remedy("Wait again.")
-    })
+    *has_begun = true;
+    answers.message().await
 }
 
 fn answer_json(answer: &WaitAgentResponse) -> Value {

@@ -1,5 +1,6 @@
 //! The tools, one file each. A tool is a few lines over one gRPC call; everything that all of them share is here.
 
+mod agent_url;
 mod choice;
 mod clear_queue;
 mod control;
@@ -12,6 +13,7 @@ mod ls;
 mod notify;
 mod peers;
 mod permission_answer;
+mod port_url;
 mod profile;
 mod progress;
 mod queue_add;
@@ -154,6 +156,8 @@ tools![
     tasks::TaskCreate,
     tasks::TaskGet,
     upload::Upload,
+    port_url::PortUrl,
+    agent_url::AgentUrl,
     version::Version,
 ];
 

@@ -13,7 +13,7 @@ pub(crate) enum Profile {
 }
 
 /// What only [`Profile::All`] has: tools that a session seldom needs, or that another one does with one argument more.
-const SELDOM: [&str; 5] = ["interrupt", "clear_queue", "task_get", "notify", PERMISSION_ANSWER];
+const SELDOM: [&str; 6] = ["interrupt", "clear_queue", "task_get", "notify", "agent_url", PERMISSION_ANSWER];
 
 /// What a session that relays permissions needs, too.
 const PERMISSION_ANSWER: &str = "permission_answer";

@@ -13,13 +13,13 @@ pub(super) struct Upload;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Args {
-    /// The file, relative to the working directory or absolute, inside it.
+    /// A file inside the working directory.
     #[schemars(length(min = 1))]
     path: String,
     /// What it is saved as. Default: its own name.
     #[serde(default)]
     filename: Option<String>,
-    /// Such as `text/csv`. Default: what its name suggests.
+    /// Default: what its name suggests.
     #[serde(default)]
     content_type: Option<String>,
 }
@@ -39,9 +39,8 @@ pub(super) struct Answer {
 impl Murmur for Upload {
     const NAME: &'static str = "upload";
     const TITLE: &'static str = "Share a file by link";
-    const DESCRIPTION: &'static str = "Put a file of your working directory behind an unguessable link that anybody who has it can fetch \
-        for a day, a person with a browser included; up to 25 MiB by default. Not encrypted: to give a file to an agent in confidence, \
-        use `send` with file.";
+    const DESCRIPTION: &'static str = "Put a file of your working directory behind a link that anybody who has it can fetch for a day. Not \
+        encrypted: in confidence, use `send` with file.";
     type Args = Args;
     type Answer = Answer;
 

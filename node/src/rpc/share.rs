@@ -73,4 +73,11 @@ impl ShareService for Share {
         let murmur_proto::v1::UploadResponse { url, size_bytes, sha256, expire_time } = done;
         Ok(Response::new(v1::UploadFileResponse { url, size_bytes, sha256, expire_time }))
     }
+
+    async fn open_port(&self, request: Request<v1::OpenPortRequest>) -> Result<Response<v1::OpenPortResponse>, Status> {
+        let (call, v1::OpenPortRequest { agent, port }) = Call::of(request);
+        let (core, agent) = self.speaker(&call, agent).await?;
+        let url = core.tunnels.open(agent.agent_id, port).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::OpenPortResponse { url }))
+    }
 }

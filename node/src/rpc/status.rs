@@ -19,6 +19,7 @@ use crate::{
     post::{QueryError, SendError},
     session::SessionTaken,
     store::StoreError,
+    tunnel::TunnelError,
     upload::{FileError, UploadError},
 };
 
@@ -50,6 +51,7 @@ pub(super) enum Refusal {
     Session(SessionTaken),
     Slug(SlugError),
     Store(StoreError),
+    Tunnel(TunnelError),
     Upload(UploadError),
 }
 
@@ -70,6 +72,7 @@ impl From<Refusal> for Status {
             Refusal::Session(taken) => status(Reason::SessionTaken, taken.to_string()),
             Refusal::Slug(error) => field_status("agent", error.to_string()),
             Refusal::Store(error) => of_store(&error),
+            Refusal::Tunnel(error) => of_tunnel(error),
             Refusal::Upload(error) => of_upload(error),
         }
     }
@@ -99,7 +102,19 @@ refusals! {
     Session(SessionTaken),
     Slug(SlugError),
     Store(StoreError),
+    Tunnel(TunnelError),
     Upload(UploadError),
+}
+
+fn of_tunnel(error: TunnelError) -> Status {
+    let text = error.to_string();
+    match error {
+        TunnelError::NoPort => field_status("port", text),
+        TunnelError::Denied(_) => field_refusal(Reason::PortDenied, "port", text),
+        TunnelError::Closed { .. } => status(Reason::PortClosed, text),
+        TunnelError::Disk(_) => internal(&text),
+        TunnelError::Control(error) => of_control(error),
+    }
 }
 
 fn of_upload(error: UploadError) -> Status {

@@ -21,6 +21,7 @@ use super::{
     server::{Services, Shared},
     socket,
 };
+use crate::tunnel::{TunnelConfig, Tunnels};
 use crate::{
     agents::Agents,
     app::{Core, Pending, Stage},
@@ -147,11 +148,13 @@ async fn core(home: &tempfile::TempDir) -> Arc<Core> {
         clock,
         stop: CancellationToken::new(),
     });
+    let tunnels = Tunnels::new(home.path(), TunnelConfig::default(), control.clone(), agents.clone());
     Arc::new(Core {
         agents,
         events,
         permissions,
         notify,
+        tunnels,
         sessions,
         dir: IdentityDir::open(home.path()).unwrap(),
         identity,

@@ -46,6 +46,7 @@ use crate::{
     clock::Clock,
     rpc::control::Control,
     store::{Store, StoreError, runtime as table},
+    tunnel::Tunnels,
 };
 
 /// What the runtime works with.
@@ -62,6 +63,8 @@ pub struct Parts {
     pub control: Arc<Control>,
     /// Where agents are made known.
     pub agents: Arc<Agents>,
+    /// Who answers visitors of agents' ports.
+    pub tunnels: Arc<Tunnels>,
     /// What time it is.
     pub clock: Clock,
     /// Cancelled when the node goes down.
@@ -83,6 +86,7 @@ pub(crate) struct Workshop {
     store: Store,
     control: Arc<Control>,
     agents: Arc<Agents>,
+    tunnels: Arc<Tunnels>,
     clock: Clock,
     stop: CancellationToken,
     /// There are reports.
@@ -112,7 +116,7 @@ impl Runtime {
     /// # Errors
     /// [`RuntimeConfigError`].
     pub fn new(parts: Parts) -> Result<Arc<Self>, RuntimeConfigError> {
-        let Parts { config, data_dir, socket, store, control, agents, clock, stop } = parts;
+        let Parts { config, data_dir, socket, store, control, agents, tunnels, clock, stop } = parts;
         let dir = config.dir(&data_dir);
         let program = std::env::current_exe().ok();
         let bin = program.as_ref().and_then(|path| path.parent()).map(Path::to_owned);
@@ -134,6 +138,7 @@ impl Runtime {
             store,
             control,
             agents,
+            tunnels,
             clock,
             stop,
             config,

@@ -66,7 +66,13 @@ impl Runtime {
         match item {
             Some(Item::Order(order)) => self.dispatch(order),
             Some(Item::OutputWanted(wanted)) => self.relay(wanted),
-            Some(Item::TunnelWanted(_)) | None => warn!("the control plane says what this version does not know"),
+            Some(Item::TunnelWanted(wanted)) => {
+                let (tunnels, stop) = (self.shop.tunnels.clone(), self.shop.stop.clone());
+                self.tasks.spawn(async move {
+                    tokio::select! { () = tunnels.answer(wanted) => {} () = stop.cancelled() => {} }
+                });
+            }
+            None => warn!("the control plane says what this version does not know"),
         }
     }
 

@@ -11,6 +11,8 @@ use crate::db::{
 
 /// Between SIGTERM and SIGKILL.
 const GRACE_S: i64 = 10;
+/// A node that is there and has not told of an end by then is not waited for any longer.
+const TOLD_WITHIN_MS: u64 = 5 * 60 * 1000;
 
 /// Begins the end of an agent. One without a process has ended when this returns; any other is DESTROYING until its node says so.
 /// Says whether a node has still to act.
@@ -26,7 +28,7 @@ pub(super) async fn begin_end(
     }
     run.end_as = Some(end);
     reason.clone_into(&mut run.end_reason);
-    run.deadline_ms = None;
+    run.deadline_ms = Some(work.now_ms() + TOLD_WITHIN_MS);
     work.become_(run, Phase::Destroying, reason).await?;
     // What a node that is away has not heard of need not begin.
     for kind in [Kind::Start, Kind::Interrupt, Kind::Drain, Kind::Stop] {

@@ -29,6 +29,8 @@ pub struct Who {
     /// The life of the agent that calls; `None` for a person or program.
     pub agent: Option<AgentRun>,
     prefix: Option<Scope>,
+    /// It may act on every account that it sees.
+    is_admin: bool,
 }
 
 impl Who {
@@ -49,8 +51,9 @@ impl Who {
             }
             None => None,
         };
-        let prefix = principal.slug_prefix.clone();
-        Ok(Self { workspace_id, workspace, account: principal.account.clone(), agent, prefix })
+        let (prefix, account) = (principal.slug_prefix.clone(), principal.account.clone());
+        let is_admin = principal.scopes.allows(murmur_proto::v1::Scope::Admin);
+        Ok(Self { workspace_id, workspace, account, agent, prefix, is_admin })
     }
 
     /// Where relative slugs begin.
@@ -80,19 +83,30 @@ impl Who {
                 || self.agent.as_ref().is_some_and(|own| own.slug == *slug))
     }
 
-    /// Refuses what is neither the caller nor below it. A person acts on the whole account, and a token with a wider prefix on that.
+    /// Refuses what is neither the caller nor below it. A person acts on the whole account; on another one only with a token that was
+    /// given for it, by a prefix inside it, and an administrator on every one.
     ///
     /// # Errors
     /// [`AgentError::Denied`].
     pub(crate) fn require_power(&self, slug: &Slug, what: &str) -> Result<(), AgentError> {
         let may = match &self.agent {
             Some(own) => own.slug == *slug || Scope::below(&own.slug).contains(slug),
-            None => self.sees(slug),
+            None => self.sees(slug) && self.decides_over(slug),
         };
         if may {
             return Ok(());
         }
-        Err(AgentError::Denied(format!("an agent may {what} itself and what is below it, and {slug} is neither")))
+        Err(AgentError::Denied(match &self.agent {
+            Some(_) => format!("an agent may {what} itself and what is below it, and {slug} is neither"),
+            None => format!("{slug} is of the account {}: to {what} it takes a token for that account", slug.account()),
+        }))
+    }
+
+    fn decides_over(&self, slug: &Slug) -> bool {
+        let theirs = Scope::account(slug.workspace(), slug.account());
+        self.is_admin
+            || self.account.as_ref() == Some(slug.account())
+            || self.prefix.as_ref().is_some_and(|prefix| theirs.contains_scope(prefix))
     }
 
     /// Where listings begin and end at most; ends in `/`.

@@ -80,6 +80,12 @@ impl Agents {
         }
         let now_ms = work.now_ms();
         for mut run in agent_run::overdue(&mut work, now_ms).await? {
+            if let (Phase::Destroying, Some(end)) = (run.phase, run.end_as) {
+                tracing::warn!(agent.slug = %run.slug, "node {} does not tell of the end of {}", run.node_name, run.slug);
+                let why = run.end_reason.clone();
+                work.end_as(&mut run, end, &why).await?;
+                continue;
+            }
             begin_end(&mut work, &mut run, Phase::Failed, "budget: its time is used up").await?;
         }
         let mut nodes = Nodes::default();

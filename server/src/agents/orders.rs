@@ -6,7 +6,7 @@ use std::{
 };
 
 use murmur_core::id::{NodeId, WorkspaceId};
-use murmur_proto::v1;
+use murmur_proto::v1::{self, watch_orders_response::Item};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{AgentError, Agents};
@@ -18,7 +18,7 @@ use crate::{
     tokens::Principal,
 };
 
-/// Wishes for output that wait for a node that does not read.
+/// Wishes that wait for a node that does not read.
 const WISHES_MAX: usize = 256;
 /// Orders of one read.
 const ORDERS_MAX: u32 = 64;
@@ -31,14 +31,14 @@ pub(super) struct Streams {
 
 struct Live {
     number: u64,
-    wishes: mpsc::Sender<v1::OutputWanted>,
+    wishes: mpsc::Sender<Item>,
     /// Dropped when a newer stream takes the place.
     _replaced: oneshot::Sender<()>,
 }
 
 impl Streams {
-    /// Asks a node for output; false when it listens to nobody.
-    pub(super) fn wish(&self, node_id: NodeId, wanted: v1::OutputWanted) -> bool {
+    /// Asks a node for what is not kept; false when it listens to nobody.
+    pub(super) fn wish(&self, node_id: NodeId, wanted: Item) -> bool {
         let live = self.lock();
         live.get(&node_id).is_some_and(|stream| stream.wishes.try_send(wanted).is_ok())
     }
@@ -54,7 +54,7 @@ pub struct OrderStream {
     number: u64,
     last: u64,
     bell: watch::Receiver<()>,
-    wishes: mpsc::Receiver<v1::OutputWanted>,
+    wishes: mpsc::Receiver<Item>,
     replaced: oneshot::Receiver<()>,
 }
 
@@ -63,13 +63,19 @@ pub struct OrderStream {
 pub enum Next {
     /// What is to be done.
     Orders(Vec<v1::Order>),
-    /// Somebody watches.
-    Wanted(v1::OutputWanted),
+    /// Somebody watches, or visits.
+    Wanted(Box<Item>),
     /// A newer stream has the place.
     Replaced,
 }
 
 impl Agents {
+    /// Asks a node for what is not kept, such as a connection; false when it listens to nobody.
+    #[must_use]
+    pub fn ask_node(&self, node_id: NodeId, wanted: Item) -> bool {
+        self.streams.wish(node_id, wanted)
+    }
+
     /// Takes the place of the node's stream.
     ///
     /// # Errors
@@ -109,7 +115,7 @@ impl Agents {
             }
             tokio::select! {
                 _ = &mut stream.replaced => return Ok(Next::Replaced),
-                Some(wanted) = stream.wishes.recv() => return Ok(Next::Wanted(wanted)),
+                Some(wanted) = stream.wishes.recv() => return Ok(Next::Wanted(Box::new(wanted))),
                 _ = stream.bell.changed() => {}
             }
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use murmur_core::id::{AgentId, NodeId, WorkspaceId};
-use murmur_proto::v1;
+use murmur_proto::v1::{self, watch_orders_response::Item};
 use tokio::sync::mpsc;
 
 use super::{
@@ -116,7 +116,7 @@ impl Agents {
             follow: request.follow,
             tail: request.tail,
         };
-        if self.streams.wish(node_id, wanted) {
+        if self.ask_node(node_id, Item::OutputWanted(wanted)) {
             Ok(watch)
         } else {
             Err(AgentError::NodeOffline(format!("node {} is not connected", run.node_name)))

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod agent;
 pub mod agent_key;
+pub mod agent_link;
 pub mod agent_run;
 mod error;
 pub mod event;
@@ -25,6 +26,7 @@ mod row;
 pub mod task;
 pub mod timeline;
 pub mod token;
+pub mod tunnel;
 pub mod upload;
 pub mod webhook;
 pub mod webhook_delivery;

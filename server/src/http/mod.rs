@@ -1,10 +1,13 @@
 //! The HTTP door beside gRPC on the same port: health, readiness, metrics, webhooks; and the accept loop that serves both.
 
+pub(crate) mod agent;
 mod hooks;
+mod hop;
 mod pages;
 mod range;
 mod serve;
 mod tls;
+pub(crate) mod tunnel;
 pub(crate) mod uploads;
 
 pub(crate) use hooks::{Hooks, router as hooks_router};

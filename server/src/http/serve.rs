@@ -81,7 +81,7 @@ where
         .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .keep_alive_timeout(KEEP_ALIVE);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

@@ -17,6 +17,7 @@ use crate::{
     idempotency::Once,
     invalid::Invalid,
     lifecycle::Lifecycle,
+    links::PublicUrl,
     queue,
     tokens::Principal,
 };
@@ -28,6 +29,8 @@ pub(crate) struct AgentRpc {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
     pub(crate) lifecycle: Lifecycle,
+    /// What links begin with.
+    pub(crate) public: PublicUrl,
 }
 
 impl AgentRpc {
@@ -86,6 +89,19 @@ impl AgentService for AgentRpc {
         let once = Once::new(&caller, "InterruptAgent", &request.idempotency_key, &request.encode_to_vec())?;
         let interrupted = self.agents.interrupt(&caller, &request.slug, once.as_ref()).await?;
         Ok(Response::new(v1::InterruptAgentResponse { interrupted }))
+    }
+
+    async fn create_agent_link(
+        &self,
+        request: Request<v1::CreateAgentLinkRequest>,
+    ) -> Result<Response<v1::CreateAgentLinkResponse>, Status> {
+        let caller = caller(&request)?;
+        let linked = self.agents.link(&caller, &request.get_ref().slug).await?;
+        Ok(Response::new(v1::CreateAgentLinkResponse {
+            url: self.public.agent(linked.key),
+            slug: linked.run.slug.to_string(),
+            expire_time: Some(convert::timestamp(linked.expire_ms)),
+        }))
     }
 
     type WaitAgentStream = Answers<v1::WaitAgentResponse>;

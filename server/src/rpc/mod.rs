@@ -17,6 +17,7 @@ mod runtime;
 pub(crate) mod session;
 mod status;
 mod task;
+mod tunnel;
 mod upload;
 mod webhook;
 
@@ -29,6 +30,7 @@ pub(crate) use node::NodeRpc;
 pub(crate) use queue::QueueRpc;
 pub(crate) use runtime::RuntimeRpc;
 pub(crate) use task::TaskRpc;
+pub(crate) use tunnel::TunnelRpc;
 pub(crate) use upload::UploadRpc;
 pub(crate) use webhook::WebhookRpc;
 

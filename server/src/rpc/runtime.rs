@@ -140,7 +140,7 @@ async fn tell(
         let next = agents.next_orders(caller, orders).await.map_err(|error| Some(error.into()))?;
         let items = match next {
             Next::Orders(orders) => orders.into_iter().map(Item::Order).collect(),
-            Next::Wanted(wanted) => vec![Item::OutputWanted(wanted)],
+            Next::Wanted(wanted) => vec![*wanted],
             Next::Replaced => {
                 let text = "a newer stream of this node takes the orders";
                 return Err(Some(murmur_proto::status::status(Reason::SessionReplaced, text)));

@@ -21,6 +21,7 @@ use crate::{
     target::TargetError,
     tasks::TaskError,
     tokens::{AuthError, DelegateError, Refusal, TokenError},
+    tunnels::TunnelError,
     uploads::UploadError,
     webhooks::WebhookError,
 };
@@ -264,6 +265,18 @@ impl From<QueueError> for Status {
             QueueError::Once(error) => error.into(),
             QueueError::Db(_) => storage(&error),
             QueueError::Random(_) => internal(&error),
+        }
+    }
+}
+
+impl From<TunnelError> for Status {
+    fn from(error: TunnelError) -> Self {
+        match error {
+            TunnelError::Invalid(invalid) => invalid.into(),
+            TunnelError::AgentNotFound(_) => status(Reason::AgentNotFound, error.to_string()),
+            TunnelError::Limit(_) => status(Reason::TunnelLimit, error.to_string()),
+            TunnelError::Db(_) => storage(&error),
+            TunnelError::Random(_) => internal(&error),
         }
     }
 }

@@ -16,6 +16,7 @@ mod raw;
 mod sessions;
 mod slugs;
 mod tasks;
+mod tunnels;
 mod turns;
 mod uploads;
 mod watching;

@@ -3,6 +3,7 @@
 
 mod agents_defects;
 mod agents_parents;
+mod agents_storm;
 mod agents_watch;
 mod backlog;
 mod canary;
