@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests may fail only by failing the test")]
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -194,6 +195,7 @@ fn a_damaged_token_file_is_exit_code_4_before_anybody_is_asked() {
     let home = Home::new();
     let file = home.path().join("token");
     fs::write(&file, "mmt_user_123").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     let run = home.run(&["token", "whoami", "--server", "http://127.0.0.1:1", "--token-file", file.to_str().unwrap()]);
     assert_eq!(run.code, 4, "{}", run.stderr);
     assert!(run.stderr.contains("holds no token"), "{}", run.stderr);

@@ -103,12 +103,12 @@ fn a_client_is_told_of_the_channel_and_the_tools_without_a_node() {
         ["request", "send", "inbox", "peers", "register", "deregister"],
         ["spawn", "wait", "status", "ls", "queue_add", "kill", "task_list", "task_update", "task_create"],
     );
-    assert_eq!(names, [&messages[..], &agents, &["upload", "version"]].concat());
+    assert_eq!(names, [&messages[..], &agents, &["upload", "port_url", "version"]].concat());
 }
 
 #[test]
 fn a_tool_is_offered_and_taken_in_its_profile_alone() {
-    let seldom = ["interrupt", "clear_queue", "task_get", "permission_answer", "notify"];
+    let seldom = ["interrupt", "clear_queue", "task_get", "agent_url", "permission_answer", "notify"];
     let mut shim = Shim::connected();
     for tool in seldom {
         let refused = shim.ask("tools/call", &json!({"name": tool, "arguments": {}}));
@@ -117,7 +117,7 @@ fn a_tool_is_offered_and_taken_in_its_profile_alone() {
     let mut shim = Shim::start_with(&[("MURMUR_PROFILE", "all")]).shaken();
     let tools = shim.ask("tools/list", &json!({}))["result"]["tools"].clone();
     let names: Vec<_> = tools.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
-    assert_eq!(names.len(), 22);
+    assert_eq!(names.len(), 24);
     for tool in seldom {
         assert!(names.contains(&tool), "{tool}");
         assert_eq!(shim.call(tool, &json!({"slug": "x", "task_id": "1", "subject": "x", "nope": 1}))["isError"], true);

@@ -86,7 +86,7 @@ pub(crate) async fn attach_all(
     for some in ends.pairs.chunks(SHARE_CONNECTION) {
         let client = ends.to.client().await;
         for (_, agent) in some {
-            receivers.push(Receiver::attach(client.clone(), agent, bytes, arrivals.clone()).await);
+            receivers.push(Box::pin(Receiver::attach(client.clone(), agent, bytes, arrivals.clone())).await);
         }
     }
     receivers

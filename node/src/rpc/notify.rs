@@ -33,7 +33,7 @@ impl Notifications {
         let (call, inner) = Call::of(request);
         match call.caller {
             Caller::User => Ok((self.shared.core()?, inner)),
-            Caller::Agent(_) => Err(CallerError::UserAlone.into()),
+            Caller::Agent(..) => Err(CallerError::UserAlone.into()),
         }
     }
 }

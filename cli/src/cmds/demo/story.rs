@@ -51,7 +51,10 @@ pub(super) async fn tell(stage: &Stage, teller: &mut Teller) -> Result<Map<Strin
     let canary = format!("canary-{}", data_encoding::HEXLOWER.encode(&random::<12>()?));
     let talk = Talk { alice: alice.tools(), bob: bob.tools(), to: bob_peer.slug.clone() };
     facts.insert("round_trip".into(), Box::pin(conversation(&talk, &mut bob, &canary, teller)).await?);
-    facts.insert("safety_number".into(), safety_number(stage, &alice_peer.slug, &bob_peer.slug, teller).await?);
+    facts.insert(
+        "safety_number".into(),
+        Box::pin(safety_number(stage, &alice_peer.slug, &bob_peer.slug, teller)).await?,
+    );
     facts
         .insert("broker_saw".into(), at_the_broker(stage, &talk, &mut bob, &bob_peer.agent_id, &canary, teller).await?);
     facts.insert("plaintext".into(), where_the_plaintext_is(stage, &canary, teller)?);

@@ -19,7 +19,8 @@ async fn idler(world: &World, runner: &mut Runner, user: &Speaking, slug: &str, 
 }
 
 async fn claim(world: &World, runner: &Runner, order: &v1::Order) -> Vec<v1::FollowUp> {
-    let request = v1::ClaimTurnRequest { agent_id: order.agent_id.clone(), incarnation: order.incarnation, single: false };
+    let request =
+        v1::ClaimTurnRequest { agent_id: order.agent_id.clone(), incarnation: order.incarnation, single: false };
     runner.node.client(world).runtime.claim_turn(request).await.unwrap().into_inner().follow_ups
 }
 
@@ -117,7 +118,8 @@ async fn an_agent_that_lives_until_its_pull_requests_are_resolved_ends_with_the_
         let work = claim(&world, runner, &order).await;
         assert_eq!(work.len(), 1);
         runner.tell(&world, vec![report(&order, Phase::Running)]).await.unwrap();
-        let request = v1::ClaimTurnRequest { agent_id: order.agent_id.clone(), incarnation: order.incarnation, single: false };
+        let request =
+            v1::ClaimTurnRequest { agent_id: order.agent_id.clone(), incarnation: order.incarnation, single: false };
         let turn = runner.node.client(&world).runtime.claim_turn(request).await.unwrap().into_inner();
         let request = v1::CompleteTurnRequest {
             agent_id: order.agent_id.clone(),
