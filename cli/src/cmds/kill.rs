@@ -35,7 +35,8 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
         }
         let mut lines: Vec<_> = answer.killed.iter().map(|slug| format!("killed {}", clean_line(slug))).collect();
         if answer.pending > 0 {
-            lines.push(format!("{} of them are still to be stopped by their nodes", answer.pending));
+            let are = if answer.pending == 1 { "is" } else { "are" };
+            lines.push(format!("{} of them {are} still to be stopped by their nodes", answer.pending));
         }
         lines.join("\n")
     })

@@ -154,7 +154,8 @@ fn filled(random: &mut Random, mut message: DynamicMessage, depth: usize) -> Dyn
         let value = match field.cardinality() {
             Cardinality::Repeated if field.is_map() => continue,
             Cardinality::Repeated => {
-                let count = random.of(&[0, 1, 2, 2, 300]);
+                // Many in many in many would keep this process busy with making them, and its connection unanswered.
+                let count = random.of(&[0, 1, 2, 2, if depth == 0 { 300 } else { 3 }]);
                 Value::List((0..count).filter_map(|_| value(random, &field, depth)).collect())
             }
             _ => match value(random, &field, depth) {
