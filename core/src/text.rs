@@ -11,9 +11,27 @@ pub const fn is_hidden(character: char) -> bool {
         | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// The text, or as much of it as has at most `bytes_max` bytes together with the `…` that then stands behind it. `bytes_max` is at least 3.
+#[must_use]
+pub fn shortened(mut text: String, bytes_max: usize) -> String {
+    const MARK: char = '…';
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max.saturating_sub(MARK.len_utf8())));
+        text.push(MARK);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_too_long_ends_in_a_mark_within_the_bound() {
+        assert_eq!(shortened("four".into(), 4), "four");
+        assert_eq!(shortened("fives".into(), 4), "f…");
+        assert_eq!(shortened("aéé".into(), 4), "a…", "no character is torn");
+    }
 
     #[test]
     fn what_turns_joins_or_hides_is_told_from_what_is_read() {

@@ -22,12 +22,15 @@ impl Delay {
         self.previous_ms = 0;
     }
 
+    /// The next wait, longer each time.
+    pub(crate) fn next(&mut self) -> Duration {
+        // Without randomness the wait is the shortest one, which is no reason to end the node.
+        self.previous_ms = self.backoff.next(self.previous_ms, getrandom::u64().unwrap_or_default());
+        Duration::from_millis(self.previous_ms)
+    }
+
     /// Waits, longer each time.
     pub(crate) async fn wait(&mut self) {
-        let mut random = [0; 8];
-        // Without randomness the wait is the shortest one, which is no reason to end the node.
-        let _ = getrandom::fill(&mut random);
-        self.previous_ms = self.backoff.next(self.previous_ms, u64::from_le_bytes(random));
-        tokio::time::sleep(Duration::from_millis(self.previous_ms)).await;
+        tokio::time::sleep(self.next()).await;
     }
 }

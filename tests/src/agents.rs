@@ -41,9 +41,7 @@ impl Network {
     /// # Panics
     /// When it never comes up.
     pub async fn host(&self, name: &str, account: &str) -> Node {
-        let config = self.dir.path().join(format!("{name}.toml"));
-        fs::write(&config, RUNTIME).unwrap();
-        self.node_with(name, account, &[("MURMUR_NODE_CONFIG", config.display().to_string())]).await
+        self.node_configured(name, account, RUNTIME).await
     }
 }
 

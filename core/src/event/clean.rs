@@ -3,36 +3,21 @@
 
 use crate::{
     limits::{EVENT_TEXT_BYTES_MAX, EVENT_VALUE_BYTES_MAX},
-    text::is_hidden,
+    text::{is_hidden, shortened},
 };
-
-const CUT: char = '…';
 
 /// The text of an event: lines and tabs stay, other control characters and hidden ones go; at most 4 KiB, with `…` where it was cut.
 #[must_use]
 pub fn clean_text(text: &str) -> String {
     let shown = |c: &char| matches!(c, '\n' | '\t') || (!c.is_control() && !is_hidden(*c));
-    cut(text.chars().filter(shown).collect(), EVENT_TEXT_BYTES_MAX)
+    shortened(text.chars().filter(shown).collect(), EVENT_TEXT_BYTES_MAX)
 }
 
 /// The value of an attribute: as [`clean_text`], on one line, at most 1 KiB.
 #[must_use]
 pub fn clean_value(text: &str) -> String {
     let one_line = text.chars().map(|c| if matches!(c, '\n' | '\t') { ' ' } else { c });
-    cut(one_line.filter(|c| !c.is_control() && !is_hidden(*c)).collect(), EVENT_VALUE_BYTES_MAX)
-}
-
-fn cut(mut text: String, bytes_max: usize) -> String {
-    if text.len() <= bytes_max {
-        return text;
-    }
-    let mut end = bytes_max - CUT.len_utf8();
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    text.push(CUT);
-    text
+    shortened(one_line.filter(|c| !c.is_control() && !is_hidden(*c)).collect(), EVENT_VALUE_BYTES_MAX)
 }
 
 #[cfg(test)]

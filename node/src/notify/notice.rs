@@ -1,6 +1,6 @@
 //! What is told, in words.
 
-use murmur_core::text::is_hidden;
+use murmur_core::text::{is_hidden, shortened};
 
 /// What is told of a body at most, in bytes.
 const BODY_BYTES_MAX: usize = 1_000;
@@ -67,13 +67,7 @@ pub(super) fn size(bytes: usize) -> String {
 /// What others wrote, without what a reader does not see, and cut.
 fn clean(text: &str, bytes_max: usize, lines: bool) -> String {
     let shown = |c: &char| (lines && *c == '\n') || !(c.is_control() || is_hidden(*c));
-    let mut kept: String = text.chars().map(|c| if c == '\t' { ' ' } else { c }).filter(shown).collect();
-    if kept.len() > bytes_max {
-        let end = (0..=bytes_max - 3).rev().find(|at| kept.is_char_boundary(*at)).unwrap_or_default();
-        kept.truncate(end);
-        kept.push('…');
-    }
-    kept
+    shortened(text.chars().map(|c| if c == '\t' { ' ' } else { c }).filter(shown).collect(), bytes_max)
 }
 
 #[cfg(test)]

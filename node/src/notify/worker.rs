@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use murmur_core::retry::Backoff;
@@ -17,7 +17,7 @@ use super::{
     Channel, Notice, NotifyConfig, Trouble,
     service::{self, batch},
 };
-use crate::{clock::Clock, outbound::Outbound};
+use crate::{clock::Clock, delay::Delay, outbound::Outbound};
 
 /// How a channel is doing, since the node started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl Worker {
         notices: &[Arc<Notice>],
     ) -> Result<(), Trouble> {
         let backoff = Backoff { base_ms: self.config.retry_ms[0], cap_ms: self.config.retry_ms[1] };
-        let (mut tries, mut wait_ms) = (0, 0);
+        let (mut tries, mut delay) = (0, Delay::new(backoff));
         loop {
             tokio::time::sleep(pace.wait(Instant::now())).await;
             pace.called(Instant::now());
@@ -180,14 +180,8 @@ impl Worker {
                 return Err(trouble);
             }
             counts.lock().trouble = Some(why.clone());
-            wait_ms = backoff.next(wait_ms, random());
-            let wait = after.unwrap_or_default().max(Duration::from_millis(wait_ms));
+            let wait = after.unwrap_or_default().max(delay.next());
             pace.pause(Instant::now(), wait);
         }
     }
-}
-
-/// For jitter alone: without randomness there is none.
-fn random() -> u64 {
-    getrandom::u64().unwrap_or_default()
 }

@@ -94,6 +94,9 @@ impl Door {
 
     /// A node that was just started again is not one that waits for its owner: callers need not know that it was away.
     async fn wait_for_start(&self) {
+        if !matches!(*self.shared.stage.borrow(), Stage::Starting(_)) {
+            return;
+        }
         let mut stage = self.shared.stage.clone();
         let settled = stage.wait_for(|stage| !matches!(stage, Stage::Starting(_)));
         // What it is then is what the call is answered by.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
-use murmur_core::{id::AgentId, slug::Slug};
+use murmur_core::{id::AgentId, retry::Backoff, slug::Slug};
 use murmur_proto::{
     time::timestamp,
     v1::{self, Phase, order::Item},
@@ -19,7 +19,6 @@ use super::{
     Workshop,
     answer::{ANSWER_BYTES_MAX, Ear, Heard, cut},
     backend::Backend,
-    delay::ClaimDelay,
     keeper::{
         log::{LogReader, Source},
         plan::Exit,
@@ -30,9 +29,12 @@ use super::{
     state::{State, Turn},
     turn::Claimed,
 };
+use crate::delay::Delay;
 
 /// What the agent says of itself is told no more often than this.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Between tries to ask for a turn while the control plane is away.
+const CLAIM_BACKOFF: Backoff = Backoff { base_ms: 200, cap_ms: 10_000 };
 /// Nothing is that far away.
 const FAR: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The end of what a failed program wrote to its standard error is told with its end.
@@ -76,7 +78,7 @@ pub(super) struct Life {
     pub(super) unsaved: Vec<v1::AgentReport>,
     pub(super) claiming: Option<BoxFuture<'static, Claimed>>,
     pub(super) claim_at: Option<Instant>,
-    pub(super) claim_delay: ClaimDelay,
+    pub(super) claim_delay: Delay,
     pub(super) is_live: bool,
     is_stuck: bool,
     stuck_at: Instant,
@@ -161,7 +163,7 @@ impl Life {
             unsaved: Vec::new(),
             claiming: None,
             claim_at: None,
-            claim_delay: ClaimDelay::new(),
+            claim_delay: Delay::new(CLAIM_BACKOFF),
             is_live: true,
             is_stuck: false,
             stuck_at: now + Duration::from_millis(shop.config.stuck_after_ms),

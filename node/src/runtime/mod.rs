@@ -9,7 +9,6 @@ mod answer;
 pub mod backend;
 pub mod config;
 mod copies;
-mod delay;
 pub mod git;
 pub mod keeper;
 mod life;

@@ -230,11 +230,7 @@ fn answer(run: &AgentRun, stale: bool, refused: String) -> v1::AgentReportResult
 
 /// The beginning of a text, whole characters.
 pub(super) fn cut(text: &str, bytes_max: usize) -> String {
-    let mut end = bytes_max.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default().to_owned()
+    text[..text.floor_char_boundary(bytes_max)].to_owned()
 }
 
 #[cfg(test)]
