@@ -6,6 +6,7 @@
 mod agent_view;
 mod args;
 mod cmds;
+mod comeback;
 mod connect;
 mod duration;
 mod event_view;

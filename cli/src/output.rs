@@ -38,10 +38,15 @@ impl Output {
 
 /// Writes one text and a line feed to stdout. A reader that has gone, such as `head`, is no failure.
 pub(crate) fn line(text: &str) -> Outcome {
+    is_read(text).map(|_| Exit::Ok)
+}
+
+/// The same, and whether somebody still reads: whoever follows something ends with its reader.
+pub(crate) fn is_read(text: &str) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
-        written => written.context("writing to stdout").map(|()| Exit::Ok),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.context("writing to stdout").map(|()| true),
     }
 }
 

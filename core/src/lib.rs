@@ -10,6 +10,7 @@ pub mod id;
 pub mod limits;
 pub mod order;
 pub mod outbox;
+pub mod output;
 pub mod phase;
 pub mod place;
 pub mod presence;

@@ -163,7 +163,11 @@ impl Owner {
     /// # Panics
     /// When it cannot be read.
     pub async fn output(&self, path: &str) -> Vec<v1::OutputChunk> {
-        let request = v1::WatchAgentOutputRequest { slug: self.slug(path), follow: false, tail: 0 };
+        let request = v1::WatchAgentOutputRequest {
+            slug: self.slug(path),
+            follow: false,
+            ..v1::WatchAgentOutputRequest::default()
+        };
         let mut answers = self.client().agents.watch_agent_output(request).await.unwrap().into_inner();
         let mut chunks = Vec::new();
         while let Some(answer) = answers.message().await.unwrap() {

@@ -7,11 +7,13 @@
 use std::io::{self, IsTerminal as _, Write};
 
 use data_encoding::BASE64;
-use murmur_proto::v1::{OutputChunk, WatchAgentOutputRequest, output_chunk::Source};
+use murmur_proto::v1::{OutputChunk, WatchAgentOutputRequest, WatchAgentOutputResponse, output_chunk::Source};
 use serde_json::{Value, json};
+use tonic::Streaming;
 
 use crate::{
     args::Caller,
+    comeback::Comeback,
     connect::Target,
     exit::Exit,
     failure::{Context as _, Failure},
@@ -27,27 +29,64 @@ pub(crate) struct Args {
     /// Go on with what comes; Ctrl-C ends it
     #[arg(short, long)]
     follow: bool,
-    /// Only the last N lines of what was kept
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
-    tail: u32,
+    /// Only the last N lines of what was kept; 0 shows none of it
+    #[arg(long, value_name = "N")]
+    tail: Option<u32>,
     #[command(flatten)]
     caller: Caller,
 }
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
     let Args { slug, follow, tail, caller } = args;
-    let request = WatchAgentOutputRequest { slug, follow, tail };
-    let mut chunks = target.control_as(&caller).await?.agents.watch_agent_output(request).await?.into_inner();
+    let request = WatchAgentOutputRequest { slug, follow, tail, resume_token: String::new() };
+    let watch = Watch { target, caller };
+    // Whoever is not there to begin with is no reason to wait.
+    let first = watch.open(&request).await?;
     let mut printer = Printer::new(output);
-    loop {
+    let is_read = tokio::select! {
+        ended = watch.follow(&mut printer, first, request) => ended?,
         // Interrupting is how one ends this; it is no failure.
-        let chunk = tokio::select! {
-            chunk = chunks.message() => chunk?,
-            _ = tokio::signal::ctrl_c() => None,
-        };
-        let Some(chunk) = chunk else { return printer.finish() };
-        if !printer.print(&chunk.chunk.unwrap_or_default())? {
-            return Ok(Exit::Ok);
+        _ = tokio::signal::ctrl_c() => true,
+    };
+    if is_read { printer.finish() } else { Ok(Exit::Ok) }
+}
+
+struct Watch<'a> {
+    target: &'a Target,
+    caller: Caller,
+}
+
+type Chunks = Streaming<WatchAgentOutputResponse>;
+
+impl Watch<'_> {
+    async fn open(&self, request: &WatchAgentOutputRequest) -> Result<Chunks, Failure> {
+        let mut control = self.target.control_as(&self.caller).await?;
+        Ok(control.agents.watch_agent_output(request.clone()).await?.into_inner())
+    }
+
+    /// Until the output ends; whether somebody still reads. What restarts meanwhile is waited for, and nothing is shown twice.
+    async fn follow(
+        &self,
+        printer: &mut Printer,
+        mut chunks: Chunks,
+        mut request: WatchAgentOutputRequest,
+    ) -> Result<bool, Failure> {
+        let mut comeback = Comeback::new();
+        loop {
+            match chunks.message().await {
+                Ok(Some(response)) => {
+                    comeback.arrived();
+                    let chunk = response.chunk.unwrap_or_default();
+                    if !printer.print(&chunk)? {
+                        return Ok(false);
+                    }
+                    request.resume_token = chunk.resume_token;
+                }
+                Ok(None) => return Ok(true),
+                // One who only wants what is there is not kept waiting for more.
+                Err(status) if !request.follow => return Err(status.into()),
+                Err(status) => chunks = comeback.reopen(status.into(), async || self.open(&request).await).await?,
+            }
         }
     }
 }

@@ -3,13 +3,16 @@
 use std::{collections::BTreeMap, io::IsTerminal as _};
 
 use murmur_proto::v1::{
-    AgentStatus, ListAgentStatusRequest, Phase, WatchAgentStatusRequest, watch_agent_status_response::Item,
+    AgentStatus, ListAgentStatusRequest, Phase, WatchAgentStatusRequest, WatchAgentStatusResponse,
+    watch_agent_status_response::Item,
 };
 use serde_json::{Value, json};
+use tonic::Streaming;
 
 use crate::{
     agent_view::{agent_json, doing, is_ended, paint, phase, tree},
     args::Caller,
+    comeback::Comeback,
     connect::Target,
     exit::Exit,
     failure::Failure,
@@ -83,30 +86,52 @@ async fn list(target: &Target, args: Args, output: Output) -> Outcome {
 async fn watch(target: &Target, args: Args, output: Output) -> Outcome {
     let Args { all, account, parent, phase, limit: _, watch: _, caller } = args;
     let request = WatchAgentStatusRequest { account, parent, all };
-    let mut control = target.control_as(&caller).await?;
-    let mut items = control.agents.watch_agent_status(request).await?.into_inner();
-    let mut picture = Picture { agents: BTreeMap::new(), all, phase, is_whole: false, output };
-    loop {
+    let open = async || {
+        let mut control = target.control_as(&caller).await?;
+        Ok(control.agents.watch_agent_status(request.clone()).await?.into_inner())
+    };
+    // Whoever is not there to begin with is no reason to wait.
+    let first = open().await?;
+    let mut picture = Picture { agents: BTreeMap::new(), told: BTreeMap::new(), all, phase, is_whole: false, output };
+    tokio::select! {
+        ended = follow(&mut picture, first, open) => ended,
         // Interrupting is how one ends this; it is no failure.
-        let item = tokio::select! {
-            item = items.message() => item?,
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
-        };
-        match item.map(|item| item.item) {
-            Some(Some(Item::Agent(agent))) => picture.changed(agent)?,
-            Some(Some(Item::SnapshotDone(_))) => picture.whole()?,
-            // From a newer control plane.
-            Some(None) => {}
-            None => {
-                return Err(Failure::new(Exit::Unavailable, "the control plane ended the call").remedy("Watch again."));
+        _ = tokio::signal::ctrl_c() => Ok(Exit::Ok),
+    }
+}
+
+type Items = Streaming<WatchAgentStatusResponse>;
+
+async fn follow(picture: &mut Picture, mut items: Items, open: impl AsyncFn() -> Result<Items, Failure>) -> Outcome {
+    let mut comeback = Comeback::new();
+    loop {
+        let failure = match items.message().await {
+            Ok(Some(response)) => {
+                comeback.arrived();
+                let is_read = match response.item {
+                    Some(Item::Agent(agent)) => picture.changed(agent)?,
+                    Some(Item::SnapshotDone(_)) => picture.whole()?,
+                    // From a newer control plane.
+                    None => true,
+                };
+                if !is_read {
+                    return Ok(Exit::Ok);
+                }
+                continue;
             }
-        }
+            Ok(None) => Failure::new(Exit::Unavailable, "the control plane ended the call"),
+            Err(status) => status.into(),
+        };
+        items = comeback.reopen(failure, &open).await?;
+        picture.begin_again();
     }
 }
 
 /// What is shown while it is watched.
 struct Picture {
     agents: BTreeMap<String, AgentStatus>,
+    /// The incarnation and revision that was last told of each, so that a stream that begins again repeats nothing.
+    told: BTreeMap<String, (u32, u64)>,
     all: bool,
     phase: Option<Phase>,
     is_whole: bool,
@@ -114,10 +139,13 @@ struct Picture {
 }
 
 impl Picture {
-    fn changed(&mut self, agent: AgentStatus) -> Result<(), Failure> {
+    /// Takes a change; whether somebody still reads.
+    fn changed(&mut self, agent: AgentStatus) -> Result<bool, Failure> {
         let is_wanted = self.phase.is_none_or(|phase| phase == agent.phase());
-        if is_wanted && !self.is_drawn() {
-            self.tell(&agent)?;
+        let state = (agent.incarnation, agent.rev);
+        let is_news = self.told.insert(agent.agent_id.clone(), state) != Some(state);
+        if is_wanted && is_news && !self.is_drawn() && !self.tell(&agent)? {
+            return Ok(false);
         }
         if is_wanted && (self.all || !is_ended(agent.phase())) {
             self.agents.insert(agent.agent_id.clone(), agent);
@@ -127,29 +155,35 @@ impl Picture {
         self.draw()
     }
 
-    fn whole(&mut self) -> Result<(), Failure> {
+    fn whole(&mut self) -> Result<bool, Failure> {
         self.is_whole = true;
         self.draw()
+    }
+
+    /// What comes is everything once more: what ended meanwhile does not come.
+    fn begin_again(&mut self) {
+        self.is_whole = false;
+        self.agents.clear();
     }
 
     fn is_drawn(&self) -> bool {
         !self.output.is_json() && std::io::stdout().is_terminal()
     }
 
-    fn draw(&self) -> Result<(), Failure> {
+    fn draw(&self) -> Result<bool, Failure> {
         if !self.is_whole || !self.is_drawn() {
-            return Ok(());
+            return Ok(true);
         }
         let agents: Vec<_> = self.agents.values().cloned().collect();
-        output::line(&format!("{REDRAW}{}", tree(&agents))).map(drop)
+        output::is_read(&format!("{REDRAW}{}", tree(&agents)))
     }
 
-    fn tell(&self, agent: &AgentStatus) -> Result<(), Failure> {
+    fn tell(&self, agent: &AgentStatus) -> Result<bool, Failure> {
         if self.output.is_json() {
-            return output::line(&agent_json(agent).to_string()).map(drop);
+            return output::is_read(&agent_json(agent).to_string());
         }
         let when = time::rfc3339(agent.phase_time.as_ref()).unwrap_or_default();
         let line = format!("{when} {} {} {}", clean_line(&agent.slug), phase(agent), doing(agent));
-        output::line(&paint(&line, agent)).map(drop)
+        output::is_read(&paint(&line, agent))
     }
 }

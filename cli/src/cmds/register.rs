@@ -33,7 +33,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
     let Args { name, speaker, description, group, suffix } = args;
-    let request = RegisterRequest { agent: named(name, &speaker)?, description, group, suffix_when_taken: suffix };
+    let name = named(name, &speaker)?;
+    let request = RegisterRequest { agent: name.clone(), description, group, suffix_when_taken: suffix };
     let answer = target.node_as(&speaker).await?.sessions.register(request).await?.into_inner();
     let RegisterResponse { slug, agent_id, created, unread, description, group } = &answer;
     let value = json!({
@@ -47,8 +48,15 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
     output.show(&value, || {
         let done = if *created { "registered" } else { "already registered" };
         let unread = if *unread > 0 { format!(", {unread} unread") } else { String::new() };
-        format!("{done}: {}{unread}", text::clean_line(slug))
+        let changed = if is_plain(&name) { "" } else { " (a name has only a-z, 0-9 and `-`)" };
+        format!("{done}: {}{unread}{changed}", text::clean_line(slug))
     })
+}
+
+/// Whether a name is taken as it was typed.
+fn is_plain(typed: &str) -> bool {
+    let is_kept = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'/');
+    typed.trim_start_matches("./").bytes().all(is_kept)
 }
 
 /// The name is the agent; naming two different ones is a mistake.

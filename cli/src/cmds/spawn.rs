@@ -100,10 +100,10 @@ pub(crate) struct Args {
     )]
     labels: Vec<String>,
     /// Most that it may cost, in US dollars
-    #[arg(long, value_name = "USD", value_parser = dollars, help_heading = "Budget")]
+    #[arg(long, value_name = "USD", value_parser = dollars, allow_negative_numbers = true, help_heading = "Budget")]
     budget_cost: Option<u64>,
     /// Most turns that it may take
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Budget")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true, help_heading = "Budget")]
     budget_turns: Option<u32>,
     /// Longest time that it may live
     #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "Budget")]

@@ -1,10 +1,13 @@
-//! `tail`: follows what an agent sends and receives until interrupted.
+//! `tail`: follows what an agent sends and receives until interrupted, over the node's restarts. What went by while the node was away
+//! is in `inbox` and `outbox`.
 
 use murmur_proto::node::v1::{TailRequest, TailResponse, tail_response::Direction};
 use serde_json::{Value, json};
+use tonic::Streaming;
 
 use crate::{
     args::Speaker,
+    comeback::Comeback,
     connect::Target,
     exit::Exit,
     failure::Failure,
@@ -23,25 +26,42 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
     let Args { speaker, backlog } = args;
-    let request = TailRequest { agent: speaker.agent.clone(), backlog };
-    let mut items = target.node_as(&speaker).await?.messages.tail(request).await?.into_inner();
-    loop {
+    // Whoever is not there to begin with is no reason to wait.
+    let first = open(target, &speaker, backlog).await?;
+    tokio::select! {
+        ended = follow(target, &speaker, first, output) => ended,
         // Interrupting is how one ends this; it is no failure.
-        let item = tokio::select! {
-            item = items.message() => item?,
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
-        };
-        let Some(item) = item else {
-            return Err(
-                Failure::new(Exit::Unavailable, "the node ended the call").remedy("Call again when the node is back.")
-            );
-        };
-        show(&item, output)?;
+        _ = tokio::signal::ctrl_c() => Ok(Exit::Ok),
     }
 }
 
-fn show(item: &TailResponse, output: Output) -> Outcome {
-    if output.is_json() { output::line(&json_of(item).to_string()) } else { output::line(&text_of(item)) }
+/// Begins to follow what an agent sends and receives.
+pub(super) async fn open(target: &Target, speaker: &Speaker, backlog: u32) -> Result<Streaming<TailResponse>, Failure> {
+    let request = TailRequest { agent: speaker.agent.clone(), backlog };
+    Ok(target.node_as(speaker).await?.messages.tail(request).await?.into_inner())
+}
+
+async fn follow(target: &Target, speaker: &Speaker, mut items: Streaming<TailResponse>, output: Output) -> Outcome {
+    let mut comeback = Comeback::new();
+    loop {
+        let failure = match items.message().await {
+            Ok(Some(item)) => {
+                comeback.arrived();
+                if !show(&item, output)? {
+                    return Ok(Exit::Ok);
+                }
+                continue;
+            }
+            Ok(None) => Failure::new(Exit::Unavailable, "the node ended the call"),
+            Err(status) => status.into(),
+        };
+        items = comeback.reopen(failure, async || open(target, speaker, 0).await).await?;
+    }
+}
+
+/// Whether somebody still reads.
+fn show(item: &TailResponse, output: Output) -> Result<bool, Failure> {
+    if output.is_json() { output::is_read(&json_of(item).to_string()) } else { output::is_read(&text_of(item)) }
 }
 
 /// One message that went by, for programs.

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::{
     agent_view::{agent_json, told},
     args::Caller,
+    comeback::is_away,
     connect::Target,
     duration,
     exit::Exit,
@@ -116,16 +117,13 @@ async fn one(control: ControlClient, mut request: WaitAgentRequest) -> Result<Wa
             Err(status) => Some(status),
         };
         let left = until.saturating_duration_since(Instant::now());
-        let is_away = ended.as_ref().is_none_or(|status| status.code() == tonic::Code::Unavailable);
+        let failure = ended.map_or_else(
+            || Failure::new(Exit::Unavailable, format!("the call ended before {slug} was there")).remedy("Wait again."),
+            Failure::from,
+        );
         // Whoever was never there is told at once.
-        if !has_begun || !is_away || left.is_zero() {
-            return Err(ended.map_or_else(
-                || {
-                    Failure::new(Exit::Unavailable, format!("the call ended before {slug} was there"))
-                        .remedy("Wait again.")
-                },
-                Failure::from,
-            ));
+        if !has_begun || !is_away(&failure) || left.is_zero() {
+            return Err(failure);
         }
         request.timeout = Some(proto_duration(left));
         tokio::time::sleep(AGAIN.min(left)).await;

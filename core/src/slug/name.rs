@@ -95,6 +95,9 @@ pub fn normalise_name(name: &str) -> Result<Segment, SlugError> {
             break;
         }
     }
+    if text.is_empty() && !name.is_empty() {
+        return Err(SlugError::new(name, SlugRule::Characters));
+    }
     text.trim_end_matches('-').parse().map_err(|error: SlugError| SlugError::new(name, error.rule))
 }
 
@@ -138,6 +141,7 @@ mod tests {
         assert_eq!(rule("Ci"), SlugRule::Characters);
         assert_eq!(rule("_x"), SlugRule::Characters);
         assert_eq!(rule("é"), SlugRule::Characters);
+        assert_eq!(normalise_name("é").unwrap_err().rule, SlugRule::Characters);
         assert_eq!(rule("-a"), SlugRule::Edges);
         assert_eq!(rule("a-"), SlugRule::Edges);
         assert_eq!(rule("self"), SlugRule::Reserved);

@@ -158,7 +158,8 @@ struct TimelineEntry {
 impl Status {
     /// The agent alone; `cursor` goes on with an answer that was cut.
     pub(super) fn of(agent: AgentStatus, cursor: Option<&str>) -> Result<Self, Failure> {
-        let output = agent.output.as_ref().map(|output| Output::of(output, &agent, cursor)).transpose()?.flatten();
+        let nothing = v1::AgentOutput::default();
+        let output = Output::of(agent.output.as_ref().unwrap_or(&nothing), &agent, cursor)?;
         let mode = agent.spec.as_ref().map(v1::AgentSpec::session_mode).and_then(Choice::known);
         let attached = agent.interactive.then_some(Choice(SessionMode::Interactive));
         Ok(Self {

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use murmur_core::id::{AgentId, NodeId, WorkspaceId};
+use murmur_core::{
+    id::{AgentId, NodeId, WorkspaceId},
+    output::OutputPosition,
+};
 use murmur_proto::v1::{self, watch_orders_response::Item};
 use tokio::sync::mpsc;
 
@@ -93,6 +96,9 @@ impl Agents {
         principal: &Principal,
         request: &v1::WatchAgentOutputRequest,
     ) -> Result<OutputWatch, AgentError> {
+        if !request.resume_token.is_empty() {
+            parse::<OutputPosition>("resume_token", &request.resume_token)?;
+        }
         let mut tx = self.db.read().await?;
         let who = Who::of(&mut tx, principal).await?;
         let run = resolved(&mut tx, &who, &request.slug).await?;
@@ -115,6 +121,7 @@ impl Agents {
             agent_id: run.agent_id.to_string(),
             follow: request.follow,
             tail: request.tail,
+            resume_token: request.resume_token.clone(),
         };
         if self.ask_node(node_id, Item::OutputWanted(wanted)) {
             Ok(watch)

@@ -198,7 +198,8 @@ impl Speaking {
     }
 
     pub(crate) async fn output(&self, slug: &str) -> Result<Streaming<v1::WatchAgentOutputResponse>, Status> {
-        let request = v1::WatchAgentOutputRequest { slug: slug.into(), follow: true, tail: 0 };
+        let request =
+            v1::WatchAgentOutputRequest { slug: slug.into(), follow: true, ..v1::WatchAgentOutputRequest::default() };
         self.clients.agents.clone().watch_agent_output(self.request(request)).await.map(tonic::Response::into_inner)
     }
 

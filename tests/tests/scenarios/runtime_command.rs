@@ -249,7 +249,11 @@ async fn output_is_followed_while_it_comes() {
     let owner = node.owner("jdoe").await;
     let agent = owner.spawn("talker", bash("mkfifo go; echo one; read -r line < go; echo $line")).await;
     owner.is("talker", Phase::Running).await;
-    let request = v1::WatchAgentOutputRequest { slug: owner.slug("talker"), follow: true, tail: 0 };
+    let request = v1::WatchAgentOutputRequest {
+        slug: owner.slug("talker"),
+        follow: true,
+        ..v1::WatchAgentOutputRequest::default()
+    };
     let mut answers = owner.client().agents.watch_agent_output(request).await.unwrap().into_inner();
     let mut next = async |text: &str| loop {
         let chunk = answers.message().await.unwrap().unwrap().chunk.unwrap();
