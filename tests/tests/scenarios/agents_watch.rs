@@ -1,11 +1,11 @@
 //! Following agents: a tree that changes, output that comes, a wait that shows signs of life and can be given up.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use murmur_tests::{
     network::{Network, Node},
     process::binary,
-    wait::PATIENCE,
+    wait::{self, PATIENCE},
 };
 use rmcp::{
     model::{CallToolRequest, CallToolRequestParams, ClientRequest},
@@ -44,6 +44,15 @@ impl Following {
         }
     }
 
+    async fn next(&mut self, what: &str) -> String {
+        self.until(what, |_| true).await
+    }
+
+    /// A line that is there, or is there soon.
+    async fn at_once(&mut self) -> Option<String> {
+        timeout(Duration::from_secs(1), self.lines.next_line()).await.ok()?.unwrap()
+    }
+
     async fn until_phase(&mut self, slug: &str, phase: &str) {
         self.until(&format!("{slug} is {phase}"), |line| {
             let agent: Value = serde_json::from_str(line).unwrap();
@@ -80,6 +89,51 @@ async fn logs_show_what_was_kept_and_what_comes() {
     following.until("what was kept", |line| line == "heard: hello").await;
     there.ctl_json(None, &["queue", "add", "talker", "more"]).await;
     following.until("what comes", |line| line.contains("more")).await;
+}
+
+#[tokio::test]
+async fn what_is_followed_goes_on_over_restarts_and_shows_nothing_twice() {
+    let mut network = Network::start().await;
+    let mut here = network.host("here", "jdoe").await;
+    here.ctl_json(None, &["spawn", "talker", "hello", "--backend", "echo", "--on-idle", "keep_alive"]).await;
+    here.ctl_json(None, &["wait", "talker", "--timeout", "1m"]).await;
+    here.ctl_json(None, &["register", "bob"]).await;
+    let mut logs = Following::start(&here, &["logs", "talker", "--follow"]);
+    logs.until("what was kept", |line| line == "heard: hello").await;
+    let mut tree = Following::start(&here, &["ls", "--watch", "--json"]);
+    tree.until("what is there already", |line| line.contains("/w/acme/u/jdoe/talker")).await;
+    here.ctl_json(None, &["send", "bob", "before", "--agent", "alice"]).await;
+    let mut tail = Following::start(&here, &["tail", "--agent", "bob", "--backlog", "1"]);
+    tail.until("what went by before", |line| line.contains("before")).await;
+    let mut reply = Following::start(&here, &["request", "bob", "what is it?", "--agent", "alice"]);
+    let here_is = &here;
+    let asked = wait::until("bob is asked", || async {
+        let inbox = here_is.ctl_json(None, &["inbox", "--agent", "bob", "--peek"]).await;
+        let messages = inbox["messages"].as_array().unwrap().clone();
+        messages.into_iter().find(|message| message["kind"] == "request")
+    })
+    .await;
+
+    network.server.kill_9();
+    here.process.kill_9();
+    network.server.start();
+    network.ready().await;
+    here.process.start();
+    here.ready().await;
+    let answer = ["send", "alice", "42", "--agent", "bob", "--in-reply-to", asked["msg_id"].as_str().unwrap()];
+    here.ctl_json(None, &answer).await;
+    assert_eq!(reply.next("the reply").await, "42");
+    here.ctl_json(None, &["queue", "add", "talker", "more"]).await;
+    assert_eq!(logs.next("what comes").await, "heard: more", "what was shown is not shown again");
+    here.ctl_json(None, &["kill", "talker"]).await;
+    tree.until_phase("/w/acme/u/jdoe/talker", "canceled").await;
+    // The tail is there again at a time of its own, and shows nothing of before.
+    let (tail, here) = (&tokio::sync::Mutex::new(tail), &here);
+    wait::until("the tail is there again", || async {
+        here.ctl_json(None, &["send", "bob", "after", "--agent", "alice"]).await;
+        tail.lock().await.at_once().await.filter(|line| line.contains("after"))
+    })
+    .await;
 }
 
 #[tokio::test]
