@@ -283,6 +283,12 @@ impl Bus {
         self.shared.store_losses.subscribe()
     }
 
+    /// Notes that the broker has lost what it had stored, as somebody else found out.
+    pub fn store_was_lost(&self) {
+        self.shared.newest().clear();
+        self.shared.store_losses.send_modify(|losses| *losses += 1);
+    }
+
     /// Whether a connection was lost since this was last asked: the broker is to hand out again what it had sent.
     #[must_use]
     pub fn take_redeliver(&self) -> bool {

@@ -52,6 +52,9 @@ pub struct BrokerRecord {
     pub issued_ms: u64,
     /// When it ends.
     pub expire_ms: u64,
+    /// When the stream was made; 0 when an earlier version saved this.
+    #[serde(default)]
+    pub stream_created_ms: u64,
 }
 
 impl BrokerRecord {
@@ -59,6 +62,13 @@ impl BrokerRecord {
     #[must_use]
     pub const fn renew_at_ms(&self) -> u64 {
         self.issued_ms.saturating_add(self.expire_ms.saturating_sub(self.issued_ms) / 3 * 2)
+    }
+
+    /// Whether the stream of the newer record is another one under the same name: what was in this one's is gone.
+    #[must_use]
+    pub fn lost_its_stream(&self, newer: &Self) -> bool {
+        // A clock that was set back makes a new stream look older.
+        self.stream_created_ms != 0 && self.stream_created_ms != newer.stream_created_ms
     }
 }
 

@@ -133,6 +133,8 @@ struct Driver {
     /// Not before this.
     expire_after_ms: u64,
     permits: Arc<Semaphore>,
+    /// What was open at the start is known.
+    is_loaded: bool,
 }
 
 /// Takes up what is open after a start, the first page of each lane.
@@ -155,6 +157,10 @@ pub(super) async fn load(post: &Arc<Post>) -> Result<(), StoreError> {
 pub(super) async fn run(post: Arc<Post>, mut work: mpsc::UnboundedReceiver<Work>, token: CancellationToken) {
     let mut directory = post.directory.changed();
     let (mut connected, mut store_losses) = (post.bus.connected(), post.bus.store_losses());
+    // A loss may have been found while what is open was being read.
+    if *store_losses.borrow_and_update() > 0 {
+        store_losses.mark_changed();
+    }
     let mut driver = Driver::new(post);
     loop {
         let wait = driver.until_next_timer();
@@ -167,7 +173,7 @@ pub(super) async fn run(post: Arc<Post>, mut work: mpsc::UnboundedReceiver<Work>
                     driver.broker_is_back();
                 }
             }
-            Ok(()) = store_losses.changed() => driver.broker_is_empty(),
+            Ok(()) = store_losses.changed(), if driver.is_loaded => driver.broker_is_empty(),
             () = tokio::time::sleep(wait) => driver.tick(),
         }
     }
@@ -186,6 +192,7 @@ impl Driver {
             expire_at_ms: None,
             expire_after_ms: 0,
             permits,
+            is_loaded: false,
         }
     }
 
@@ -211,7 +218,10 @@ impl Driver {
                 self.direct_left(lane, key, need);
                 drop(coming);
             }
-            Work::Loaded => self.post.gate.open(),
+            Work::Loaded => {
+                self.is_loaded = true;
+                self.post.gate.open();
+            }
         }
     }
 

@@ -56,9 +56,10 @@ async fn power_lost_after_the_promise_costs_nothing_that_was_promised() {
     assert!(arrived[accepted.len()..].iter().all(|text| text.starts_with("after the image")));
 }
 
+/// Without anything new to send, and long before a receipt is overdue.
 #[tokio::test]
 async fn a_broker_that_lost_its_disk_is_filled_again_from_the_outboxes() {
-    let mut pair = Pair::start(&[("MURMUR_NODE_REPUBLISH_MS", "[1500]")]).await;
+    let mut pair = Pair::start(&[]).await;
     let accepted = stored(&mut pair).await;
     wipe(&mut pair.network);
     pair.network.broker.start();
@@ -68,7 +69,7 @@ async fn a_broker_that_lost_its_disk_is_filled_again_from_the_outboxes() {
 
 #[tokio::test]
 async fn a_broker_that_lost_its_disk_while_the_control_plane_was_away_is_filled_again() {
-    let mut pair = Pair::start(&[("MURMUR_NODE_REPUBLISH_MS", "[1500]")]).await;
+    let mut pair = Pair::start(&[]).await;
     let accepted = stored(&mut pair).await;
     pair.network.server.kill_9();
     wipe(&mut pair.network);
@@ -76,6 +77,25 @@ async fn a_broker_that_lost_its_disk_while_the_control_plane_was_away_is_filled_
     pair.there.process.start();
     wait::until("the node serves again", || pair.there.status()).await;
     pair.network.server.start();
+    pair.settled(&accepted).await;
+}
+
+/// The sender learns at its start that the receipts which waited for it are gone.
+#[tokio::test]
+async fn receipts_that_a_broker_lost_are_asked_for_again() {
+    let mut pair = Pair::start(&[]).await;
+    let accepted = stored(&mut pair).await;
+    pair.here.process.kill_9();
+    pair.there.process.start();
+    wait::until("bob has everything", || async {
+        (inbox(&pair.there, "bob").await?.len() == accepted.len()).then_some(())
+    })
+    .await;
+    nothing_waits(&pair.there).await;
+    wipe(&mut pair.network);
+    pair.network.broker.start();
+    pair.there.ready().await;
+    pair.here.process.start();
     pair.settled(&accepted).await;
 }
 

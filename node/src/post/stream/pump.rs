@@ -16,7 +16,10 @@ use murmur_core::{
     subject::{Destination, Route},
 };
 use murmur_crypto::chunk::{ChunkCipher, ChunkFrame, StreamKey};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
     bus::Outgoing as Publish,
@@ -184,6 +187,7 @@ struct Pump {
     backoff_ms: u64,
     /// The broker was away when there was something to publish.
     was_cut_off: bool,
+    store_losses: watch::Receiver<u64>,
 }
 
 /// What the pump woke up for.
@@ -194,8 +198,18 @@ enum Woken {
 
 impl Pump {
     fn new(post: Arc<Post>, out: Arc<Outgoing>) -> Self {
-        let in_flight = InFlight::new();
-        Self { post, out, course: None, env_digest: None, in_flight, pause: None, backoff_ms: 0, was_cut_off: false }
+        let (in_flight, store_losses) = (InFlight::new(), post.bus.store_losses());
+        Self {
+            post,
+            out,
+            course: None,
+            env_digest: None,
+            in_flight,
+            pause: None,
+            backoff_ms: 0,
+            was_cut_off: false,
+            store_losses,
+        }
     }
 
     async fn run(mut self) {
@@ -330,6 +344,12 @@ impl Pump {
             Some((index, answer)) = self.in_flight.next(), if has_answers => Woken::Answer(index, answer),
             () = self.out.wake.notified() => Woken::Look,
             _ = connected.changed() => Woken::Look,
+            Ok(()) = self.store_losses.changed() => {
+                // Chunks and credits that the broker had are gone: the answer to a probe says where the recipient is.
+                self.out.state().stalled = true;
+                self.probe();
+                Woken::Look
+            }
             () = tokio::time::sleep_until(until) => Woken::Look,
         }
     }

@@ -79,30 +79,49 @@ async fn fetch(parts: &Parts, redeliver: bool) -> Result<u64, ControlError> {
     let mut client = parts.control.client.nodes.clone();
     let answer = call(client.get_broker_credentials(request)).await?;
     let record = convert::broker(answer, parts.clock.now_ms())?;
-    // A connection that is fine is left alone: signing in again would only disturb it.
     let current = parts.dir.blocking(IdentityDir::broker).await.ok().flatten();
-    if let Some(current) = current.filter(|current| serves(parts, current, &record)) {
-        return Ok(current.renew_at_ms());
+    let is_emptied = current.as_ref().is_some_and(|current| current.lost_its_stream(&record));
+    // A connection that is fine is left alone: signing in again would only disturb it.
+    let renew_at_ms = match current.filter(|current| serves(parts, current, &record)) {
+        Some(current) => {
+            let stream_created_ms = record.stream_created_ms;
+            if current.stream_created_ms != stream_created_ms {
+                save(parts, BrokerRecord { stream_created_ms, ..current.clone() }).await;
+            }
+            current.renew_at_ms()
+        }
+        None => {
+            save(parts, record.clone()).await;
+            hand_over(parts, &record).await;
+            record.renew_at_ms()
+        }
+    };
+    if is_emptied {
+        parts.bus.store_was_lost();
     }
-    let saved = record.clone();
-    if let Err(error) = parts.dir.blocking(move |dir| dir.save_broker(&saved)).await {
+    Ok(renew_at_ms)
+}
+
+async fn save(parts: &Parts, record: BrokerRecord) {
+    if let Err(error) = parts.dir.blocking(move |dir| dir.save_broker(&record)).await {
         warn!(%error, "the broker credentials are not on disk: a restart will need the control plane");
     }
-    hand_over(parts, &record).await;
-    Ok(record.renew_at_ms())
 }
 
 /// Whether the credentials in use are connected, not yet due, and for the same place as the new ones.
 fn serves(parts: &Parts, current: &BrokerRecord, new: &BrokerRecord) -> bool {
-    let place =
-        |record: &BrokerRecord| BrokerRecord { jwt: String::new(), issued_ms: 0, expire_ms: 0, ..record.clone() };
+    let place = |record: &BrokerRecord| {
+        let (jwt, issued_ms, expire_ms, stream_created_ms) = (String::new(), 0, 0, 0);
+        BrokerRecord { jwt, issued_ms, expire_ms, stream_created_ms, ..record.clone() }
+    };
     let is_connected = *parts.bus.connected().borrow();
     let is_in_use = parts.bus.credentials_expire_ms() == Some(current.expire_ms);
     is_connected && is_in_use && parts.clock.now_ms() < current.renew_at_ms() && place(current) == place(new)
 }
 
 async fn hand_over(parts: &Parts, record: &BrokerRecord) {
-    let BrokerRecord { jwt, urls, route, stream, consumer, ca_pem, issued_ms: _, expire_ms } = record.clone();
+    let BrokerRecord { jwt, urls, route, stream, consumer, ca_pem, issued_ms: _, expire_ms, stream_created_ms: _ } =
+        record.clone();
     let credentials = BrokerCredentials {
         jwt,
         key: Arc::clone(&parts.broker_key),

@@ -71,7 +71,7 @@ pub(super) fn broker(answer: v1::GetBrokerCredentialsResponse, now_ms: u64) -> R
         consumer,
         expire_time,
         ca_pem,
-        stream_create_time: _,
+        stream_create_time,
     } = answer;
     let expire_ms = unix_ms(&expire_time.ok_or_else(|| malformed("expire_time", "must be set"))?);
     Ok(BrokerRecord {
@@ -83,6 +83,7 @@ pub(super) fn broker(answer: v1::GetBrokerCredentialsResponse, now_ms: u64) -> R
         ca_pem,
         issued_ms: now_ms,
         expire_ms,
+        stream_created_ms: stream_create_time.map_or(0, |time| unix_ms(&time)),
     })
 }
 
