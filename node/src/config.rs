@@ -77,6 +77,10 @@ pub struct Config {
     pub republish_ms: Vec<u64>,
     /// Largest file that is sent or received.
     pub file_bytes_max: u64,
+    /// Bytes that files leave free on the disk.
+    pub file_reserve_bytes: u64,
+    /// How many days a received file is kept once its message was read; none keeps it until somebody deletes it.
+    pub file_days: Option<u64>,
     /// Files are sent only from below these folders; none means from everywhere.
     pub file_roots: Vec<PathBuf>,
     /// Ports of this host that agents do not show to others, beside those of Murmur's own programs.
@@ -153,6 +157,8 @@ impl Default for Config {
             nack_ms: [post.outbox.nack.base_ms, post.outbox.nack.cap_ms],
             republish_ms: post.outbox.republish.first_ms.into_iter().chain([then_ms]).collect(),
             file_bytes_max: post.streams.bytes_max,
+            file_reserve_bytes: post.streams.reserve_bytes,
+            file_days: None,
             file_roots: Vec::new(),
             // Where a broker listens by default: clients, routes, leaf nodes, monitoring.
             tunnel_deny_ports: vec![4222, 6222, 7422, 8222],
@@ -226,6 +232,8 @@ impl Config {
         post.streams.dir = post.streams.data_dir.join("files");
         self.file_roots.clone_into(&mut post.streams.roots);
         post.streams.bytes_max = self.file_bytes_max;
+        post.streams.reserve_bytes = self.file_reserve_bytes;
+        post.streams.keep_ms = self.file_days.map(|days| days.saturating_mul(24 * 3600 * 1000));
         let backoff = |[base_ms, cap_ms]: [u64; 2]| murmur_core::retry::Backoff { base_ms, cap_ms };
         post.outbox.transport = backoff(self.retry_ms);
         post.outbox.nack = backoff(self.nack_ms);
@@ -394,6 +402,14 @@ pub struct Flags {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     file_bytes_max: Option<u64>,
+    /// Leave so many bytes free on the disk, whatever files come
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_reserve_bytes: Option<u64>,
+    /// Delete a received file so many days after it came, once its message was read
+    #[arg(long, value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_days: Option<u64>,
     /// Send files only from below these folders
     #[arg(long, value_name = "DIR", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]

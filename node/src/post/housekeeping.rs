@@ -41,8 +41,23 @@ impl Post {
         self.store.write(move |tx| dead_letter::prune(tx, read_before)).await?;
         while self.store.write(move |tx| outbox::prune(tx, sent_before, BATCH)).await? > 0 {}
         while self.store.write(move |tx| inbox::prune(tx, read_before, BATCH)).await? > 0 {}
+        if let Some(keep_ms) = self.config.streams.keep_ms {
+            self.forget_files(now_ms.saturating_sub(keep_ms)).await?;
+        }
         while self.store.write(move |tx| stream::prune(tx, read_before, BATCH)).await? > 0 {}
         self.store.write(move |tx| guard::prune(tx, now_ms.saturating_sub(GUARD_MS))).await
+    }
+
+    /// Deletes received files that came before this time and whose message was read.
+    pub(super) async fn forget_files(&self, before_ms: u64) -> Result<(), StoreError> {
+        loop {
+            let paths = self.store.write(move |tx| stream::take_old_files(tx, before_ms, BATCH)).await?;
+            if paths.is_empty() {
+                return Ok(());
+            }
+            tracing::info!(files = paths.len(), "received files are past their time and deleted");
+            self.streams.forget(paths).await;
+        }
     }
 
     /// Deletes prekeys that no waiting message can need (PROTOCOL §2.6).

@@ -1,6 +1,7 @@
 //! Chunk streams: what of them outlives a restart (PROTOCOL §4.6).
 
 use murmur_core::{
+    code::Code,
     id::{AgentId, MessageId, NodeId, StreamId},
     slug::Slug,
     subject::Route,
@@ -333,10 +334,41 @@ pub fn live_in(tx: Tx<'_>) -> Result<Vec<InRow>, StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub fn note_credit(tx: Tx<'_>, stream_id: StreamId, acked: u32, limit: u32, now_ms: u64) -> Result<(), StoreError> {
-    let sql = "UPDATE stream_out SET acked_index = ?2, limit_index = ?3, active_ms = ?4, state = 2
+    let sql = "UPDATE stream_out SET acked_index = ?2, limit_index = ?3, active_ms = ?4, state = 2, reason = ''
         WHERE stream_id = ?1 AND state <= 3";
     tx.conn().prepare_cached(sql)?.execute(params![stream_id.as_bytes(), acked, limit, int(now_ms)])?;
     Ok(())
+}
+
+/// Notes that the recipient has no room for more.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn note_no_room(tx: Tx<'_>, stream_id: StreamId, acked: u32, limit: u32, now_ms: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE stream_out SET acked_index = ?2, limit_index = ?3, active_ms = ?4, state = 3, reason = ?5
+        WHERE stream_id = ?1 AND state <= 3";
+    let values = params![stream_id.as_bytes(), acked, limit, int(now_ms), Code::StorageFull.name()];
+    tx.conn().prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// Received files that came whole before this time and whose message was read or is gone, a bounded number. From then on the message
+/// says of none where it is.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn take_old_files(tx: Tx<'_>, before_ms: u64, limit: u32) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT s.stream_id, s.path FROM stream_in s WHERE s.state = 4 AND s.active_ms < ?1 AND s.path <> ''
+        AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.recipient = s.recipient AND i.msg_id = s.msg_id
+            AND i.sender_agent = s.sender_agent AND i.read_ms IS NULL) LIMIT ?2";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let read = |row: &Row<'_>| Ok((row.get::<_, [u8; 16]>(0)?, row.get(1)?));
+    let found: Vec<([u8; 16], String)> =
+        statement.query_map(params![int(before_ms), limit], read)?.collect::<Result<_, _>>()?;
+    for (stream_id, _) in &found {
+        tx.conn().prepare_cached("UPDATE stream_in SET path = '' WHERE stream_id = ?1")?.execute([stream_id])?;
+    }
+    Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Notes that nothing is heard of the recipient.

@@ -174,7 +174,7 @@ fn transfer_row(row: &Row<'_>) -> rusqlite::Result<Transfer> {
             sha256: row.get("sha256")?,
             state: number(row, "state", TransferState::from_number)?,
             done: uint(row, "done")?,
-            path: row.get("path")?,
+            path: row.get::<_, Option<String>>("path")?.filter(|text| !text.is_empty()),
             reason: row.get::<_, Option<String>>("reason")?.filter(|text| !text.is_empty()),
         },
         is_incoming: row.get("is_incoming")?,

@@ -165,6 +165,33 @@ async fn a_broker_that_is_killed_in_the_middle_costs_time_and_nothing_else() {
     pair.arrives(&bytes).await;
 }
 
+/// The recipient's disk is full in the middle of a file, as far as the node may use it: the sender sees why the file waits, another one is
+/// not begun, and with room it goes on where it was.
+#[tokio::test]
+async fn a_disk_that_is_full_amid_a_file_makes_it_wait_and_say_why_until_there_is_room() {
+    const RESERVE: &str = "MURMUR_NODE_FILE_RESERVE_BYTES";
+    let mut pair = Pair::start().await;
+    let (path, bytes) = pair.file("data.bin", 60 * MIB);
+    pair.send(&path).await;
+    until_under_way(&pair.there, "bob").await;
+    pair.there.process.kill_9();
+    pair.there.process.set_env(RESERVE, Some("1000000000000000"));
+    pair.there.process.start();
+    let (file, kept) = wait::until("the sender knows why it waits", || async {
+        let file = transfers(&pair.here, "alice").await.pop()?.file?;
+        let kept = transfers(&pair.there, "bob").await.pop()?.file?.done_bytes;
+        (file.state() == TransferState::Stalled && file.reason == "STORAGE_FULL").then_some((file, kept))
+    })
+    .await;
+    assert!(kept > 0 && file.done_bytes <= bytes.len() as u64, "what had come stays: {file:?}");
+    pair.there.process.kill_9();
+    pair.there.process.set_env(RESERVE, None);
+    pair.there.process.start();
+    pair.arrives(&bytes).await;
+    let file = until_state(&pair.here, "alice", TransferState::Done).await;
+    assert_eq!(file.reason, "");
+}
+
 #[tokio::test]
 async fn either_side_cancels_and_both_say_so() {
     for by_sender in [true, false] {

@@ -77,6 +77,13 @@ impl Post {
         }
         let trouble = heard.troubles.iter().find(|(msg_id, _)| *msg_id == row.msg_id).map(|(_, code)| *code);
         match credit.state {
+            CreditState::Open if trouble == Some(Code::StorageFull) => {
+                let (acked, limit) = out.no_room(credit.next_index, self.config.streams.stall_ms);
+                let (stream_id, now_ms) = (row.stream_id, self.clock.now_ms());
+                self.store.write(move |tx| stream::note_no_room(tx, stream_id, acked, limit, now_ms)).await?;
+                self.streams.changed(row.sender);
+                Ok(())
+            }
             CreditState::Open => {
                 let resume = matches!(trouble, Some(Code::StreamGap | Code::ChunkAuth));
                 let grant = Grant { next_index: credit.next_index, window: credit.window };

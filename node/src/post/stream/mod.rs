@@ -36,7 +36,7 @@ mod view;
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -90,6 +90,10 @@ pub struct StreamConfig {
     pub stall_ms: u64,
     /// Silence after which a stream ends, milliseconds.
     pub idle_ms: u64,
+    /// Left free on the disk whatever comes: the store needs room, too.
+    pub reserve_bytes: u64,
+    /// How long a received file is kept after it came, if its message was read; `None` keeps it until somebody deletes it.
+    pub keep_ms: Option<u64>,
 }
 
 impl Default for StreamConfig {
@@ -103,6 +107,8 @@ impl Default for StreamConfig {
             window: STREAM_WINDOW_DEFAULT,
             stall_ms: STREAM_STALL_MS,
             idle_ms: STREAM_IDLE_MS,
+            reserve_bytes: 64 * 1024 * 1024,
+            keep_ms: None,
         }
     }
 }
@@ -133,7 +139,7 @@ impl Streams {
         // Not bounded itself: a word follows from a chunk or a call, and for each stream the newest one is enough.
         let (words, words_end) = mpsc::unbounded_channel();
         Self {
-            spool: Spool::new(config.dir.clone()),
+            spool: Spool::new(config.dir.clone(), config.reserve_bytes),
             started_ms,
             open: Mutex::default(),
             words,
@@ -177,6 +183,13 @@ impl Streams {
 
     fn watch(&self, agent: AgentId) -> watch::Receiver<u64> {
         self.open().watchers.entry(agent).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    /// Deletes received files.
+    pub(super) async fn forget(&self, paths: Vec<String>) {
+        let spool = self.spool.clone();
+        // What could not be deleted was told, and nothing points to it any more.
+        drop(tokio::task::spawn_blocking(move || paths.iter().for_each(|path| spool.forget(Path::new(path)))).await);
     }
 
     fn say(&self, word: Word) {

@@ -120,6 +120,14 @@ impl Outgoing {
         kept
     }
 
+    /// The recipient has no room: nothing is sent until a probe finds some. Returns what to keep of it.
+    pub(super) fn no_room(&self, next_index: u32, stall_ms: u64) -> (u32, u32) {
+        let mut state = self.state();
+        state.flow.resume(Grant { next_index, window: 0 });
+        (state.heard, state.patience_ms, state.stalled) = (Instant::now(), stall_ms, true);
+        (state.flow.acked(), state.flow.limit())
+    }
+
     /// The next chunk, which counts as sent from here on.
     fn take_next(&self) -> Option<(u32, bool)> {
         let mut state = self.state();
@@ -266,7 +274,7 @@ impl Pump {
                 return false;
             }
             Err(error) => {
-                tracing::warn!(%error, "a stream's message could not be looked up");
+                tracing::warn!(%error, stream_id = %self.out.row.stream_id, "a stream's message could not be looked up");
                 self.pause(Duration::from_secs(5));
                 self.out.state().stepped = true;
             }
@@ -408,7 +416,7 @@ impl Pump {
             let noted: Result<(), StoreError> =
                 self.post.store.write(move |tx| stream::note_stalled(tx, stream_id)).await;
             if let Err(error) = noted {
-                tracing::warn!(%error, "a stalled stream could not be noted");
+                tracing::warn!(%error, %stream_id, "a stalled stream could not be noted");
             }
             self.post.streams.changed(self.out.row.sender);
         }
@@ -434,7 +442,7 @@ impl Pump {
     /// `told` says that the recipient need not hear of it: it never got the message.
     async fn end(&mut self, state: TransferState, reason: &str, told: bool) {
         if let Err(error) = self.post.end_outgoing(&self.out.row, state, reason, told).await {
-            tracing::error!(%error, "the end of a stream could not be noted");
+            tracing::error!(%error, stream_id = %self.out.row.stream_id, "the end of a stream could not be noted");
         }
     }
 }

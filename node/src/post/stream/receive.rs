@@ -440,11 +440,19 @@ impl Worker {
         if let Err(code) = self.flow.check(plain.len(), chunk.last) {
             return Step::Fail(code);
         }
+        if self.unsynced == 0 && !self.post.streams.spool.has_room(STREAM_SYNC_BYTES) {
+            return self.full("the disk is full");
+        }
         match self.write(&plain) {
             Ok(()) => {
                 self.flow.take(plain.len());
                 self.unsynced = self.unsynced.saturating_add(u64::try_from(plain.len()).unwrap_or(0)).max(1);
                 Step::Took { last: chunk.last }
+            }
+            Err(error)
+                if error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded =>
+            {
+                self.full(&error.to_string())
             }
             Err(error) => {
                 // Its sender is asked for it again when the next one comes, or asks itself after a while.
@@ -452,6 +460,12 @@ impl Worker {
                 Step::Dropped
             }
         }
+    }
+
+    /// There is no room for the next chunk: what is here stays, and the sender waits and tries again.
+    fn full(&self, why: &str) -> Step {
+        tracing::warn!(stream_id = %self.row.stream_id, msg_id = %self.row.msg_id, why, "a file waits for room");
+        Step::Tell(Some(Code::StorageFull))
     }
 
     /// Under the key of any copy of the message; one that came meanwhile is looked for before the chunk is given up.
@@ -525,10 +539,13 @@ impl Worker {
 
     /// Tells the sender where the stream is and how much more it may send.
     async fn tell(&mut self, code: Option<Code>) {
-        let grant = self.flow.grant(self.window);
+        let mut grant = self.flow.grant(self.window);
+        if code == Some(Code::StorageFull) {
+            grant.window = 0;
+        }
         match self.post.word_of_in(&self.row, grant, CreditState::Open, code).await {
             Ok(word) => self.post.streams.say(word),
-            Err(error) => tracing::warn!(%error, "a credit could not be given"),
+            Err(error) => tracing::warn!(%error, stream_id = %self.row.stream_id, "a credit could not be given"),
         }
     }
 

@@ -20,13 +20,13 @@ use murmur_crypto::hash::Sha256Pieces;
 
 /// Bytes read at a time.
 const PIECE: usize = 128 * 1024;
-/// Left free on the disk whatever comes: the store needs room, too.
-const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Where the bytes are.
 #[derive(Debug, Clone)]
 pub(super) struct Spool {
     dir: PathBuf,
+    /// Left free on the disk whatever comes.
+    reserve_bytes: u64,
 }
 
 /// A copy of what is to be sent.
@@ -46,8 +46,8 @@ pub(super) enum SnapshotError {
 }
 
 impl Spool {
-    pub(super) const fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    pub(super) const fn new(dir: PathBuf, reserve_bytes: u64) -> Self {
+        Self { dir, reserve_bytes }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -80,7 +80,7 @@ impl Spool {
     pub(super) fn has_room(&self, bytes: u64) -> bool {
         nix::sys::statvfs::statvfs(&self.dir)
             .map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()))
-            .is_ok_and(|free| free >= bytes.saturating_add(RESERVE_BYTES))
+            .is_ok_and(|free| free >= bytes.saturating_add(self.reserve_bytes))
     }
 
     /// Copies a file of at most `bytes_max` bytes, so that what is sent never changes: a chunk that was encrypted twice with other
@@ -130,6 +130,18 @@ impl Spool {
         fs::rename(self.part(stream), target)?;
         sync_folder(target)?;
         sync_folder(folder)
+    }
+
+    /// Deletes a file that came whole, and its folder when nothing else is in it. What its user has moved away is not looked for.
+    pub(super) fn forget(&self, path: &Path) {
+        if !path.starts_with(&self.dir) {
+            return;
+        }
+        remove(path);
+        if let Some(folder) = path.parent().filter(|folder| *folder != self.dir) {
+            // One that holds something else stays.
+            let _ = fs::remove_dir(folder);
+        }
     }
 
     /// Deletes the copy of a stream that is not sent any more.
@@ -199,7 +211,7 @@ mod tests {
 
     fn spool() -> (tempfile::TempDir, Spool) {
         let home = tempfile::tempdir().unwrap();
-        let spool = Spool::new(home.path().join("files"));
+        let spool = Spool::new(home.path().join("files"), 0);
         (home, spool)
     }
 
@@ -241,6 +253,24 @@ mod tests {
         assert_eq!(fs::read(&target).unwrap(), b"0123");
         assert_eq!((mode(&target), mode(target.parent().unwrap())), (0o600, 0o700));
         assert!(!spool.part(STREAM).exists());
+    }
+
+    #[test]
+    fn what_is_forgotten_goes_with_its_folder_and_nothing_else_does() {
+        let (home, spool) = spool();
+        let (one, other) = (spool.dir().join("m/one"), spool.dir().join("m/other"));
+        private_folder(one.parent().unwrap()).unwrap();
+        for path in [&one, &other] {
+            fs::write(path, "x").unwrap();
+        }
+        spool.forget(&one);
+        assert!(!one.exists() && other.exists());
+        spool.forget(&other);
+        assert!(!other.parent().unwrap().exists() && spool.dir().exists());
+        let outside = home.path().join("outside");
+        fs::write(&outside, "x").unwrap();
+        spool.forget(&outside);
+        assert!(outside.exists());
     }
 
     #[test]

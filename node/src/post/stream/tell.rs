@@ -68,7 +68,9 @@ impl Queue {
             if before.credit.state != CreditState::Open {
                 word = before;
             } else if word.credit.state == CreditState::Open {
-                word.trouble = word.trouble.or(before.trouble);
+                // That there was no room is old news with the next word.
+                let stays = before.trouble.filter(|(_, _, code)| *code != Code::StorageFull);
+                word.trouble = word.trouble.or(stays);
             }
         }
         self.words.insert(word.credit.stream_id, word);
@@ -176,7 +178,7 @@ impl Post {
             PublishAnswer::Failed | PublishAnswer::LaneFull => return words,
             PublishAnswer::Stored { .. } => {}
             PublishAnswer::Denied | PublishAnswer::TooLarge => {
-                tracing::warn!(%route, "the broker refuses credits for good");
+                tracing::warn!(%route, agent.id = %speaker, %to, "the broker refuses credits for good");
             }
         }
         for word in words {
@@ -206,7 +208,7 @@ impl Post {
             credits: words.iter().map(|word| word.credit).collect(),
         };
         let signed = body.sign(&signer.key, Some(&signer.chain));
-        signed.map_err(|error| tracing::error!(%error, "credits could not be signed")).ok()
+        signed.map_err(|error| tracing::error!(%error, agent.id = %speaker, %to, "credits could not be signed")).ok()
     }
 }
 

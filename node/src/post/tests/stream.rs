@@ -139,6 +139,26 @@ async fn files_of_every_length_arrive_whole_and_leave_nothing_in_the_spools() {
 }
 
 #[tokio::test]
+async fn a_received_file_is_forgotten_with_time_once_its_message_was_read() {
+    let (a, b) = World::new().pair().await;
+    let files = Files::new();
+    send(&a, &files.make("data.bin", &content(CHUNK))).await;
+    carry_until([&a, &b], honest, async || both_done(&a, &b).await).await;
+    let (path, _) = received(&b).await;
+    let later_ms = b.post.clock.now_ms() + 1;
+    b.post.forget_files(later_ms).await.unwrap();
+    assert!(path.exists(), "nobody has read the message");
+    assert_eq!(b.post.inbox(&b.agent(0), InboxQuery::default()).await.unwrap().messages.len(), 1);
+    b.post.forget_files(0).await.unwrap();
+    assert!(path.exists(), "it is young");
+    b.post.forget_files(later_ms).await.unwrap();
+    assert!(!path.exists() && !path.parent().unwrap().exists());
+    let all = InboxQuery { all: true, ..InboxQuery::default() };
+    let file = b.post.inbox(&b.agent(0), all).await.unwrap().messages.remove(0).file.unwrap();
+    assert_eq!(file.path, None);
+}
+
+#[tokio::test]
 async fn the_message_is_pushed_when_the_file_is_whole_and_not_before() {
     let (a, b) = impatient_pair().await;
     let files = Files::new();
