@@ -251,7 +251,7 @@ impl Post {
         let bytes = match sign(&keyring, to_agent, &rows, self.clock.now_ms()) {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::error!(%error, "acknowledgements could not be signed");
+                tracing::error!(%error, agent.id = %acker, to = %to_agent, "acknowledgements could not be signed");
                 return self.forget_acks(ids);
             }
         };
@@ -268,7 +268,7 @@ impl Post {
             }
             PublishAnswer::Failed | PublishAnswer::LaneFull => Flushed::Failed(rows),
             PublishAnswer::Denied | PublishAnswer::TooLarge => {
-                tracing::warn!(%route, "the broker refuses acknowledgements for good");
+                tracing::warn!(%route, agent.id = %acker, to = %to_agent, "the broker refuses acknowledgements for good");
                 self.forget_acks(ids)
             }
         }

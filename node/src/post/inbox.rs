@@ -206,7 +206,9 @@ impl Post {
                 post.hub.marked(agent);
                 match receipts {
                     Ok(receipts) => post.acknowledge(receipts),
-                    Err(error) => tracing::warn!(%error, "a reply could not be marked as read"),
+                    Err(error) => {
+                        tracing::warn!(%error, agent.id = %agent, cursor, "a reply could not be marked as read")
+                    }
                 }
             },
         );

@@ -89,7 +89,8 @@ pub(super) async fn fetch(post: Arc<Post>, lane: Lane, behind: Position) {
             }
             Err(StoreError::Closed) => return,
             Err(error) => {
-                tracing::warn!(%error, "waiting messages could not be read");
+                let Lane { sender, recipient } = lane;
+                tracing::warn!(%error, %sender, %recipient, "waiting messages could not be read");
                 tokio::time::sleep(AGAIN).await;
             }
         }

@@ -208,7 +208,7 @@ impl Post {
             }
             Err(Refusal::Later(delay)) => Box::new(move || Verdict::Nak(delay)),
             Err(Refusal::Store(error)) => {
-                tracing::error!(%error, "an arrival could not be stored");
+                tracing::error!(%error, subject = %frame.subject, "an arrival could not be stored");
                 Box::new(|| Verdict::Nak(LATER))
             }
         };
@@ -235,7 +235,7 @@ impl Post {
         match self.store.write(move |tx| quarantine::insert(tx, &row, now_ms, rows, bytes)).await {
             Ok(()) => Verdict::Term,
             Err(error) => {
-                tracing::error!(%error, "an arrival could not be quarantined");
+                tracing::error!(%error, subject = %frame.subject, "an arrival could not be quarantined");
                 Verdict::Nak(LATER)
             }
         }

@@ -1,7 +1,7 @@
 //! More messages than anybody keeps in memory, for a recipient who is away.
 
-use murmur_proto::node::v1::{ListInboxRequest, Message};
-use murmur_tests::{network::Node, talk::until_empty};
+use murmur_proto::node::v1::{ListInboxRequest, Message, SendRequest};
+use murmur_tests::{network::Node, store, talk::until_empty, wait};
 
 use crate::pair::{Pair, draft};
 
@@ -41,14 +41,35 @@ async fn a_backlog_beyond_every_bound_survives_restarts_and_arrives_in_order() {
     assert_eq!(read, (1..=COUNT as u64).collect::<Vec<_>>(), "each once, in the order in which they were accepted");
 }
 
+/// Most of them are known to the store alone, and end all the same when their time is over.
+#[tokio::test]
+async fn what_only_the_store_knows_expires_in_time_and_says_so() {
+    const COUNT: usize = 2_600;
+    let mut pair = Pair::start(&RATE).await;
+    pair.network.broker.kill_9();
+    send_many_with(&pair.here, COUNT, SendRequest { ttl_seconds: 15, ..draft("") }).await;
+    wait::until("all have expired", || async {
+        let status = pair.here.status().await?;
+        let open: u64 = status.outbox.values().sum();
+        (open == 0 && status.dead_letters == COUNT as u64).then_some(())
+    })
+    .await;
+    assert_eq!(store::number(&pair.here, "SELECT count(*) FROM delivery WHERE state = 'EXPIRED'"), COUNT as u64);
+}
+
 /// Sends so many messages, several at a time.
 async fn send_many(node: &Node, count: usize) {
+    send_many_with(node, count, draft("")).await;
+}
+
+async fn send_many_with(node: &Node, count: usize, like: SendRequest) {
     let mut writing = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
-        let mut client = node.client().await;
+        let (mut client, like) = (node.client().await, like.clone());
         writing.spawn(async move {
             for number in (writer..count).step_by(WRITERS) {
-                client.messages.send(draft(&number.to_string())).await.unwrap();
+                let request = SendRequest { body: number.to_string().into(), ..like.clone() };
+                client.messages.send(request).await.unwrap();
             }
         });
     }

@@ -1,6 +1,6 @@
 //! One live session per agent; unread messages reach it by push, by notice and by inbox.
 
-use murmur_tests::network::Network;
+use murmur_tests::network::{Network, Options};
 use serde_json::json;
 
 #[tokio::test]
@@ -74,6 +74,40 @@ async fn a_killed_shim_leaves_no_ghost_and_its_agent_keeps_its_mail() {
     assert_eq!(sent["recipient_online"], false);
     let mut bob = node.shim("bob").await;
     assert!(bob.push().await["content"].as_str().unwrap().contains("for later"));
+}
+
+/// It makes no call, for much longer than a silent node would keep its place.
+#[tokio::test]
+async fn a_session_that_only_receives_stays_and_is_not_taken_for_a_dead_one() {
+    const LEASE_S: i64 = 1;
+    let env = [("MURMUR_SERVER_HEARTBEAT_MS", "200"), ("MURMUR_SERVER_LEASE_MS", "1000")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let network = Network::start_with(Options { env, ..Options::default() }).await;
+    let node = network.node("here", "jdoe").await;
+    let alice = node.shim("alice").await;
+    let mut bob = node.shim("bob").await;
+    bob.ok("register", json!({})).await;
+    for round in 0..3 {
+        let began = last_seen(&network).await;
+        murmur_tests::wait::until("several leases are over", || async {
+            (last_seen(&network).await >= began + 2 * LEASE_S).then_some(())
+        })
+        .await;
+        alice.ok("send", json!({"to": "bob", "text": format!("round {round}")})).await;
+        let push = bob.push().await;
+        assert!(push["content"].as_str().unwrap().contains(&format!("round {round}")), "{push}");
+        until_online(&alice, "bob", true).await;
+    }
+}
+
+/// When the control plane last heard of the only node, Unix seconds.
+async fn last_seen(network: &Network) -> i64 {
+    murmur_tests::wait::until("the node is listed", || async {
+        let request = murmur_proto::v1::ListNodesRequest::default();
+        let nodes = network.admin().await.nodes.list_nodes(request).await.ok()?.into_inner().nodes;
+        Some(nodes.first()?.last_seen_time?.seconds)
+    })
+    .await
 }
 
 async fn until_online(shim: &murmur_tests::shim::Shim, name: &str, online: bool) {
