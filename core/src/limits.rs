@@ -52,6 +52,8 @@ pub const PREKEY_LIFE_MS: u64 = 30 * 24 * 3600 * 1000;
 pub const AGENT_CERT_LIFE_MS: u64 = 7 * 24 * 3600 * 1000;
 /// Life of a node certificate.
 pub const NODE_CERT_LIFE_MS: u64 = 90 * 24 * 3600 * 1000;
+/// With no more than this left a node's certificate is to be renewed.
+pub const NODE_CERT_DUE_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Life of a root certificate.
 pub const ROOT_CERT_LIFE_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 

@@ -52,6 +52,8 @@ pub struct Agents {
 struct Entry {
     row: Arc<AgentRow>,
     since: Instant,
+    /// Of the control plane's entry that it came with; 0 when that is not known.
+    revision: u64,
 }
 
 /// What to register.
@@ -65,6 +67,8 @@ pub struct Registration {
     pub group: String,
     /// Take `path-2`, `path-3`, … when another node holds the name.
     pub suffix_when_taken: bool,
+    /// Bring the agent here when another node holds the name.
+    pub move_here: bool,
 }
 
 impl Registration {
@@ -111,7 +115,8 @@ impl Agents {
     ) -> Result<Arc<Self>, StoreError> {
         let since = Instant::now();
         let rows = store.read(table::live).await?;
-        let live = rows.into_iter().map(|row| (row.slug.clone(), Entry { row: Arc::new(row), since })).collect();
+        let live =
+            rows.into_iter().map(|row| (row.slug.clone(), Entry { row: Arc::new(row), since, revision: 0 })).collect();
         let registering = Mutex::new(());
         let live = RwLock::new(live);
         let revoked = watch::Sender::new(0);
@@ -221,7 +226,7 @@ impl Agents {
         });
         let saved = row.clone();
         self.store.write(move |tx| table::save(tx, &saved)).await?;
-        self.write().insert(slug.clone(), Entry { row: row.clone(), since: Instant::now() });
+        self.write().insert(slug.clone(), Entry { row: row.clone(), since: Instant::now(), revision: 0 });
         match self.publish(&row).await {
             // They are published when the control plane is back.
             Err(AgentError::Control(ControlError::Down(_))) | Ok(()) => Ok(()),
@@ -324,7 +329,10 @@ impl Agents {
     /// missing from a copy made earlier.
     pub async fn reconcile(&self, batch: &Batch, heard_since: Instant) {
         for row in self.ended_by(batch, heard_since) {
-            info!(agent.slug = %row.slug, "agent {} was ended by the control plane", row.slug);
+            match self.directory.snapshot().lives_elsewhere(row.agent_id) {
+                true => info!(agent.slug = %row.slug, "agent {} moved to another node", row.slug),
+                false => info!(agent.slug = %row.slug, "agent {} was ended by the control plane", row.slug),
+            }
             if let Err(error) = self.end(&row).await {
                 warn!(agent.slug = %row.slug, %error, "an ended agent is still known here");
             }
@@ -332,14 +340,18 @@ impl Agents {
     }
 
     fn ended_by(&self, batch: &Batch, heard_since: Instant) -> Vec<Arc<AgentRow>> {
-        let named = |agent| {
+        let own_node = self.identity.node_id;
+        let named = |entry: &Entry| {
             batch.changes.iter().rev().find_map(|change| match change {
-                Change::Agent(peer) if peer.agent_id == agent => Some(true),
-                Change::Removed(removed) if *removed == agent => Some(false),
+                Change::Agent(peer) if peer.agent_id == entry.row.agent_id => {
+                    // It may also have come here since.
+                    Some(peer.node_id == own_node || peer.revision < entry.revision)
+                }
+                Change::Removed(removed) if *removed == entry.row.agent_id => Some(false),
                 _ => None,
             })
         };
-        let has_ended = |entry: &&Entry| match named(entry.row.agent_id) {
+        let has_ended = |entry: &&Entry| match named(entry) {
             Some(is_live) => !is_live,
             None => batch.whole && entry.since < heard_since,
         };
@@ -359,7 +371,12 @@ impl Agents {
         let saved = row.clone();
         self.store.write(move |tx| table::save(tx, &saved)).await?;
         let row = Arc::new(row);
-        self.write().insert(peer.slug.clone(), Entry { row: row.clone(), since: Instant::now() });
+        let entry = Entry { row: row.clone(), since: Instant::now(), revision: peer.revision };
+        let was_known = self.write().insert(peer.slug.clone(), entry).is_some();
+        if !was_known {
+            // It may have been here before: the certificate of then is older than what others have seen since.
+            self.renew_keys(row.agent_id).await?;
+        }
         // The control plane's own words; its watch will repeat them.
         self.directory.apply(changes([Change::Agent(Arc::new(peer))]), self.clock.now_ms());
         match self.publish(&row).await {
@@ -375,6 +392,12 @@ impl Agents {
         let peer = self.control.publish_keys(row.agent_id, keys).await?;
         failpoint("P1");
         self.directory.apply(changes([Change::Agent(Arc::new(peer))]), self.clock.now_ms());
+        Ok(())
+    }
+
+    async fn renew_keys(&self, agent: AgentId) -> Result<(), AgentError> {
+        let (keys, now_ms) = (self.keys.clone(), self.clock.now_ms());
+        tokio::task::spawn_blocking(move || keys.rotate_one(agent, now_ms)).await.map_err(|_| StoreError::Closed)??;
         Ok(())
     }
 

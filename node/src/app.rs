@@ -368,6 +368,8 @@ impl Base {
             broker_key: self.broker_key.clone(),
             clock,
             incarnation,
+            forward: self.forward.clone(),
+            identity: identity.clone(),
         });
         let permissions = Permissions::new(permission::Parts {
             store,

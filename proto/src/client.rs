@@ -12,6 +12,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -186,7 +187,8 @@ fn server_endpoint(url: &str, ca_pem: Option<&str>) -> Result<Endpoint, ConnectE
 /// context.
 #[derive(Clone)]
 pub struct Headers {
-    authorization: Option<MetadataValue<Ascii>>,
+    /// One for all clones, since a token is renewed while calls go on.
+    authorization: Arc<RwLock<Option<MetadataValue<Ascii>>>>,
     incarnation: Option<MetadataValue<Ascii>>,
     agent: Option<MetadataValue<Ascii>>,
     trace: fn(&mut MetadataMap),
@@ -201,18 +203,27 @@ impl Headers {
     /// No token, no trace.
     #[must_use]
     pub fn new() -> Self {
-        Self { authorization: None, incarnation: None, agent: None, trace: |_| {} }
+        Self { authorization: Arc::default(), incarnation: None, agent: None, trace: |_| {} }
     }
 
     /// Adds a bearer token.
     ///
     /// # Errors
     /// [`TokenNotAscii`].
-    pub fn with_token(mut self, token: &str) -> Result<Self, TokenNotAscii> {
+    pub fn with_token(self, token: &str) -> Result<Self, TokenNotAscii> {
+        self.set_token(token)?;
+        Ok(self)
+    }
+
+    /// Sets the bearer token of this and of all its clones.
+    ///
+    /// # Errors
+    /// [`TokenNotAscii`].
+    pub fn set_token(&self, token: &str) -> Result<(), TokenNotAscii> {
         let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| TokenNotAscii)?;
         value.set_sensitive(true);
-        self.authorization = Some(value);
-        Ok(self)
+        *self.authorization.write().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        Ok(())
     }
 
     /// Adds a node's incarnation.
@@ -250,7 +261,7 @@ impl Interceptor for Headers {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let metadata = request.metadata_mut();
         metadata.insert(PROTOCOL_HEADER, MetadataValue::from(PROTOCOL));
-        if let Some(authorization) = &self.authorization {
+        if let Some(authorization) = &*self.authorization.read().unwrap_or_else(PoisonError::into_inner) {
             metadata.insert("authorization", authorization.clone());
         }
         if let Some(incarnation) = &self.incarnation {

@@ -85,8 +85,8 @@ impl App {
         if tokens.bootstrap(&admin).await?.with_context(|| format!("cannot write {}", admin.display()))? {
             tracing::info!("administrator's token written to {}", admin.display());
         }
-        let nodes =
-            Nodes::open(db.clone(), clock.clone(), Arc::clone(&hub), Arc::clone(&tokens), Arc::clone(&broker)).await?;
+        let (shared, token_life_ms) = ((Arc::clone(&hub), Arc::clone(&tokens)), config.node_token_life_ms);
+        let nodes = Nodes::open(db.clone(), clock.clone(), shared, Arc::clone(&broker), token_life_ms).await?;
         let nodes = Arc::new(nodes);
         let agents = Agents::new(db.clone(), clock.clone(), Arc::clone(&hub), Arc::clone(&tokens), config.agents());
         let agents = Arc::new(agents);

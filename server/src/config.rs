@@ -24,6 +24,7 @@ use crate::{
     broker_link::LinkConfig,
     limit::Rate,
     links::{InvalidPublicUrl, PublicUrl},
+    tokens::NODE_LIFE_MS,
     uploads::UploadsConfig,
 };
 
@@ -90,6 +91,10 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broker_token_life_ms: Option<u64>,
+    /// How long a node's own token is good; it is renewed at two thirds.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_token_life_ms: Option<u64>,
     /// Unary calls a second of one token.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -202,6 +207,8 @@ pub struct Config {
     pub lease_ms: u32,
     /// Milliseconds, whole seconds.
     pub broker_token_life_ms: u64,
+    /// Milliseconds.
+    pub node_token_life_ms: u64,
     /// A token.
     pub calls_per_second: NonZeroU32,
     /// A token.
@@ -280,6 +287,7 @@ impl Config {
             heartbeat_ms: u32::try_from(HEARTBEAT_MS).unwrap_or(u32::MAX),
             lease_ms: u32::try_from(LEASE_MS).unwrap_or(u32::MAX),
             broker_token_life_ms: BROKER_JWT_LIFE_MS,
+            node_token_life_ms: NODE_LIFE_MS,
             calls_per_second: count(50),
             calls_burst: count(100),
             enroll_per_minute: count(5),
@@ -339,6 +347,9 @@ impl Config {
         }
         if self.broker_token_life_ms < 1_000 {
             return rule("broker_token_life_ms", "must be at least 1000");
+        }
+        if self.node_token_life_ms < 1_000 {
+            return rule("node_token_life_ms", "must be at least 1000");
         }
         if !(1..=5).contains(&self.stream_replicas) {
             return rule("stream_replicas", "must be 1 to 5");

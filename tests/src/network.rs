@@ -267,15 +267,45 @@ impl Network {
     /// # Panics
     /// When it never enrols, or its certificate is refused.
     pub async fn approve(&self, name: &str) {
-        let node = wait::until("the node has enrolled", || async {
-            let nodes = self.admin().await.nodes.list_nodes(v1::ListNodesRequest::default()).await.ok()?;
-            nodes.into_inner().nodes.into_iter().find(|node| node.name == name)
-        })
-        .await;
+        let node = self.entry(name).await;
         if node.state == v1::NodeState::Approved as i32 {
             return;
         }
-        let certificate = self.owner.certify(&node);
+        self.sign(node, 1, limits::NODE_CERT_LIFE_MS).await;
+    }
+
+    /// As [`Network::node`], with a certificate that ends so soon.
+    ///
+    /// # Panics
+    /// When it never comes up.
+    pub async fn node_certified(&self, name: &str, account: &str, life_ms: u64) -> Node {
+        let mut node = self.enrol(name, account).await;
+        node.process.start();
+        let entry = self.entry(name).await;
+        self.sign(entry, 1, life_ms).await;
+        node.ready().await;
+        node
+    }
+
+    /// Signs a node's certificate anew, as its owner.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn renew_certificate(&self, name: &str) {
+        let entry = self.entry(name).await;
+        self.sign(entry, 2, limits::NODE_CERT_LIFE_MS).await;
+    }
+
+    async fn entry(&self, name: &str) -> v1::Node {
+        wait::until("the node has enrolled", || async {
+            let nodes = self.admin().await.nodes.list_nodes(v1::ListNodesRequest::default()).await.ok()?;
+            nodes.into_inner().nodes.into_iter().find(|node| node.name == name)
+        })
+        .await
+    }
+
+    async fn sign(&self, node: v1::Node, serial: u64, life_ms: u64) {
+        let certificate = self.owner.certify(&node, serial, life_ms);
         let request = v1::ApproveNodeRequest { node_id: node.node_id, certificate: certificate.into() };
         wait::until("the node is approved", || async {
             match self.admin().await.nodes.approve_node(request.clone()).await {
@@ -332,15 +362,15 @@ impl Owner {
         Self { key, root }
     }
 
-    fn certify(&self, node: &v1::Node) -> Vec<u8> {
+    fn certify(&self, node: &v1::Node, serial: u64, life_ms: u64) -> Vec<u8> {
         let public_key: [u8; 32] = node.public_key.as_ref().try_into().unwrap();
         Issuer::new(&self.key, self.root.certificate())
             .unwrap()
             .node(NodeSpec {
                 node_id: node.node_id.parse::<NodeId>().unwrap(),
                 public_key: PublicKey::from_bytes(&public_key).unwrap(),
-                serial: 1,
-                validity: Validity::from_now(now_ms() - CERTIFIED_SINCE_MS, limits::NODE_CERT_LIFE_MS),
+                serial,
+                validity: Validity::from_now(now_ms() - CERTIFIED_SINCE_MS, life_ms),
                 slug_scope: node.slug_scope.clone(),
             })
             .unwrap()

@@ -29,12 +29,15 @@ pub(crate) struct Args {
     /// Take `name-2`, `name-3`, … when another node has the name
     #[arg(long)]
     suffix: bool,
+    /// Bring it here when another node of your account has it; what nobody has read there is sent again to here
+    #[arg(long = "move", conflicts_with = "suffix")]
+    move_here: bool,
 }
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
-    let Args { name, speaker, description, group, suffix } = args;
+    let Args { name, speaker, description, group, suffix, move_here } = args;
     let name = named(name, &speaker)?;
-    let request = RegisterRequest { agent: name.clone(), description, group, suffix_when_taken: suffix };
+    let request = RegisterRequest { agent: name.clone(), description, group, suffix_when_taken: suffix, move_here };
     let answer = target.node_as(&speaker).await?.sessions.register(request).await?.into_inner();
     let RegisterResponse { slug, agent_id, created, unread, description, group } = &answer;
     let value = json!({

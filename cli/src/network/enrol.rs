@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use murmur_core::limits::NODE_CERT_DUE_MS;
 use murmur_crypto::{
+    cert::Certificate,
     hash::key_fingerprint,
     invite::{Invite, Purpose},
 };
@@ -103,22 +105,28 @@ pub(crate) async fn by_fingerprint(control: &mut ControlClient, wanted: &str) ->
     Ok(nodes.into_iter().find(|node| key_fingerprint(&node.public_key) == wanted))
 }
 
-/// Signs the certificate of the node with this fingerprint. A node that is approved already stays as it is.
+/// Signs the certificate of the node with this fingerprint. A node whose certificate holds for a while yet stays as it is.
 pub(crate) async fn approve(control: &mut ControlClient, owner: &Owner, wanted: &str) -> Result<Node, Failure> {
     let node = by_fingerprint(control, wanted).await?.ok_or_else(|| {
         Failure::new(Exit::NotFound, format!("no node has the fingerprint {wanted}"))
             .remedy("Compare it with `murmurctl node ls`; a node shows up there once it has redeemed its invite.")
     })?;
     match node.state() {
-        NodeState::Approved => return Ok(node),
+        NodeState::Approved if !is_due(&node) => return Ok(node),
         NodeState::Revoked => {
             return Err(
                 Failure::new(Exit::Refused, format!("node {} was revoked", node.name)).remedy("Invite it anew.")
             );
         }
-        NodeState::Pending | NodeState::Unspecified => {}
+        NodeState::Approved | NodeState::Pending | NodeState::Unspecified => {}
     }
     let certificate = owner.certify(&node)?.into();
     let answer = control.nodes.approve_node(ApproveNodeRequest { node_id: node.node_id, certificate }).await?;
     answer.into_inner().node.ok_or_else(|| Failure::failed("the control plane approved a node and did not say which"))
+}
+
+/// Whether a node's certificate has to be signed anew; it takes that up while it runs.
+fn is_due(node: &Node) -> bool {
+    let Ok(certificate) = Certificate::decode(node.certificate.to_vec()) else { return true };
+    certificate.claims().not_after_ms.saturating_sub(now_ms()) <= NODE_CERT_DUE_MS
 }

@@ -41,6 +41,8 @@ pub enum Event {
         /// What it says.
         receipt: Receipt,
     },
+    /// The node that has the message gives it back unread: its agent has moved to another one.
+    GivenBack,
     /// The control plane confirms that the recipient has ended, so that nobody is left to seal for.
     RecipientGone,
     /// The sender takes the message back.

@@ -92,7 +92,7 @@ impl Clock<'_> {
             return self.closed(state, event);
         }
         match event {
-            Event::Tick => state,
+            Event::Tick | Event::GivenBack => state,
             Event::Restarted => self.restarted(state),
             Event::Sealed { seal_attempt } => self.sealed(state, seal_attempt),
             Event::KeysMissing { seal_attempt } => self.keys_missing(state, seal_attempt),
@@ -109,7 +109,11 @@ impl Clock<'_> {
 
     /// Closed is closed, but for the recipient's word that it has the message: that is the truth, whatever was given up here.
     /// A message that was published may have been on its way when it was cancelled or expired.
+    /// What is given back is sealed anew, for where the agent is now.
     fn closed(&self, state: State, event: Event) -> State {
+        if let (State::Delivered { .. }, Event::GivenBack) = (state, event) {
+            return State::new(self.now_ms);
+        }
         let Event::Receipt { receipt, .. } = event else { return state };
         match (state, receipt) {
             (State::Expired | State::Dead { .. } | State::Cancelled, Receipt::Delivered) => {

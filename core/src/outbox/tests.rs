@@ -159,6 +159,16 @@ fn what_was_given_up_and_arrived_all_the_same_is_delivered() {
 }
 
 #[test]
+fn what_is_given_back_unread_is_sealed_anew_while_its_time_lasts() {
+    let (delivered, _) = run(&[sealed(0), Event::PublishStarted, receipt(Receipt::Delivered)]);
+    assert_eq!(run_from(delivered, &[Event::GivenBack]).1, [Effect::Seal { seal_attempt: 0 }, at(30_001)]);
+    let late = delivered.step(Event::GivenBack, EXPIRES_MS, 0, &Config::default());
+    assert_eq!((late.delivery.state, late.effects), (State::Expired, vec![Effect::Report(StateName::Expired)]));
+    check(&[Event::GivenBack], StateName::Queued, &[Effect::Seal { seal_attempt: 0 }, at(30_001)]);
+    check(&[receipt(Receipt::Read), Event::GivenBack], StateName::Read, &[]);
+}
+
+#[test]
 fn names_read_back() {
     for name in StateName::ALL {
         assert_eq!(name.as_str().parse(), Ok(name));
@@ -189,6 +199,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(seal_attempt, answer)| Event::PublishAnswered { seal_attempt, answer }),
         3 => any::<bool>().prop_map(|unchanged| Event::Resolved { unchanged }),
         4 => (attempt, receipt).prop_map(|(seal_attempt, receipt)| Event::Receipt { seal_attempt, receipt }),
+        1 => Just(Event::GivenBack),
         1 => Just(Event::RecipientGone),
         1 => Just(Event::Cancel),
     ]
@@ -214,6 +225,7 @@ pub(super) fn check_step(before: Delivery, event: Event, now_ms: u64, step: &Ste
         let told_late = match (event, new) {
             (Event::Receipt { receipt: Receipt::Read, .. }, StateName::Read) => old != StateName::Read,
             (Event::Receipt { receipt: Receipt::Delivered, .. }, StateName::Delivered) => gave_up,
+            (Event::GivenBack, StateName::Queued | StateName::Expired) => old == StateName::Delivered,
             _ => false,
         };
         prop_assert!(told_late || (step.delivery == before && step.effects.is_empty()), "a closed delivery moved");

@@ -64,6 +64,7 @@ impl Murmur for Register {
             description: args.description.unwrap_or_default(),
             group: args.group.unwrap_or_default(),
             suffix_when_taken: false,
+            move_here: false,
         };
         let registered = call.shared.node.answer(call.node()?.sessions.register(request)).await?;
         if !binding.is_attached_as(&registered.slug) {

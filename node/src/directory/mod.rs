@@ -16,7 +16,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use murmur_core::id::AgentId;
+use murmur_core::id::{AgentId, NodeId};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -91,6 +91,26 @@ impl Directory {
         });
     }
 
+    /// Agents that were found on another node than before, each told once.
+    #[must_use]
+    pub fn take_moved(&self) -> Vec<AgentId> {
+        if self.snapshot.load().has_moved() { self.change(|snapshot, _| snapshot.take_moved()) } else { Vec::new() }
+    }
+
+    /// Believes a node that an agent has left it, as it said at this time: nothing is sealed for it there until the control plane says
+    /// where it is.
+    pub fn set_left(&self, agent: AgentId, node: NodeId, at_ms: u64) {
+        let snapshot = self.snapshot();
+        let is_news = snapshot.peer(agent).is_some_and(|peer| {
+            // It may have come back since.
+            let is_old = peer.former.is_some_and(|(_, moved_ms)| at_ms < moved_ms);
+            peer.node_id == node && !is_old && !snapshot.has_left(peer)
+        });
+        if is_news {
+            self.update(|snapshot, _| snapshot.set_left(agent, node));
+        }
+    }
+
     /// Waits until everything taken over so far is on disk.
     pub async fn saved(&self) {
         self.tasks.close();
@@ -122,11 +142,16 @@ impl Directory {
     }
 
     fn update(&self, change: impl FnOnce(&mut Snapshot, &mut HashSet<AgentId>)) {
+        self.change(change);
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Snapshot, &mut HashSet<AgentId>) -> T) -> T {
         let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Snapshot::clone(&self.snapshot.load());
-        change(&mut next, &mut attached);
+        let changed = change(&mut next, &mut attached);
         self.snapshot.store(Arc::new(next));
-        self.version.send_modify(|version| *version += 1);
+        changed
     }
 }
 

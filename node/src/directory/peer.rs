@@ -72,4 +72,6 @@ pub struct Peer {
     pub revision: u64,
     /// When it was registered.
     pub created_ms: u64,
+    /// The node that it moved away from last, and when.
+    pub former: Option<(NodeId, u64)>,
 }

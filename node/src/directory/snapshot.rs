@@ -27,6 +27,10 @@ pub struct Snapshot {
     pub confirmed_ms: Option<u64>,
     /// The control plane is connected right now.
     pub live: bool,
+    /// Agents that were found on another node than before, until somebody asks.
+    moved: Vec<AgentId>,
+    /// Agents of which the node that they were last known on says that they have left it.
+    left: Arc<HashMap<AgentId, NodeId>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -52,6 +56,8 @@ impl Snapshot {
             heard: false,
             confirmed_ms,
             live: false,
+            moved: Vec::new(),
+            left: Arc::default(),
         }
     }
 
@@ -90,6 +96,30 @@ impl Snapshot {
         self.resume_token.as_deref()
     }
 
+    /// Whether the directory has an agent on another node than this one.
+    #[must_use]
+    pub fn lives_elsewhere(&self, agent: AgentId) -> bool {
+        self.peer(agent).is_some_and(|peer| peer.node_id != self.own_node)
+    }
+
+    /// Whether an agent has left the node that it is known to be on, for one that is not known yet.
+    #[must_use]
+    pub fn has_left(&self, peer: &Peer) -> bool {
+        self.left.get(&peer.agent_id) == Some(&peer.node_id)
+    }
+
+    pub(super) fn set_left(&mut self, agent: AgentId, node: NodeId) {
+        Arc::make_mut(&mut self.left).insert(agent, node);
+    }
+
+    pub(super) fn has_moved(&self) -> bool {
+        !self.moved.is_empty()
+    }
+
+    pub(super) fn take_moved(&mut self) -> Vec<AgentId> {
+        std::mem::take(&mut self.moved)
+    }
+
     pub(super) fn set_live(&mut self, live: bool) {
         self.live = live;
     }
@@ -102,13 +132,24 @@ impl Snapshot {
 
     pub(super) fn apply(&mut self, batch: &Batch, attached: &HashSet<AgentId>, now_ms: u64) {
         let Batch { changes, whole, resume_token } = batch;
+        let before = Arc::clone(&self.entries);
         if *whole {
             self.entries = Arc::default();
             self.online = Arc::default();
         }
         for change in changes {
             match change {
-                Change::Agent(peer) => self.insert(peer, attached),
+                // What a watch repeats may be older than what was answered meanwhile.
+                Change::Agent(peer) if self.peer(peer.agent_id).is_some_and(|now| now.revision > peer.revision) => {}
+                Change::Agent(peer) => {
+                    if before.peers.get(&peer.agent_id).is_some_and(|before| before.node_id != peer.node_id) {
+                        self.moved.push(peer.agent_id);
+                    }
+                    if self.left.contains_key(&peer.agent_id) {
+                        Arc::make_mut(&mut self.left).remove(&peer.agent_id);
+                    }
+                    self.insert(peer, attached);
+                }
                 Change::Removed(agent) => Arc::make_mut(&mut self.entries).remove(*agent),
                 Change::Node { node_id, online: true } => {
                     Arc::make_mut(&mut self.online).insert(*node_id);

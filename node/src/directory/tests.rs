@@ -117,6 +117,7 @@ fn peer(id: u8, node: u8, slug: &str, keys: Option<PeerKeys>) -> Peer {
         keys,
         revision: 1,
         created_ms: NOW_MS,
+        former: None,
     }
 }
 

@@ -7,7 +7,7 @@ use moka::sync::Cache as Moka;
 use murmur_core::{
     code::Code,
     id::{AgentId, NodeId},
-    limits::CLOCK_SKEW_MS,
+    limits::{CLOCK_SKEW_MS, MESSAGE_AGE_MS_MAX},
     slug::Slug,
     subject::Route,
     tier::Tier,
@@ -68,6 +68,9 @@ pub enum PeerTrouble {
     /// Its node has not published keys.
     #[error("it has no keys yet")]
     NoKeys,
+    /// The node that it is known on says that it has left.
+    #[error("it has moved to another node, and the control plane has not said yet to which")]
+    Left,
     /// Its node has no address on the broker.
     #[error("its node has no route yet")]
     NoRoute,
@@ -88,6 +91,7 @@ impl PeerTrouble {
     pub const fn code(&self) -> Code {
         match self {
             Self::Gone => Code::AgentGone,
+            Self::Left => Code::AgentMoved,
             Self::NoKeys | Self::NoRoute | Self::Prekey(_) => Code::KeyUnknown,
             Self::Chain(error) => error.code(),
             Self::Mismatch(_) => Code::ChainInvalid,
@@ -121,7 +125,8 @@ impl Directory {
     /// [`PeerTrouble`].
     pub fn verified(&self, agent: AgentId, now_ms: u64) -> Result<Arc<VerifiedPeer>, PeerTrouble> {
         let snapshot = self.snapshot();
-        self.verified_peer(snapshot.peer(agent).ok_or(PeerTrouble::Gone)?, now_ms)
+        let peer = snapshot.peer(agent).ok_or(PeerTrouble::Gone)?;
+        if snapshot.has_left(peer) { Err(PeerTrouble::Left) } else { self.verified_peer(peer, now_ms) }
     }
 
     /// Whether an agent has ended, as far as the control plane confirms right now: an entry that is missing from a copy that may
@@ -189,11 +194,18 @@ impl Directory {
     ///
     /// A node may issue certificates for its own slugs, and nothing in them binds the id: without this, any node could speak under
     /// another agent's id, in that agent's conversations (PROTOCOL §3.4 point 2). An id that the directory does not know is pinned to
-    /// the node and slug that showed it first.
+    /// the node and slug that showed it first. An agent that moved is believed from both nodes for as long as what it sent before may
+    /// be on its way.
     fn is_whom_it_was(&self, chain: &VerifiedChain) -> bool {
         let shown = (chain.node_id(), chain.slug().to_owned());
-        match self.snapshot().peer(chain.agent_id()) {
-            Some(peer) => shown == (peer.node_id, peer.slug.to_string()),
+        let snapshot = self.snapshot();
+        let is_recent =
+            |moved_ms: u64| snapshot.confirmed_ms.unwrap_or(moved_ms) <= moved_ms.saturating_add(MESSAGE_AGE_MS_MAX);
+        match snapshot.peer(chain.agent_id()) {
+            Some(peer) => {
+                let is_former = peer.former.is_some_and(|(node, moved_ms)| node == shown.0 && is_recent(moved_ms));
+                (shown.0 == peer.node_id || is_former) && shown.1 == peer.slug.to_string()
+            }
             None => shown == self.cache.strangers.get_with(chain.agent_id(), || shown.clone()),
         }
     }

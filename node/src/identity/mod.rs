@@ -8,6 +8,9 @@ mod dir;
 mod file;
 mod record;
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use murmur_core::{
     id::{NodeId, WorkspaceId},
     slug::{AccountName, Slug, WorkspaceName},
@@ -41,8 +44,8 @@ pub struct NodeIdentity {
     pub control_plane_url: String,
     /// The root that the invite pinned.
     pub root: RootCertificate,
-    /// What the owner signed; it holds under [`NodeIdentity::root`].
-    pub node_certificate: Certificate,
+    /// What the owner signed last; it holds under [`NodeIdentity::root`].
+    certificate: ArcSwap<Certificate>,
     /// The node's own key: it signs the certificates of its agents.
     pub key: IdentityKey,
     /// Slug prefixes that the node may name agents under.
@@ -104,16 +107,31 @@ impl NodeIdentity {
             name: record.name.clone(),
             control_plane_url: record.control_plane_url.clone(),
             root,
-            node_certificate: certificate,
+            certificate: ArcSwap::from_pointee(certificate),
             key,
             slug_scope,
         })
     }
 
-    /// Hex digest of the certificate.
+    /// What the owner signed last.
     #[must_use]
-    pub fn fingerprint(&self) -> String {
-        self.node_certificate.fp().to_string()
+    pub fn certificate(&self) -> Arc<Certificate> {
+        self.certificate.load_full()
+    }
+
+    /// Checks that a certificate may take the place of the current one: it holds, it is this node's, and it is newer.
+    ///
+    /// # Errors
+    /// [`IdentityError`] with the first rule that fails.
+    pub fn check_renewed(&self, bytes: &[u8], now_ms: u64) -> Result<Certificate, IdentityError> {
+        let renewed = check_certificate(bytes, self.node_id, &self.key.public(), &self.root, now_ms)?;
+        let is_newer = renewed.claims().serial > self.certificate().claims().serial;
+        if is_newer { Ok(renewed) } else { Err(IdentityError::Foreign("serial")) }
+    }
+
+    /// Certifies agents under this from now on.
+    pub fn set_certificate(&self, certificate: Certificate) {
+        self.certificate.store(Arc::new(certificate));
     }
 
     /// Whether a slug is of this node's workspace and account.

@@ -63,8 +63,9 @@ impl Keys {
     pub fn open(data_dir: &Path, identity: Arc<NodeIdentity>) -> Result<Self, KeyError> {
         let folder = data_dir.join("keys").join("agents");
         let mut agents = HashMap::new();
+        let node = identity.certificate();
         for files in Files::all(&folder)? {
-            if let Some(keyring) = files.load(&identity.node_certificate)? {
+            if let Some(keyring) = files.load(&node)? {
                 agents.insert(keyring.signer().agent_id, Arc::new(keyring));
             }
         }
@@ -128,6 +129,19 @@ impl Keys {
         Ok(())
     }
 
+    /// Gives an agent that has keys here a new certificate and prekey; the earlier prekeys stay for what is sealed to them.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the disk refuses.
+    pub fn rotate_one(&self, agent_id: AgentId, now_ms: u64) -> Result<(), KeyError> {
+        let mut agents = self.agents.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(keyring) = agents.get_mut(&agent_id) {
+            let slug = keyring.signer().slug.clone();
+            *keyring = Arc::new(self.renew(agent_id, &slug, Some(&**keyring), now_ms)?);
+        }
+        Ok(())
+    }
+
     /// Deletes every key of an agent.
     ///
     /// # Errors
@@ -167,7 +181,7 @@ impl Keys {
         let signer = keyring.signer();
         let claims = signer.certificate.claims();
         let newest = keyring.newest();
-        claims.issuer_fp != Some(self.identity.node_certificate.fp())
+        claims.issuer_fp != Some(self.identity.certificate().fp())
             || newest.cert_fp != signer.cert_fp
             || slug.is_some_and(|slug| *slug != signer.slug)
             || now_ms >= newest.created_ms.saturating_add(rotate_after_ms(newest))
@@ -186,10 +200,11 @@ impl Keys {
         };
         let key = IdentityKey::from_seed(&seed);
         let serial = known.map_or(0, |keyring| keyring.signer().certificate.claims().serial);
-        let certificate = self.certify(agent_id, slug, &key, serial, now_ms)?;
+        let node = self.identity.certificate();
+        let certificate = self.certify(agent_id, slug, (&key, &node), serial, now_ms)?;
         let prekey = issue_prekey(agent_id, &key, &certificate, known.map_or(0, |k| k.newest().seq), now_ms)?;
         files.save(&key, &certificate, &prekey)?;
-        let chain = Chain::new(certificate.clone(), vec![self.identity.node_certificate.clone()])?;
+        let chain = Chain::new(certificate.clone(), vec![Certificate::clone(&node)])?;
         let signer = AgentSigner::new(agent_id, slug.clone(), key, certificate, chain);
         Ok(Keyring::new(signer, known, prekey))
     }
@@ -198,7 +213,7 @@ impl Keys {
         &self,
         agent_id: AgentId,
         slug: &Slug,
-        key: &IdentityKey,
+        (key, node): (&IdentityKey, &Certificate),
         serial: u64,
         now_ms: u64,
     ) -> Result<Certificate, KeyError> {
@@ -215,7 +230,7 @@ impl Keys {
             },
             slug: slug.to_string(),
         };
-        Ok(Issuer::new(&self.identity.key, &self.identity.node_certificate)?.agent(spec)?)
+        Ok(Issuer::new(&self.identity.key, node)?.agent(spec)?)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use murmur_core::{
     code::Code,
     id::{AgentId, NodeId},
-    outbox::{Config, Event, Receipt},
+    outbox::{Config, Event, Receipt, StateName},
 };
 use murmur_crypto::{
     ack::{AckBody, AckFrame, AckItem, AckStatus},
@@ -60,6 +60,9 @@ impl Post {
         let (now_ms, config) = (self.clock.now_ms(), self.config.outbox.clone());
         let parties =
             Parties { acker: body.acker_agent_id, slug: chain.slug().to_owned(), sender: body.sender_agent_id };
+        if body.items.iter().any(|item| matches!(item.status, AckStatus::Failed { code: Code::AgentMoved, .. })) {
+            self.directory.set_left(body.acker_agent_id, source, body.at_ms);
+        }
         let heard = stream::Heard::of(&body, chain.slug());
         let items = self.believe(body, &chain, now_ms);
         let committing = self.store.queue(move |tx| commit(tx, &parties, items, now_ms, &config));
@@ -139,10 +142,25 @@ fn commit(
         }
         let is_accepted = matches!(receipt, Receipt::Delivered | Receipt::Read);
         let before = row.delivery;
-        let event = Event::Receipt { seal_attempt, receipt };
+        let event = match receipt {
+            // Said again of an earlier copy, it is old news.
+            Receipt::Failed { code: Code::AgentMoved, .. }
+                if before.state.name() == StateName::Delivered
+                    && row.env_digest.as_ref() == Some(item.env_digest.as_bytes()) =>
+            {
+                Event::GivenBack
+            }
+            receipt => Event::Receipt { seal_attempt, receipt },
+        };
         let more = transition::advance(tx, &mut row, event, now_ms, config)?;
         if row.delivery != before || !more.is_empty() {
             effects = more;
+        }
+        if event == Event::GivenBack {
+            // Its seals are counted from the beginning, and nothing that is said of the earlier ones counts.
+            copy::retire(tx, key.msg_id, key.recipient)?;
+            (row.env_digest, row.delivered_ms, row.fresh_prekey) = (None, None, None);
+            row.code = Some(Code::AgentMoved.name().to_owned());
         }
         if is_accepted {
             // It is this copy that was accepted: a stream goes under its key.

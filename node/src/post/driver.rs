@@ -23,6 +23,7 @@ use super::{
     direct::Coming,
     lane,
     lane::{Job, LaneReport, Need},
+    moved,
     page::{self, Page, Position, Rest},
     transition::{self, Key, Stepped},
 };
@@ -135,6 +136,8 @@ struct Driver {
     permits: Arc<Semaphore>,
     /// What was open at the start is known.
     is_loaded: bool,
+    /// Recipients that have moved to another node, until their keys of there are known.
+    moved: HashSet<AgentId>,
 }
 
 /// Takes up what is open after a start, the first page of each lane.
@@ -193,6 +196,7 @@ impl Driver {
             expire_after_ms: 0,
             permits,
             is_loaded: false,
+            moved: HashSet::new(),
         }
     }
 
@@ -499,6 +503,23 @@ impl Driver {
             self.keyless.remove(&key);
             self.step_soon(key, Event::Restarted);
         }
+        self.follow_moved(now_ms);
+    }
+
+    /// What the broker has for a recipient at the node that it has left is sealed anew as soon as the keys of its new node are known.
+    fn follow_moved(&mut self, now_ms: u64) {
+        let moved = self.post.directory.take_moved();
+        if !moved.is_empty() {
+            self.post.tasks.spawn(moved::give_back(Arc::clone(&self.post)));
+        }
+        self.moved.extend(moved);
+        let directory = &self.post.directory;
+        let ready: HashSet<AgentId> =
+            self.moved.iter().copied().filter(|agent| directory.verified(*agent, now_ms).is_ok()).collect();
+        if !ready.is_empty() {
+            self.moved.retain(|agent| !ready.contains(agent));
+            self.resolve_stored(|key| ready.contains(&key.recipient));
+        }
     }
 
     fn broker_is_back(&mut self) {
@@ -510,16 +531,19 @@ impl Driver {
     /// What the broker had is gone with its store: it is published anew now and not when its receipt is overdue. Some of it may have been
     /// stored since, which costs a repeat that its recipient knows.
     fn broker_is_empty(&self) {
+        let messages = self.resolve_stored(|_| true);
+        tracing::warn!(messages, "the broker has lost its store: what it had is published again");
+    }
+
+    /// Looks up again what the broker has, as if its receipt were overdue. Returns how many there are.
+    fn resolve_stored(&self, of: impl Fn(&Key) -> bool) -> usize {
         let waits = |key: &Key, entry: &Entry| {
             let lane = self.lanes.get(&entry.lane);
             lane.is_some_and(|lane| lane.waiting.contains_key(&(entry.sequence, key.msg_id)))
         };
-        let stored = self.entries.iter().filter(|(key, entry)| entry.need.is_none() && !waits(key, entry));
-        let stored: Vec<Key> = stored.map(|(key, _)| *key).collect();
-        tracing::warn!(messages = stored.len(), "the broker has lost its store: what it had is published again");
-        for key in stored {
-            self.post.tasks.spawn(lane::resolve(Arc::clone(&self.post), key));
-        }
+        let stored = self.entries.iter().filter(|(key, _)| of(key));
+        let stored = stored.filter(|(key, entry)| entry.need.is_none() && !waits(key, entry)).map(|(key, _)| *key);
+        stored.map(|key| self.post.tasks.spawn(lane::resolve(Arc::clone(&self.post), key))).count()
     }
 
     fn until_next_timer(&self) -> Duration {

@@ -43,9 +43,11 @@ use crate::{
 /// `AckItem.status` of a message that is on disk.
 pub(super) const STATUS_DELIVERED: u32 = 1;
 /// `AckItem.status` of a message that was refused.
-const STATUS_FAILED: u32 = 3;
+pub(super) const STATUS_FAILED: u32 = 3;
 /// When a message whose keys are not known here yet is looked at again.
 const KEYS_LATER: Duration = Duration::from_secs(5);
+/// How long earlier messages are waited for that may have been shown where the agent lived before.
+const MOVED_GAP_WAIT_MS: u64 = 3_000;
 
 /// An authentic message that is refused all the same; its sender is told.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +128,8 @@ struct Terms {
     /// It is not shown before this.
     not_before_ms: u64,
     gap_wait_ms: u64,
+    /// When the agent moved here; 0 when it has always been here.
+    moved_ms: u64,
     inbox_max: u64,
     full_retry_s: u32,
 }
@@ -183,7 +187,9 @@ impl Post {
         // Entered only when it has its parent, which is inside the message.
         let span = murmur_telemetry::hot_span!("post.receive");
         match in_time.map_err(Refused::from).and_then(|()| self.open(&authentic, now_ms, &span)) {
-            Ok(Some(arrival)) => Ok(self.store_arrival(arrival, self.terms(now_ms, not_before_ms), span.clone())),
+            Ok(Some(arrival)) => {
+                Ok(self.store_arrival(arrival, self.terms(&authentic, now_ms, not_before_ms), span.clone()))
+            }
             Ok(None) => Err(Refusal::Quarantine(Code::Malformed)),
             Err(refused) => Ok(self.refuse(&authentic, refused)),
         }
@@ -193,6 +199,8 @@ impl Post {
     /// new, and the transaction that stores it finds out whether it is. So the store is not read before.
     fn expected(&self, frame: &Frame, recipient: AgentId) -> Option<Recipient> {
         let keyring = self.keys.keyring(recipient).filter(|_| frame.deliveries <= 1)?;
+        // One that has ended or moved may have left its keys here.
+        self.directory.snapshot().peer(recipient)?;
         Some(Recipient { agent_id: recipient, slug: keyring.signer().slug.clone(), has_ended: false })
     }
 
@@ -232,6 +240,9 @@ impl Post {
     /// Steps 9 to 11. `None` when what was inside cannot be read, which the protocol keeps silent about.
     fn open(&self, authentic: &Authentic, now_ms: u64, span: &Span) -> Result<Option<Arrived>, Refused> {
         let Authentic { envelope, chain, recipient, known: _ } = authentic;
+        if self.directory.snapshot().lives_elsewhere(recipient.agent_id) {
+            return Err(Code::AgentMoved.into());
+        }
         if recipient.has_ended {
             return Err(Code::AgentGone.into());
         }
@@ -275,8 +286,11 @@ impl Post {
         self.policy.may_show(from, to, now_ms)
     }
 
-    fn terms(&self, now_ms: u64, not_before_ms: u64) -> Terms {
+    fn terms(&self, authentic: &Authentic, now_ms: u64, not_before_ms: u64) -> Terms {
+        let snapshot = self.directory.snapshot();
+        let moved = snapshot.peer(authentic.recipient.agent_id).and_then(|peer| peer.former);
         Terms {
+            moved_ms: moved.map_or(0, |(_, moved_ms)| moved_ms),
             now_ms,
             not_before_ms,
             gap_wait_ms: self.config.gap_wait_ms,
@@ -353,7 +367,8 @@ impl Post {
     fn refuse(self: &Arc<Self>, authentic: &Authentic, refused: Refused) -> Completion {
         let Refused { code, retry_after_s } = refused;
         let header = authentic.envelope.header();
-        tracing::info!(%code, sender = %header.sender_agent_id, msg_id = %header.msg_id, "an authentic message is refused");
+        let (sender, recipient) = (header.sender_agent_id, authentic.recipient.agent_id);
+        tracing::info!(%code, %sender, %recipient, msg_id = %header.msg_id, "an authentic message is refused");
         self.counters.refused.add();
         let digest = *authentic.envelope.env_digest().as_bytes();
         let row = ack_row(header, authentic.recipient.agent_id, digest, STATUS_FAILED);
@@ -394,7 +409,7 @@ impl Post {
 /// Step 12: inbox row, completed request and acknowledgement, or the acknowledgement of what is there already.
 fn commit(tx: Tx<'_>, arrived: Arrived, terms: Terms) -> Result<Committed, StoreError> {
     let Arrived { mut arrival, mut opening } = arrived;
-    let Terms { now_ms, not_before_ms, gap_wait_ms, inbox_max, full_retry_s } = terms;
+    let Terms { now_ms, not_before_ms, gap_wait_ms, moved_ms, inbox_max, full_retry_s } = terms;
     let message = &arrival.message;
     let (sender, recipient) = (message.from_agent_id, arrival.recipient);
     let known = inbox::known(tx, sender, message.msg_id, recipient)?;
@@ -418,7 +433,7 @@ fn commit(tx: Tx<'_>, arrived: Arrived, terms: Terms) -> Result<Committed, Store
             }
         }
         Some(_) => {
-            tracing::warn!(%sender, msg_id = %message.msg_id, "a message id came twice with different content");
+            tracing::warn!(%sender, %recipient, msg_id = %message.msg_id, "a message id came twice with different content");
             (row.status, row.code) = (STATUS_FAILED, Code::MsgIdConflict.number());
         }
         None => {
@@ -447,7 +462,9 @@ fn commit(tx: Tx<'_>, arrived: Arrived, terms: Terms) -> Result<Committed, Store
                     return Ok(Committed::New { released, row, look, stream });
                 }
                 Ok(()) if has_room => {
-                    let patience_ms = now_ms.saturating_add(gap_wait_ms).max(not_before_ms);
+                    let is_first = moved_ms > 0 && !order::has_since(tx, &thread, moved_ms)?;
+                    let wait_ms = if is_first { gap_wait_ms.min(MOVED_GAP_WAIT_MS) } else { gap_wait_ms };
+                    let patience_ms = now_ms.saturating_add(wait_ms).max(not_before_ms);
                     let hold = Hold { cursor: order::next_held(tx)?, not_before_ms, patience_ms };
                     inbox::insert(tx, &arrival, Some(hold))?;
                     row.id = ack::insert(tx, &row, now_ms)?;

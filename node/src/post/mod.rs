@@ -19,6 +19,7 @@ mod hub;
 mod inbox;
 mod lane;
 mod mail;
+mod moved;
 mod often;
 mod order;
 mod outbox;
@@ -202,6 +203,7 @@ impl Post {
         ack_out::load(self).await?;
         stream::load(self).await?;
         self.load_held().await?;
+        moved::give_back(Arc::clone(self)).await;
         let tasks = TaskTracker::new();
         tasks.spawn(driver::run(Arc::clone(self), work, token.clone()));
         tasks.spawn(publish::run(Arc::clone(self), directs, room, token.clone()));

@@ -95,6 +95,7 @@ impl Post {
             let peer = snapshot.peer(listed.row.recipient);
             let trouble = match peer {
                 None => Some(PeerTrouble::Gone),
+                Some(peer) if snapshot.has_left(peer) => Some(PeerTrouble::Left),
                 Some(peer) => self.directory.verified_peer(peer, now_ms).err(),
             };
             let node_online = peer.is_some_and(|peer| snapshot.node_online(peer.node_id));

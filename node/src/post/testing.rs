@@ -256,6 +256,7 @@ impl TestNode {
                 keys: Some(PeerKeys { chain: keys.chain, prekey: keys.prekey }),
                 revision: 1,
                 created_ms: 1,
+                former: None,
             })
         };
         self.agents.iter().map(peer).collect()

@@ -194,6 +194,7 @@ pub(super) struct Wish {
     pub(super) description: String,
     pub(super) group: String,
     pub(super) suffix_when_taken: bool,
+    pub(super) move_here: bool,
 }
 
 /// The agent that the caller speaks as, and whether it is new. An interactive one that does not exist is registered.
@@ -211,7 +212,7 @@ pub(super) async fn speaker(
                 return Ok((row.clone(), false));
             }
             let path = row.slug.path().clone();
-            Ok(agents.register(Registration { suffix_when_taken: false, ..wish.at(path) }).await?)
+            Ok(agents.register(Registration { suffix_when_taken: false, move_here: false, ..wish.at(path) }).await?)
         }
         Caller::User => {
             let path = own_path(&wish.agent, identity)?;
@@ -265,8 +266,8 @@ impl Wish {
     }
 
     fn at(self, path: AgentPath) -> Registration {
-        let Self { agent: _, description, group, suffix_when_taken } = self;
-        Registration { path, description, group, suffix_when_taken }
+        let Self { agent: _, description, group, suffix_when_taken, move_here } = self;
+        Registration { path, description, group, suffix_when_taken, move_here }
     }
 }
 

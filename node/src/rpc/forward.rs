@@ -4,8 +4,9 @@
 //! So a call goes out with the node's token and the name of whom it is made for. A caller with a token of the control plane's speaks for
 //! itself. What callers themselves write into the headers by which nodes are told apart never leaves.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
 use murmur_core::{
     id::{Incarnation, NodeId},
@@ -36,7 +37,7 @@ const OURS: [HeaderName; 4] = [
 pub struct Forward {
     channel: OnceLock<Channel>,
     node: OnceLock<HeaderValue>,
-    credential: OnceLock<Credential>,
+    credential: ArcSwapOption<Credential>,
 }
 
 /// What the node proves itself with.
@@ -59,14 +60,14 @@ impl Forward {
         }
     }
 
-    /// Says what the node speaks for others with. Only the first call counts.
+    /// Says what the node speaks for others with from now on.
     pub fn set_credential(&self, token: &str, incarnation: Incarnation) {
         let authorization = HeaderValue::from_str(&format!("Bearer {token}"));
         if let (Ok(mut authorization), Ok(incarnation)) =
             (authorization, HeaderValue::from_str(&incarnation.to_string()))
         {
             authorization.set_sensitive(true);
-            let _ = self.credential.set(Credential { authorization, incarnation });
+            self.credential.store(Some(Arc::new(Credential { authorization, incarnation })));
         }
     }
 
@@ -101,7 +102,8 @@ impl Forward {
             Speaker::User => HeaderValue::from_static("user"),
             Speaker::Agent(id) => HeaderValue::from_str(&format!("agent:{id}")).ok()?,
         };
-        let Credential { authorization, incarnation } = self.credential.get()?;
+        let credential = self.credential.load_full()?;
+        let Credential { authorization, incarnation } = &*credential;
         // `insert` replaces every value that the caller gave.
         headers.insert(AUTHORIZATION, authorization.clone());
         headers.insert(HeaderName::from_static(INCARNATION_HEADER), incarnation.clone());

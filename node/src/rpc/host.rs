@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use murmur_core::slug::{Caller as Resolver, resolve};
+use murmur_core::{
+    limits::NODE_CERT_DUE_MS,
+    slug::{Caller as Resolver, resolve},
+};
 use murmur_crypto::{WIRE_VERSION, hash::key_fingerprint, safety::safety_number};
 use murmur_proto::{
     PROTOCOL,
@@ -203,6 +206,7 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         clock_skew_ms: control.clock_skew_ms,
         findings: [
             findings(&control, broker_connected, receiving),
+            certificate_findings(core, now_ms),
             letter_findings(&stats),
             rate_findings(&stats),
             notify_findings(core),
@@ -212,6 +216,26 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         quarantined: stats.in_quarantine,
         ..v1::GetStatusResponse::default()
     })
+}
+
+/// A certificate that ends is renewed by its owner alone.
+fn certificate_findings(core: &Core, now_ms: u64) -> Vec<v1::Finding> {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    let ends_ms = core.identity.certificate().claims().not_after_ms;
+    if ends_ms.saturating_sub(now_ms) > NODE_CERT_DUE_MS {
+        return Vec::new();
+    }
+    let (severity, what) = match ends_ms.checked_sub(now_ms) {
+        Some(left_ms) => (Severity::Warning, format!("this node's certificate ends in {} days", left_ms / DAY_MS)),
+        None => {
+            let what = "this node's certificate has ended: nobody believes its agents' keys";
+            (Severity::Error, what.to_owned())
+        }
+    };
+    let fingerprint = key_fingerprint(core.identity.key.public().as_bytes());
+    let remedy =
+        format!("On the owner's host, run `murmurctl node approve {fingerprint}`: the node takes it up while it runs.");
+    vec![finding(severity, &what, &remedy)]
 }
 
 fn findings(control: &super::control::ControlState, broker_connected: bool, receiving: bool) -> Vec<v1::Finding> {

@@ -41,9 +41,10 @@ impl SessionService for SessionsRpc {
     type AttachStream = Answers<v1::AttachResponse>;
 
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
-        let (call, v1::RegisterRequest { agent, description, group, suffix_when_taken }) = Call::of(request);
+        let (call, request) = Call::of(request);
+        let v1::RegisterRequest { agent, description, group, suffix_when_taken, move_here } = request;
         let core = self.shared.core()?;
-        let wish = wish(agent, description, group, suffix_when_taken)?;
+        let wish = Wish { move_here, ..wish(agent, description, group, suffix_when_taken)? };
         let (row, created) = speaker(&call.caller, wish, &core.agents, &core.identity).await?;
         let unread = core.post.unread(row.agent_id).await.map_err(Refusal::from)?;
         Ok(Response::new(v1::RegisterResponse {
@@ -164,6 +165,7 @@ fn wish(agent: String, description: String, group: String, suffix_when_taken: bo
         description: parse::words("description", description, DESCRIPTION_BYTES_MAX)?,
         group: parse::words("group", group, GROUP_BYTES_MAX)?,
         suffix_when_taken,
+        move_here: false,
     })
 }
 

@@ -263,7 +263,7 @@ fn of_caller(error: &CallerError) -> Status {
 const fn of_trouble(trouble: &PeerTrouble) -> Reason {
     match trouble {
         PeerTrouble::Gone => Reason::AgentNotFound,
-        PeerTrouble::NoKeys | PeerTrouble::NoRoute => Reason::KeyMissing,
+        PeerTrouble::NoKeys | PeerTrouble::NoRoute | PeerTrouble::Left => Reason::KeyMissing,
         PeerTrouble::Chain(_) | PeerTrouble::Mismatch(_) => Reason::CertificateRefused,
         PeerTrouble::Prekey(_) => Reason::PrekeyRefused,
     }

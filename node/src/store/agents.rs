@@ -110,6 +110,16 @@ pub fn unread(tx: Tx<'_>, agent: AgentId) -> Result<u64, StoreError> {
     Ok(tx.conn().prepare_cached(sql)?.query_row([agent.as_bytes()], |row| uint(row, "unread")).optional()?.unwrap_or(0))
 }
 
+/// Agents, live or not, with unread messages.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn with_unread(tx: Tx<'_>) -> Result<Vec<AgentId>, StoreError> {
+    let mut statement = tx.conn().prepare_cached("SELECT agent_id FROM local_agent WHERE unread > 0")?;
+    let rows = statement.query_map([], |row| id(row, "agent_id", AgentId::from_bytes))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Remembers a token by the digest of its secret.
 ///
 /// # Errors

@@ -88,11 +88,12 @@ pub fn save_floors(tx: Tx<'_>, floors: &[(FloorKey, Floor)]) -> Result<(), Store
 }
 
 fn save_peer(tx: Tx<'_>, peer: &Peer) -> Result<(), StoreError> {
-    let Peer { agent_id, slug, node_id, kind, description, group, host, attached, route, keys, revision, created_ms } =
-        peer;
+    let Peer { agent_id, slug, node_id, kind, description, group, host, attached, .. } = peer;
+    let Peer { route, keys, revision, created_ms, former, .. } = peer;
     let sql =
         "INSERT OR REPLACE INTO directory_peer (agent_id, slug, node_id, kind, description, group_name, host, attached,
-        route, chain, prekey, revision, created_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+        route, chain, prekey, revision, created_ms, former_node_id, moved_ms)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
     tx.conn().prepare_cached(sql)?.execute(params![
         agent_id.as_bytes(),
         slug.to_string(),
@@ -106,7 +107,9 @@ fn save_peer(tx: Tx<'_>, peer: &Peer) -> Result<(), StoreError> {
         keys.as_ref().map(|keys| keys.chain.as_ref()),
         keys.as_ref().map(|keys| keys.prekey.as_ref()),
         int(*revision),
-        int(*created_ms)
+        int(*created_ms),
+        former.map(|(node, _)| node.to_vec()),
+        former.map(|(_, moved_ms)| int(moved_ms)),
     ])?;
     Ok(())
 }
@@ -129,6 +132,7 @@ fn save_node(tx: Tx<'_>, node: NodeId, online: bool) -> Result<(), StoreError> {
 fn peer_row(row: &Row<'_>) -> rusqlite::Result<Arc<Peer>> {
     let blob = |column| row.get::<_, Option<Vec<u8>>>(column).map(|bytes| bytes.map(Bytes::from));
     let route = if row.get_ref("route")? == rusqlite::types::ValueRef::Null { None } else { Some(text(row, "route")?) };
+    let former = row.get::<_, Option<[u8; 16]>>("former_node_id")?;
     Ok(Arc::new(Peer {
         agent_id: id(row, "agent_id", AgentId::from_bytes)?,
         slug: text(row, "slug")?,
@@ -142,6 +146,7 @@ fn peer_row(row: &Row<'_>) -> rusqlite::Result<Arc<Peer>> {
         keys: blob("chain")?.zip(blob("prekey")?).map(|(chain, prekey)| PeerKeys { chain, prekey }),
         revision: uint(row, "revision")?,
         created_ms: uint(row, "created_ms")?,
+        former: former.map(NodeId::from_bytes).zip(uint_option(row, "moved_ms")?),
     }))
 }
 

@@ -351,6 +351,20 @@ pub fn mark_read(tx: Tx<'_>, cursors: &[u64], now_ms: u64) -> Result<Vec<ReadRow
     Ok(read)
 }
 
+/// Marks unread rows without a file as dealt with, held ones too, at most so many, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn take_unread(tx: Tx<'_>, agent: AgentId, now_ms: u64, limit: u32) -> Result<Vec<ReadRow>, StoreError> {
+    let sql = "UPDATE inbox SET read_ms = ?2 WHERE cursor IN
+        (SELECT cursor FROM inbox WHERE recipient = ?1 AND read_ms IS NULL AND stream_id IS NULL
+            ORDER BY sequence_epoch, sequence LIMIT ?3)
+        RETURNING sender_agent, msg_id, env_digest, reply_route";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map(params![agent.as_bytes(), int(now_ms), limit], read_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Deletes rows that were read and are older than `before_ms`, a bounded number at a time. Returns how many.
 ///
 /// # Errors

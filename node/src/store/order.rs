@@ -70,6 +70,18 @@ pub fn is_holding(tx: Tx<'_>, recipient: AgentId) -> Result<bool, StoreError> {
     Ok(tx.conn().prepare_cached(sql)?.query_row([recipient.as_bytes()], |row| row.get(0))?)
 }
 
+/// Whether anything of a thread came at this time or later.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn has_since(tx: Tx<'_>, thread: &Thread, since_ms: u64) -> Result<bool, StoreError> {
+    let Thread { recipient, sender, conversation, epoch } = thread;
+    let sql = "SELECT EXISTS (SELECT 1 FROM inbox WHERE recipient = ?1 AND received_ms >= ?5 AND cursor > 0
+        AND sender_agent = ?2 AND conversation_id = ?3 AND sequence_epoch = ?4)";
+    let key = params![recipient.as_bytes(), sender.as_bytes(), conversation.as_bytes(), int(*epoch), int(since_ms)];
+    Ok(tx.conn().prepare_cached(sql)?.query_row(key, |row| row.get(0))?)
+}
+
 /// How many messages are held for an agent.
 ///
 /// # Errors

@@ -39,7 +39,7 @@ pub use link::Linked;
 pub use list::{Detail, Listing, StatusBatch};
 pub use orders::{Next, OrderStream};
 pub use output::{OutputSink, OutputWatch};
-pub(crate) use register::{deregistered, registered, require_free};
+pub(crate) use register::{deregistered, moved, registered, require_free};
 pub use report::Told;
 pub use room::{Agents, AgentsConfig};
 pub use wait::{Wait, Waited};

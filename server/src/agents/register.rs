@@ -1,7 +1,7 @@
 //! Agents that register themselves: their lives begin and end with their entries in the directory (DESIGN §8 point 1).
 
 use murmur_core::{
-    id::{AgentId, WorkspaceId},
+    id::{AgentId, NodeId, WorkspaceId},
     phase::Phase,
     slug::Slug,
 };
@@ -64,6 +64,20 @@ pub(crate) async fn registered(work: &mut Work, agent: &NewAgent<'_>) -> Result<
     };
     agent_run::insert(work, &run).await?;
     work.begun(&run).await
+}
+
+/// An agent lives on another node from now on: what happens around it is told there.
+pub(crate) async fn moved(
+    work: &mut Work,
+    workspace_id: WorkspaceId,
+    id: AgentId,
+    node_id: NodeId,
+) -> Result<(), AgentError> {
+    let Some(mut run) = agent_run::get(work, workspace_id, id).await? else { return Ok(()) };
+    require_open(work, workspace_id, &run.slug).await?;
+    run.node_id = Some(node_id);
+    work.save(&mut run).await?;
+    Ok(())
 }
 
 /// Ends the life of an agent with its entry in the directory; false when there was none.

@@ -11,7 +11,7 @@ use sqlx::{Row as _, sqlite::SqliteRow};
 use super::{
     Conn, DbError,
     agent_key::AgentKeys,
-    row::{fixed, number, number_or_null, parsed, signed},
+    row::{fixed, fixed_or_null, number, number_or_null, parsed, signed},
 };
 
 /// What keeps an agent alive (DESIGN §8 point 1).
@@ -73,10 +73,13 @@ pub struct Agent {
     pub route: String,
     /// Whether the node is connected.
     pub node_online: bool,
+    /// The node that it moved away from last, and when, Unix milliseconds.
+    pub former: Option<(NodeId, u64)>,
 }
 
 impl Agent {
     fn from_row(row: &SqliteRow) -> Result<Self, DbError> {
+        let former_node = fixed_or_null(row, "former_node_id")?.map(NodeId::from_bytes);
         let has_keys = row.try_get::<Option<i64>, _>("key_serial")?.is_some();
         Ok(Self {
             id: AgentId::from_bytes(fixed(row, "id")?),
@@ -94,6 +97,7 @@ impl Agent {
             host: row.try_get("host")?,
             route: row.try_get("route")?,
             node_online: row.try_get("node_online")?,
+            former: former_node.zip(number_or_null(row, "moved_ms")?),
         })
     }
 }
@@ -278,6 +282,36 @@ pub async fn touch(conn: &mut Conn, workspace_id: WorkspaceId, id: AgentId, revi
         .bind(signed(revision))
         .execute(conn)
         .await?;
+    Ok(())
+}
+
+/// Moves an agent to another node, where it has no session and no keys yet.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn move_to(
+    conn: &mut Conn,
+    workspace_id: WorkspaceId,
+    id: AgentId,
+    (node_id, now_ms): (NodeId, u64),
+    revision: u64,
+) -> Result<(), DbError> {
+    sqlx::query("DELETE FROM agent_key WHERE workspace_id = $1 AND agent_id = $2")
+        .bind(workspace_id.to_vec())
+        .bind(id.to_vec())
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query(
+        "UPDATE agent SET former_node_id = node_id, moved_ms = $4, node_id = $3, attached = FALSE, revision = $5
+         WHERE workspace_id = $1 AND id = $2",
+    )
+    .bind(workspace_id.to_vec())
+    .bind(id.to_vec())
+    .bind(node_id.to_vec())
+    .bind(signed(now_ms))
+    .bind(signed(revision))
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

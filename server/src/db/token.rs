@@ -160,6 +160,19 @@ pub async fn revoke_tree(conn: &mut Conn, id: TokenId, now_ms: u64) -> Result<Ve
     rows.iter().map(|row| Ok(TokenId::from_bytes(fixed(row, "id")?))).collect()
 }
 
+/// Lets a token end no later than this.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn shorten(conn: &mut Conn, id: TokenId, expire_ms: u64) -> Result<(), DbError> {
+    sqlx::query("UPDATE token SET expire_ms = $2 WHERE id = $1 AND (expire_ms IS NULL OR expire_ms > $2)")
+        .bind(id.to_vec())
+        .bind(signed(expire_ms))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// The unrevoked tokens that a node calls with; those of its agents are not among them.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use super::{
     room::{agent_of_node, approved_node},
 };
 use crate::{
-    agents::{Work, deregistered, registered, require_free},
+    agents::{Work, deregistered, moved, registered, require_free},
     db::{
         Conn,
         agent::{self, Agent, Kind, NewAgent},
@@ -39,6 +39,8 @@ pub struct Registration {
     pub kind: Kind,
     /// Take another name rather than be refused.
     pub suffix_when_taken: bool,
+    /// Take the agent over from another node of the account rather than be refused.
+    pub move_here: bool,
 }
 
 impl Directory {
@@ -67,6 +69,18 @@ impl Directory {
                 if changed {
                     tx.directory_moved(caller.0);
                 }
+                (agent.id, false)
+            }
+            Claim::Elsewhere(agent) => {
+                let revision = meta::next_revision(&mut tx).await?;
+                let here = (caller.1, tx.now_ms());
+                agent::move_to(&mut tx, caller.0, agent.id, here, revision).await?;
+                moved(&mut tx, caller.0, agent.id, caller.1).await?;
+                tx.directory_moved(caller.0);
+                tracing::info!(
+                    agent.id = %agent.id, agent.slug = %agent.slug, node.id = %caller.1, node.before = %agent.node_id,
+                    "agent {} moved to node {}", agent.slug, node.name
+                );
                 (agent.id, false)
             }
             Claim::Free(slug) => (self.create(&mut tx, &node, &slug, &wanted).await?, true),
@@ -125,6 +139,8 @@ impl Directory {
 enum Claim {
     /// The node holds the slug already, for an agent of this kind.
     Own(Box<Agent>),
+    /// Another node does, and gives it up.
+    Elsewhere(Box<Agent>),
     /// Nobody does.
     Free(Slug),
 }
@@ -150,6 +166,10 @@ async fn claim(
             // One that its node started is not taken for one that a person attends to: other callers may speak for it.
             Some(agent) if agent.node_id == node.id && agent.kind == wanted.kind => {
                 return Ok(Claim::Own(Box::new(agent)));
+            }
+            // A process stays with the node that runs it.
+            Some(agent) if wanted.move_here && agent.kind == Kind::Interactive && wanted.kind == Kind::Interactive => {
+                return Ok(Claim::Elsewhere(Box::new(agent)));
             }
             Some(_) => {}
         }

@@ -72,7 +72,8 @@ impl Nodes {
         node::put(&mut tx, &node).await?;
         account::ensure(&mut tx, node.workspace_id, &node.account, now_ms).await?;
         let replaced = revoke_tokens(&mut tx, &node, now_ms).await?;
-        let token = issue_for_node(&mut tx, node.workspace_id, node.id, &node.account, now_ms).await?;
+        let life_ms = self.token_life_ms;
+        let token = issue_for_node(&mut tx, node.workspace_id, node.id, &node.account, now_ms, life_ms).await?;
         let workspace = workspace::get(&mut tx, node.workspace_id).await?;
         let workspace = workspace.ok_or(DbError::Corrupt { column: "invite.workspace_id" })?;
         tx.commit().await?;

@@ -14,6 +14,7 @@ mod registry;
 mod restore;
 mod room;
 mod session;
+mod token;
 
 pub use credentials::Credentials;
 pub use enroll::{Enrolled, Enrolment};
@@ -22,3 +23,4 @@ pub use invite::InviteRequest;
 pub use registry::{Ended, Registry};
 pub use room::Nodes;
 pub use session::{Hello, Session};
+pub use token::Renewed;

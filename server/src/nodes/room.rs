@@ -24,6 +24,8 @@ pub struct Nodes {
     pub(super) tokens: Arc<Tokens>,
     pub(super) registry: Registry,
     pub(super) broker: Arc<BrokerLink>,
+    /// How long a node's token is good.
+    pub(super) token_life_ms: u64,
 }
 
 impl Nodes {
@@ -34,9 +36,9 @@ impl Nodes {
     pub async fn open(
         db: Db,
         clock: Clock,
-        hub: Arc<Hub>,
-        tokens: Arc<Tokens>,
+        (hub, tokens): (Arc<Hub>, Arc<Tokens>),
         broker: Arc<BrokerLink>,
+        token_life_ms: u64,
     ) -> Result<Self, NodeError> {
         let mut tx = db.write().await?;
         let revision = meta::next_revision(&mut tx).await?;
@@ -45,7 +47,7 @@ impl Nodes {
         if left_behind > 0 {
             tracing::info!(nodes = left_behind, "{left_behind} nodes are offline since the last stop");
         }
-        Ok(Self { db, clock, hub, tokens, registry: Registry::default(), broker })
+        Ok(Self { db, clock, hub, tokens, registry: Registry::default(), broker, token_life_ms })
     }
 
     /// How many sessions live.

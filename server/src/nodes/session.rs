@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use murmur_core::id::{AgentId, Incarnation, NodeId, WorkspaceId};
+use murmur_core::id::{AgentId, Incarnation, NodeId, TokenId, WorkspaceId};
 
-use super::{Ended, NodeError, Nodes};
+use super::{Ended, NodeError, Nodes, token::taken_into_use};
 use crate::{
     db::{
         Conn, DbError, agent,
@@ -39,6 +39,8 @@ pub struct Session {
     incarnation: Incarnation,
     /// The largest mark that the node ever told.
     pub store_mark: u64,
+    /// When the node's token is to be renewed, Unix milliseconds.
+    pub token_renew_ms: Option<u64>,
     /// Resolves when another session took over.
     pub ended: Ended,
 }
@@ -51,6 +53,7 @@ impl Nodes {
     pub async fn open_session(
         &self,
         (workspace_id, node_id): (WorkspaceId, NodeId),
+        caller: &Principal,
         hello: Hello,
     ) -> Result<Session, NodeError> {
         let now_ms = self.clock.now_ms();
@@ -59,12 +62,10 @@ impl Nodes {
         let claimed = self.registry.claim(node_id, id, hello.incarnation, hello.takeover, now_ms);
         let ended = claimed.map_err(NodeError::Fenced)?;
         let incarnation = hello.incarnation;
-        let mut session = Session { workspace_id, node_id, id, incarnation, store_mark: 0, ended };
-        match self.store_opened(&session, &hello, now_ms).await {
-            Ok(store_mark) => {
-                session.store_mark = store_mark;
-                Ok(session)
-            }
+        let mut session =
+            Session { workspace_id, node_id, id, incarnation, store_mark: 0, token_renew_ms: None, ended };
+        match self.store_opened(&mut session, caller.token_id, &hello, now_ms).await {
+            Ok(()) => Ok(session),
             Err(error) => {
                 self.registry.release(node_id, &id);
                 Err(error.into())
@@ -169,8 +170,13 @@ impl Nodes {
         }
     }
 
-    /// Returns the largest mark of the node's store before this session.
-    async fn store_opened(&self, session: &Session, hello: &Hello, now_ms: u64) -> Result<u64, DbError> {
+    async fn store_opened(
+        &self,
+        session: &mut Session,
+        token: TokenId,
+        hello: &Hello,
+        now_ms: u64,
+    ) -> Result<(), DbError> {
         let mut tx = self.db.write().await?;
         let revision = meta::next_revision(&mut tx).await?;
         let place = (session.workspace_id, session.node_id);
@@ -184,9 +190,13 @@ impl Nodes {
         lease::grant(&mut tx, place, hello.incarnation, is_void.then_some(now_ms / 1000), may_run).await?;
         node::open_session(&mut tx, place, &session.id, &hello.version, now_ms, revision).await?;
         attach_exactly(&mut tx, place, &hello.attached).await?;
+        let (token_renew_ms, replaced) = taken_into_use(&mut tx, place, token, now_ms).await?;
         tx.commit().await?;
+        self.tokens.forget(&replaced);
         self.hub.ring(session.workspace_id);
-        Ok(last.map_or(0, |last| last.store_mark))
+        session.store_mark = last.map_or(0, |last| last.store_mark);
+        session.token_renew_ms = token_renew_ms;
+        Ok(())
     }
 }
 

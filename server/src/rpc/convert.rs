@@ -60,6 +60,8 @@ fn entry(agent: Agent, online: bool) -> v1::Agent {
         create_time: Some(timestamp(agent.created_ms)),
         revision: agent.revision,
         host: agent.host,
+        former_node_id: agent.former.map(|(node, _)| node.to_string()).unwrap_or_default(),
+        move_time: agent.former.map(|(_, at_ms)| timestamp(at_ms)),
     }
 }
 

@@ -211,5 +211,6 @@ fn registration(request: v1::RegisterAgentRequest) -> Result<Registration, Inval
         group: request.group,
         kind,
         suffix_when_taken: request.suffix_when_taken,
+        move_here: request.move_here,
     })
 }

@@ -12,7 +12,7 @@ use super::{Answers, STREAM_ITEMS_MAX, caller, calling_node, convert, incarnatio
 use crate::{
     invalid::{Invalid, fixed, parse},
     lifecycle::Lifecycle,
-    nodes::{Enrolment, Nodes},
+    nodes::{Enrolment, Nodes, Renewed},
     tokens::Principal,
 };
 
@@ -100,6 +100,17 @@ impl NodeService for NodeRpc {
             ca_pem: credentials.access.ca_pem,
             stream_create_time: Some(convert::timestamp(credentials.access.stream_created_ms)),
         }))
+    }
+
+    async fn renew_node_token(
+        &self,
+        request: Request<v1::RenewNodeTokenRequest>,
+    ) -> Result<Response<v1::RenewNodeTokenResponse>, Status> {
+        let (caller, node) = calling_node(&request)?;
+        self.nodes.require_current(node, incarnation(&request)?).await?;
+        let Renewed { token, expire_ms } = self.nodes.renew_token(&caller, node).await?;
+        let expire_time = Some(convert::timestamp(expire_ms));
+        Ok(Response::new(v1::RenewNodeTokenResponse { token: token.expose().to_string(), expire_time }))
     }
 
     type OpenSessionStream = Answers<v1::OpenSessionResponse>;

@@ -77,7 +77,7 @@ impl Serving {
         let Some(In::Hello(hello)) = first.item else {
             return Err(Invalid::new("hello", "must be the first message").into());
         };
-        let mut session = self.nodes.open_session(node, read_hello(hello)?).await?;
+        let mut session = self.nodes.open_session(node, &self.caller, read_hello(hello)?).await?;
         let result = self.serve(&mut session, drain).await;
         let departed = result.as_ref().map_or(Departed::No, |departed| *departed);
         self.nodes.close_session(&session, departed).await?;
@@ -86,7 +86,7 @@ impl Serving {
 
     async fn serve(&mut self, session: &mut Session, drain: &Lifecycle) -> Result<Departed, Status> {
         let lease = Duration::from_millis(self.door.lease_ms.into());
-        self.answer(Out::Welcome(self.welcome(session.store_mark)));
+        self.answer(Out::Welcome(self.welcome(session)));
         let mut deadline = Instant::now() + lease;
         loop {
             let message = tokio::select! {
@@ -135,13 +135,14 @@ impl Serving {
         }
     }
 
-    fn welcome(&self, store_mark: u64) -> v1::Welcome {
+    fn welcome(&self, session: &Session) -> v1::Welcome {
         v1::Welcome {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             heartbeat_ms: self.door.heartbeat_ms,
             lease_ms: self.door.lease_ms,
             server_time: Some(timestamp(self.door.clock.now_ms())),
-            store_mark,
+            store_mark: session.store_mark,
+            token_renew_time: session.token_renew_ms.map(timestamp),
         }
     }
 

@@ -15,7 +15,7 @@ mod scopes;
 pub use access::{Refusal, check};
 pub use delegate::{Delegate, DelegateError};
 pub use error::{AuthError, TokenError};
-pub use issue::{IssueRequest, Issued};
+pub use issue::{IssueRequest, Issued, NODE_LIFE_MS};
 pub(crate) use issue::{issue_for_node, target_workspace};
 pub use principal::{Principal, RateKey};
 pub use room::Tokens;

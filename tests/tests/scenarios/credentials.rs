@@ -4,7 +4,7 @@ use std::fs;
 
 use murmur_tests::{
     network::{Network, Node, Options},
-    talk::{ALICE, BOB, introduce, send, until_empty, until_texts},
+    talk::{ALICE, BOB, introduce, register, send, until_empty, until_texts},
     wait,
 };
 
@@ -45,6 +45,77 @@ async fn a_credential_that_ended_while_nobody_could_renew_it_is_renewed_afterwar
     network.server.start();
     until_texts(&there, "bob", &["accepted all the same"]).await;
     until_empty(&here).await;
+}
+
+/// Each session is opened with a newer token, and what goes on meanwhile does not notice.
+#[tokio::test]
+async fn a_nodes_token_is_renewed_before_it_ends() {
+    let env = vec![("MURMUR_SERVER_NODE_TOKEN_LIFE_MS".to_owned(), "3000".to_owned())];
+    let network = Network::start_with(Options { env, ..Options::default() }).await;
+    let (here, there) = pair(&network, &[]).await;
+    let token = |node: &Node| fs::read_to_string(node.dir.join("identity/node.token")).unwrap();
+    let mut sent = Vec::new();
+    for round in 0..4 {
+        let before = [token(&here), token(&there)];
+        wait::until("both tokens are renewed", || async {
+            (token(&here) != before[0] && token(&there) != before[1]).then_some(())
+        })
+        .await;
+        sent.push(format!("{round}"));
+        send(&here, "alice", BOB, sent.last().unwrap()).await;
+        let wanted: Vec<&str> = sent.iter().map(String::as_str).collect();
+        until_texts(&there, "bob", &wanted).await;
+        // This needs the control plane, and so a token that holds.
+        here.ready().await;
+        register(&here, &format!("agent-{round}")).await;
+    }
+    for node in [&here, &there] {
+        let log = node.process.output();
+        assert!(!log.contains("TOKEN_") && !log.contains("the token"), "it ended before it was renewed: {log}");
+    }
+    // A restart goes on with what is on the disk.
+    let mut here = here;
+    here.process.kill_9();
+    here.process.start();
+    here.ready().await;
+}
+
+/// The owner signs anew while the node runs: it says beforehand that it has to be, takes it up without a restart, and everybody believes the
+/// keys under it.
+#[tokio::test]
+async fn a_nodes_certificate_is_renewed_while_it_runs() {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    let network = Network::start().await;
+    let here = network.node_certified("here", "jdoe", 20 * DAY_MS).await;
+    let there = network.node("there", "jdoe").await;
+    introduce(&here, &there).await;
+    let finding = here.finds("certificate ends in").await;
+    assert!(finding.remedy.contains("murmurctl node approve"), "{finding:?}");
+    send(&here, "alice", BOB, "under the old one").await;
+    until_texts(&there, "bob", &["under the old one"]).await;
+    let before = fingerprint(&there, ALICE).await;
+    network.renew_certificate("here").await;
+    wait::until("the other node has the new keys", || async {
+        (fingerprint(&there, ALICE).await != before).then_some(())
+    })
+    .await;
+    wait::until("nothing is to be done any more", || async {
+        let findings = here.status().await?.findings;
+        (!findings.iter().any(|finding| finding.what.contains("certificate"))).then_some(())
+    })
+    .await;
+    send(&here, "alice", BOB, "under the new one").await;
+    until_texts(&there, "bob", &["under the old one", "under the new one"]).await;
+    send(&there, "bob", ALICE, "and back").await;
+    until_texts(&here, "alice", &["and back"]).await;
+    until_empty(&here).await;
+    until_empty(&there).await;
+}
+
+async fn fingerprint(node: &Node, slug: &str) -> String {
+    let request = murmur_proto::node::v1::ListPeersRequest::default();
+    let peers = node.client().await.host.list_peers(request).await.unwrap().into_inner().peers;
+    peers.into_iter().find(|peer| peer.slug == slug).map(|peer| peer.fingerprint).unwrap_or_default()
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ mod keys;
 mod letters;
 mod message;
 mod metrics;
+mod moved;
 mod operator;
 mod pace;
 mod pair;

@@ -31,6 +31,8 @@ pub(super) fn answered(agent: Option<v1::Agent>) -> Result<Peer, ControlError> {
 /// An agent.
 pub(super) fn peer(agent: v1::Agent) -> Result<Peer, ControlError> {
     let route = (!agent.route.is_empty()).then(|| parse::<Route>("route", &agent.route)).transpose()?;
+    let former =
+        (!agent.former_node_id.is_empty()).then(|| parse("former_node_id", &agent.former_node_id)).transpose()?;
     let keys = agent.keys.filter(|keys| !keys.chain.is_empty() && !keys.prekey.is_empty());
     Ok(Peer {
         agent_id: parse("agent_id", &agent.agent_id)?,
@@ -45,6 +47,7 @@ pub(super) fn peer(agent: v1::Agent) -> Result<Peer, ControlError> {
         keys: keys.map(|v1::AgentKeys { chain, prekey }| PeerKeys { chain, prekey }),
         revision: agent.revision,
         created_ms: agent.create_time.map_or(0, |time| unix_ms(&time)),
+        former: former.zip(agent.move_time.map(|time| unix_ms(&time))),
     })
 }
 

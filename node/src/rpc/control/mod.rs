@@ -11,6 +11,7 @@ mod run;
 mod runtime;
 pub(super) mod session;
 mod share;
+mod token;
 mod watch;
 
 use std::{
@@ -71,6 +72,8 @@ struct Attachment {
 /// What the rooms ask of the control plane.
 pub struct Control {
     client: ControlClient,
+    /// What every call of the client carries.
+    headers: Headers,
     state: Sender<ControlState>,
     attachments: mpsc::Sender<Attachment>,
     heard: Mutex<mpsc::Receiver<Attachment>>,
@@ -91,9 +94,10 @@ impl Control {
         let headers =
             Headers::new().with_token(token)?.with_incarnation(incarnation).with_trace(murmur_telemetry::grpc::inject);
         let (attachments, heard) = mpsc::channel(ATTACHMENTS_MAX);
-        let client = ControlClient::new(channel, headers);
+        let client = ControlClient::new(channel, headers.clone());
         Ok(Arc::new(Self {
             client,
+            headers,
             state: Sender::new(ControlState::default()),
             attachments,
             heard: Mutex::new(heard),
@@ -157,6 +161,7 @@ impl Control {
             group: wish.group.clone(),
             kind: v1::AgentKind::Interactive.into(),
             suffix_when_taken: wish.suffix_when_taken,
+            move_here: wish.move_here,
         };
         self.introduced().await;
         let mut client = self.client.directory.clone();

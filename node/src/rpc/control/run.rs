@@ -11,7 +11,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Control, ControlError, ControlState, broker};
-use crate::{agents::Agents, bus::Bus, clock::Clock, delay::Delay, directory::Directory, identity::IdentityDir};
+use crate::{
+    agents::Agents,
+    bus::Bus,
+    clock::Clock,
+    delay::Delay,
+    directory::Directory,
+    identity::{IdentityDir, NodeIdentity},
+    rpc::forward::Forward,
+};
 
 /// Between tries to open a session. A node that was killed is expected back at once, so it begins short.
 const BACKOFF: Backoff = Backoff { base_ms: 200, cap_ms: 15_000 };
@@ -38,6 +46,10 @@ pub struct Parts {
     pub clock: Clock,
     /// This start of the node.
     pub incarnation: Incarnation,
+    /// Speaks for others with the node's token.
+    pub forward: Arc<Forward>,
+    /// Who it is.
+    pub identity: Arc<NodeIdentity>,
 }
 
 /// The tasks that talk to the control plane.

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::{
     Attachment, CALL_TIMEOUT, ControlError, broker,
     run::{Ended, Parts},
-    watch,
+    token, watch,
 };
 use crate::delay::Delay;
 
@@ -51,7 +51,10 @@ pub(super) async fn run(parts: &Parts, delay: &mut Delay, stop: &CancellationTok
         return Ended::Lost(error);
     }
     welcomed(parts, &welcome);
-    let _tasks = follow(parts);
+    let mut tasks = follow(parts);
+    if let Some(at) = &welcome.token_renew_time {
+        tasks.spawn(token::renew(parts.clone(), unix_ms(at)));
+    }
 
     let beat = Duration::from_millis(u64::from(welcome.heartbeat_ms.max(100)));
     let lease = Duration::from_millis(u64::from(welcome.lease_ms)).max(beat * 2);
@@ -197,6 +200,7 @@ fn follow(parts: &Parts) -> JoinSet<()> {
     tasks.spawn(watch::follow(parts.clone()));
     tasks.spawn(broker::renew(parts.clone()));
     tasks.spawn(publish_keys(parts.clone()));
+    tasks.spawn(token::follow_certificate(parts.clone()));
     tasks
 }
 

@@ -1,0 +1,66 @@
+//! Agents that have moved to another node: what nobody has read here goes back to its senders, which send it after them
+//! (PROTOCOL §4.5, AGENT_MOVED).
+//!
+//! The agent's keys stay, so that it can say so, and so that what it sent from here is still delivered and acknowledged. A message with
+//! a file stays here, and readable: the file is here, and its sender has no copy of it any more.
+
+use std::sync::Arc;
+
+use murmur_core::{code::Code, id::AgentId};
+
+use super::{Post, mail::STATUS_FAILED};
+use crate::store::{
+    StoreError, Tx,
+    ack::{self, AckRow},
+    agents, inbox,
+};
+
+/// Messages given back in one transaction.
+const BATCH: u32 = 256;
+
+/// Gives back what is unread of every agent that the directory has on another node.
+pub(super) async fn give_back(post: Arc<Post>) {
+    let given = async {
+        let unread = post.store.read(agents::with_unread).await?;
+        let snapshot = post.directory.snapshot();
+        for agent in unread.into_iter().filter(|agent| snapshot.lives_elsewhere(*agent)) {
+            give_back_of(&post, agent).await?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    if let Err(error) = given.await {
+        tracing::warn!(%error, "unread messages of agents that moved are not given back before the next start");
+    }
+}
+
+async fn give_back_of(post: &Post, agent: AgentId) -> Result<(), StoreError> {
+    loop {
+        let now_ms = post.clock.now_ms();
+        let rows = post.store.write(move |tx| take(tx, agent, now_ms)).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(agent.id = %agent, messages = rows.len(), "an agent has moved: what it did not read here goes back");
+        post.acknowledge(rows);
+    }
+}
+
+/// Takes some unread messages out of an inbox, and refuses them for the place where they are.
+fn take(tx: Tx<'_>, agent: AgentId, now_ms: u64) -> Result<Vec<AckRow>, StoreError> {
+    let refuse = |read: inbox::ReadRow| {
+        let mut row = AckRow {
+            id: 0,
+            acker: agent,
+            to_agent: read.sender,
+            route: read.reply_route,
+            msg_id: read.msg_id,
+            env_digest: read.env_digest,
+            status: STATUS_FAILED,
+            code: Code::AgentMoved.number(),
+            retry_after_s: 0,
+        };
+        row.id = ack::insert(tx, &row, now_ms)?;
+        Ok(row)
+    };
+    inbox::take_unread(tx, agent, now_ms, BATCH)?.into_iter().map(refuse).collect()
+}
