@@ -96,7 +96,7 @@ reasons! {
     /// A relative slug means two live agents.
     AmbiguousSlug = "AMBIGUOUS_SLUG", FailedPrecondition, "Use one of the two absolute slugs, or ./ or ../ in front.";
     /// A live agent has this slug already.
-    SlugTaken = "SLUG_TAKEN", AlreadyExists, "Choose another name, or end the agent that has it.";
+    SlugTaken = "SLUG_TAKEN", AlreadyExists, "Choose another name, end the agent that has it, or bring it here with `murmurctl register NAME --move`.";
     /// The name differs from the slug that the token is bound to.
     NameMismatch = "NAME_MISMATCH", FailedPrecondition, "Register under the slug that the token is bound to.";
     /// Another live session speaks for this agent.

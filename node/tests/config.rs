@@ -38,6 +38,7 @@ fn every_documented_key_can_be_set_by_a_variable() {
         ("ca", "/tmp/ca.pem"),
         ("metrics_listen", "127.0.0.1:0"),
         ("store_pages_max", "4096"),
+        ("file_days", "30"),
         ("file_roots", "[\"/tmp\"]"),
         ("runtime.capacity", "3"),
         ("runtime.labels", "[\"gpu\"]"),

@@ -49,7 +49,11 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
         "group": some(group),
     });
     output.show(&value, || {
-        let done = if *created { "registered" } else { "already registered" };
+        let done = match (*created, move_here) {
+            (true, _) => "registered",
+            (false, true) => "registered here",
+            (false, false) => "already registered",
+        };
         let unread = if *unread > 0 { format!(", {unread} unread") } else { String::new() };
         let changed = if is_plain(&name) { "" } else { " (a name has only a-z, 0-9 and `-`)" };
         format!("{done}: {}{unread}{changed}", text::clean_line(slug))
