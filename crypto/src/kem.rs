@@ -171,7 +171,7 @@ impl hpke::Kem for Kem {
         }
         let (ephemeral, public) = Self::gen_keypair_with_rng(rng);
         let shared = to.multiples.as_ref().and_then(|multiples| multiples.times(&ephemeral.secret));
-        let shared = shared.unwrap_or_else(|| ladder(&ephemeral.secret, &to.bytes));
+        let shared = shared.unwrap_or_else(|| times(&ephemeral.secret, &to.bytes));
         let secret = shared_secret(&shared, &public.bytes, &to.bytes).ok_or(HpkeError::EncapError)?;
         Ok((secret, Encapped::from_bytes(&public.bytes)?))
     }
@@ -181,9 +181,33 @@ impl hpke::Kem for Kem {
             return Err(HpkeError::DecapError);
         }
         let ephemeral: [u8; 32] = encapped.to_bytes().into();
-        let shared = ladder(&own.secret, &ephemeral);
+        let shared = times(&own.secret, &ephemeral);
         shared_secret(&shared, &ephemeral, &own.public).ok_or(HpkeError::DecapError)
     }
+}
+
+/// X25519. Four multiplications at a time in Edwards form are faster than the ladder, where the processor can do that and the point has
+/// that form; either takes the same time whatever the secret is.
+fn times(secret: &StaticSecret, public: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+    if !has_vectors() {
+        return ladder(secret, public);
+    }
+    // Either of the two points over one u will do: their multiples share their u.
+    match MontgomeryPoint(*public).to_edwards(0) {
+        Some(point) => Zeroizing::new(point.mul_clamped(*secret.as_bytes()).to_montgomery().to_bytes()),
+        None => ladder(secret, public),
+    }
+}
+
+/// Whether the curve crate multiplies with vectors here.
+#[cfg(target_arch = "x86_64")]
+fn has_vectors() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+const fn has_vectors() -> bool {
+    false
 }
 
 fn ladder(secret: &StaticSecret, public: &[u8; 32]) -> Zeroizing<[u8; 32]> {

@@ -65,7 +65,7 @@ impl Post {
         }
         let heard = stream::Heard::of(&body, chain.slug());
         let items = self.believe(body, &chain, now_ms);
-        let committing = self.store.queue(move |tx| commit(tx, &parties, items, now_ms, &config));
+        let committing = self.store.queue_plainly(move |tx| commit(tx, &parties, items, now_ms, &config));
         let post = Arc::clone(self);
         Ok(Box::pin(async move {
             let committed: Result<(Vec<Stepped>, usize), StoreError> = committing.await;

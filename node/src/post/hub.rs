@@ -12,7 +12,7 @@ use std::{
 };
 
 use murmur_core::id::{AgentId, MessageId};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 use super::{
     feed::Feed,
@@ -28,6 +28,8 @@ pub struct Hub {
     state: Mutex<State>,
     /// For whoever looks at all messages, once somebody does.
     seen: OnceLock<broadcast::Sender<TailItem>>,
+    /// Told when a row was pushed and none before it waits for its mark.
+    first_push: Notify,
     /// Who follows deliveries: almost always nobody, so that the many steps of many messages need no lock.
     followers: AtomicUsize,
 }
@@ -251,11 +253,23 @@ impl Hub {
         Some(tail.clone())
     }
 
-    /// Notes that a session was given these rows, until the mark is on disk.
+    /// Notes that a session was given these rows, until that or more is on disk.
     pub(super) fn pushing(&self, cursors: &[u64]) {
-        self.lock().pushed.extend(cursors);
+        let mut state = self.lock();
+        if state.pushed.is_empty() && !cursors.is_empty() {
+            self.first_push.notify_one();
+        }
+        state.pushed.extend(cursors);
     }
 
+    /// Waits until a row was pushed whose mark is not on disk.
+    pub(super) async fn any_pushing(&self) {
+        while self.lock().pushed.is_empty() {
+            self.first_push.notified().await;
+        }
+    }
+
+    /// Notes that the mark is on disk, or that the row was read.
     pub(super) fn pushed_on_disk(&self, cursors: &[u64]) {
         let mut state = self.lock();
         for cursor in cursors {

@@ -135,7 +135,7 @@ impl Post {
         }
         let cursors: Vec<u64> =
             messages.iter().filter(|message| !message.redelivered).map(|message| message.cursor).collect();
-        self.mark_pushed(cursors);
+        self.hub.pushing(&cursors);
         Ok((messages, until))
     }
 
@@ -164,21 +164,6 @@ impl Post {
         Ok(if is_whole { last.max(feed_begins) } else { last })
     }
 
-    /// Marks rows as pushed without waiting for the disk: after a crash they are shown again, as they would be anyway.
-    fn mark_pushed(&self, cursors: Vec<u64>) {
-        if cursors.is_empty() {
-            return;
-        }
-        self.hub.pushing(&cursors);
-        let (now_ms, marked, hub) = (self.clock.now_ms(), cursors.clone(), Arc::clone(&self.hub));
-        let marking = self.store.queue_lazily(move |tx| inbox::mark_pushed(tx, &marked, now_ms));
-        self.tasks.spawn(async move {
-            // A mark that is lost means one more repeat, which says that it is one.
-            let _: Result<(), StoreError> = marking.await;
-            hub.pushed_on_disk(&cursors);
-        });
-    }
-
     /// Marks rows of an agent as read and tells their senders.
     pub(super) async fn mark_read(&self, agent: AgentId, cursors: Vec<u64>) -> Result<(), StoreError> {
         if cursors.is_empty() {
@@ -186,9 +171,13 @@ impl Post {
         }
         let now_ms = self.clock.now_ms();
         self.hub.read(agent, &cursors);
-        let receipts = self.store.write(move |tx| read(tx, agent, &cursors, now_ms));
         super::failpoint::failpoint("R6");
-        self.acknowledge(receipts.await?);
+        let marked = cursors.clone();
+        let marking = self.store.queue_plainly(move |tx| read(tx, agent, &marked, now_ms));
+        let receipts: Result<_, StoreError> = marking.await;
+        let receipts = receipts?;
+        self.hub.pushed_on_disk(&cursors);
+        self.acknowledge(receipts);
         Ok(())
     }
 
@@ -200,14 +189,18 @@ impl Post {
         super::failpoint::failpoint("R6");
         let post = Arc::clone(self);
         self.hub.marking(agent);
-        self.store.queue_then(
+        // Most often its agent's next message is on the way, and takes it along.
+        self.store.queue_lazily_then(
             move |tx| read(tx, agent, &[cursor], now_ms),
             move |receipts: Result<_, StoreError>| {
                 post.hub.marked(agent);
                 match receipts {
-                    Ok(receipts) => post.acknowledge(receipts),
+                    Ok(receipts) => {
+                        post.hub.pushed_on_disk(&[cursor]);
+                        post.acknowledge(receipts);
+                    }
                     Err(error) => {
-                        tracing::warn!(%error, agent.id = %agent, cursor, "a reply could not be marked as read")
+                        tracing::warn!(%error, agent.id = %agent, cursor, "a reply could not be marked as read");
                     }
                 }
             },

@@ -343,6 +343,7 @@ impl Post {
     /// Step 15: whoever waits is woken.
     pub(super) fn show_arrival(&self, released: Released) {
         let Released { recipient, message, completes, unread } = released;
+        self.requested.note(recipient, &message);
         if let Some(request) = message.in_reply_to.filter(|_| completes) {
             self.hub.replied(request, &message, unread);
         }

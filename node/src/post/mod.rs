@@ -31,6 +31,7 @@ mod quarantine;
 mod random;
 mod receive;
 mod request;
+mod requested;
 mod seal;
 mod send;
 mod showing;
@@ -128,6 +129,7 @@ pub struct Post {
     gate: Arc<Gate>,
     places: Places,
     often: often::Often,
+    requested: requested::Requested,
     stored: Stored,
     /// What was begun and ends by itself.
     tasks: TaskTracker,
@@ -186,6 +188,7 @@ impl Post {
             gate: Arc::default(),
             places: Places::default(),
             often: often::Often::default(),
+            requested: requested::Requested::default(),
             stored: Stored::default(),
             tasks: TaskTracker::new(),
         })
@@ -208,6 +211,7 @@ impl Post {
         tasks.spawn(driver::run(Arc::clone(self), work, token.clone()));
         tasks.spawn(publish::run(Arc::clone(self), directs, room, token.clone()));
         tasks.spawn(publish::note_answers(Arc::clone(self), token.clone()));
+        tasks.spawn(showing::note_pushes(Arc::clone(self), token.clone()));
         tasks.spawn(ack_out::run(Arc::clone(self), acks, token.clone()));
         tasks.spawn(receive::run(Arc::clone(self), token.clone()));
         tasks.spawn(stream::run(Arc::clone(self), token.clone()));

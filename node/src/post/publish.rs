@@ -29,7 +29,7 @@ use crate::store::StoreError;
 
 /// Publishes of this task that may wait for the broker; further ones wait for a place.
 const IN_FLIGHT_MAX: usize = 1_024;
-/// How long the broker's answer may stay in memory only.
+/// How long the broker's answer stays in memory only, at least; twice that at most.
 const NOTE_LATER: Duration = Duration::from_millis(250);
 /// Answers noted in one transaction.
 const NOTES_MAX: usize = 256;
@@ -49,34 +49,52 @@ struct Pending {
     answer: PublishAnswer,
 }
 
-/// The broker's good answers that are not on disk yet: by delivery, which seal attempt it was.
+/// The broker's good answers that are not on disk yet.
 #[derive(Default)]
 pub(super) struct Stored {
-    marks: Mutex<HashMap<Key, u32>>,
+    marks: Mutex<Marks>,
     arrived: Notify,
+}
+
+/// By delivery, which seal attempt it was.
+#[derive(Default)]
+struct Marks {
+    /// Since the last look: most of these are taken before the next one.
+    young: HashMap<Key, u32>,
+    /// From before.
+    old: HashMap<Key, u32>,
 }
 
 impl Stored {
     fn note(&self, key: Key, seal_attempt: u32) {
         let mut marks = self.marks();
-        if marks.is_empty() {
+        if marks.young.is_empty() && marks.old.is_empty() {
             self.arrived.notify_one();
         }
-        marks.insert(key, seal_attempt);
+        marks.young.insert(key, seal_attempt);
     }
 
     /// Takes out what is noted of a delivery; whoever takes it steps the delivery with it, or with something that says more.
     pub(super) fn take(&self, key: Key) -> Option<u32> {
-        self.marks().remove(&key)
-    }
-
-    fn take_some(&self) -> Vec<(Key, u32)> {
         let mut marks = self.marks();
-        let keys: Vec<Key> = marks.keys().take(NOTES_MAX).copied().collect();
-        keys.into_iter().filter_map(|key| marks.remove_entry(&key)).collect()
+        marks.young.remove(&key).or_else(|| marks.old.remove(&key))
     }
 
-    fn marks(&self) -> MutexGuard<'_, HashMap<Key, u32>> {
+    /// Some of those that a look has found before.
+    fn take_some(&self) -> Vec<(Key, u32)> {
+        let old = &mut self.marks().old;
+        let keys: Vec<Key> = old.keys().take(NOTES_MAX).copied().collect();
+        keys.into_iter().filter_map(|key| old.remove_entry(&key)).collect()
+    }
+
+    /// Looks, when everything old was taken, and says whether there is anything.
+    fn grow_old(&self) -> bool {
+        let marks = &mut *self.marks();
+        marks.old.extend(marks.young.drain());
+        !marks.old.is_empty()
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -167,9 +185,11 @@ pub(super) async fn begin(
 /// Writes the broker's good answers down, a while after they came. What is left at the end is written at once.
 pub(super) async fn note_answers(post: Arc<Post>, token: CancellationToken) {
     loop {
-        tokio::select! {
-            () = token.cancelled() => break,
-            () = post.stored.arrived.notified() => {}
+        if !post.stored.grow_old() {
+            tokio::select! {
+                () = token.cancelled() => break,
+                () = post.stored.arrived.notified() => {}
+            }
         }
         tokio::select! {
             () = token.cancelled() => break,
@@ -177,6 +197,7 @@ pub(super) async fn note_answers(post: Arc<Post>, token: CancellationToken) {
         }
         write_notes(&post).await;
     }
+    post.stored.grow_old();
     write_notes(&post).await;
 }
 

@@ -1,13 +1,28 @@
 //! Randomness for ids and back-off.
 
-/// An evenly drawn number; 0 when there is no randomness, which only makes back-offs alike.
+use std::{
+    collections::hash_map::RandomState,
+    hash::BuildHasher as _,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// A number for a back-off, about evenly drawn: each step of a delivery takes one, most of them for nothing, so it costs no call of the
+/// system. Of no use where nobody may guess it.
 pub(super) fn number() -> u64 {
-    getrandom::u64().unwrap_or(0)
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    KEY.hash_one(COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// 128 random bits for `Nats-Msg-Id`: nobody may be able to use it first (PROTOCOL §5.4).
+/// 128 random bits for `Nats-Msg-Id`: nobody may be able to use it first (PROTOCOL §5.4). Without randomness it is one that somebody
+/// might, which the outbox machine notices.
 pub(super) fn nats_msg_id() -> String {
-    format!("{:016x}{:016x}", number(), number())
+    let mut bytes = [0; 16];
+    let _ = getrandom::fill(&mut bytes);
+    data_encoding::HEXLOWER.encode(&bytes)
 }
 
 /// The random part of a message id, or `None` without randomness.

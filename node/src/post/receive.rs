@@ -27,6 +27,8 @@ use crate::{
 const CHANNEL_CAPACITY: usize = 256;
 /// Messages whose commit or acknowledgement is under way.
 const COMMITS_MAX: usize = 1_024;
+/// Answers that may wait until whoever was woken has gone on.
+const OWED_MAX: usize = 64;
 /// When a source that is over its rate, or a store that fails, is tried again.
 const LATER: Duration = Duration::from_secs(5);
 /// On this try without completion a message counts as poison.
@@ -75,12 +77,15 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
     let pulls = tokio::spawn(async move { puller.bus.pull(&sender, &pulling).await });
     // In the order of arrival, which is that of the commits: sessions hear of messages in this order.
     let mut settling: FuturesOrdered<BoxFuture<'static, Settled>> = FuturesOrdered::new();
+    let mut owed = Owed::default();
     loop {
         tokio::select! {
             biased;
             () = token.cancelled() => break,
-            Some(settled) = settling.next(), if !settling.is_empty() => settled.finish().await,
-            Some(delivered) = messages.recv(), if settling.len() < COMMITS_MAX => {
+            Some(settled) = settling.next(), if !settling.is_empty() => owed.take(settled),
+            // Whoever was woken by what has settled goes first: answering wakes the broker, which would have the processor before them.
+            () = tokio::task::yield_now(), if !owed.is_empty() => owed.pay().await,
+            Some(delivered) = messages.recv(), if settling.len() < COMMITS_MAX && !owed.is_full() => {
                 settling.push_back(settle(Arc::clone(&post), delivered).await);
             }
             () = post.schedule.due(&post.clock), if settling.len() < COMMITS_MAX => {
@@ -91,8 +96,9 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
     }
     drop(messages);
     while let Some(settled) = settling.next().await {
-        settled.finish().await;
+        owed.take(settled);
     }
+    owed.pay().await;
     if let Err(error) = pulls.await {
         tracing::error!(%error, "pulling ended badly");
     }
@@ -120,13 +126,32 @@ struct Settled {
     after: After,
 }
 
-impl Settled {
-    async fn finish(self) {
-        let verdict = (self.after)();
-        let Some(delivered) = self.delivered else { return };
-        failpoint("R3");
-        delivered.answer(verdict).await;
-        failpoint("R4");
+/// Answers that the broker waits for.
+#[derive(Default)]
+struct Owed(Vec<(Delivered, Verdict)>);
+
+impl Owed {
+    /// Does what follows a commit, and keeps the answer.
+    fn take(&mut self, settled: Settled) {
+        let verdict = (settled.after)();
+        self.0.extend(settled.delivered.map(|delivered| (delivered, verdict)));
+    }
+
+    async fn pay(&mut self) {
+        for (delivered, verdict) in self.0.drain(..) {
+            failpoint("R3");
+            delivered.answer(verdict).await;
+            failpoint("R4");
+        }
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether nothing more is taken before it is paid.
+    const fn is_full(&self) -> bool {
+        self.0.len() >= OWED_MAX
     }
 }
 

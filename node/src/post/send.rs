@@ -22,6 +22,7 @@ use super::{
     error::SendError,
     failpoint::failpoint,
     random,
+    requested::Answered,
     stream::Announced,
     transition::{self, Stepped},
     types::{Attachment, Direction, Draft, InboxMessage, LocalAgent, MessageKind, Sent, StateName, TailItem},
@@ -181,6 +182,7 @@ impl Post {
             Committed::New { stepped, coming, sequence, unread, receipts } => {
                 sent.unread = unread;
                 self.hub.read(from.agent_id, accepted.answers.as_slice());
+                self.hub.pushed_on_disk(accepted.answers.as_slice());
                 self.acknowledge(receipts);
                 self.counters.sent.add();
                 self.hub.show(from.agent_id, || TailItem {
@@ -255,12 +257,15 @@ impl Post {
         Ok(Found { recipient, to, kind, answers: answered.map(|message| message.cursor) })
     }
 
-    async fn answered(&self, agent: AgentId, msg_id: MessageId) -> Result<InboxMessage, SendError> {
+    async fn answered(&self, agent: AgentId, msg_id: MessageId) -> Result<Answered, SendError> {
+        if let Some(request) = self.requested.get(agent, msg_id) {
+            return Ok(request);
+        }
         let found = self.store.read(move |tx| inbox::find(tx, agent, msg_id)).await?;
-        found.ok_or(SendError::MessageNotFound { msg_id })
+        found.as_ref().map(Answered::from).ok_or(SendError::MessageNotFound { msg_id })
     }
 
-    fn requester(&self, answered: &InboxMessage) -> Result<(AgentId, Slug), SendError> {
+    fn requester(&self, answered: &Answered) -> Result<(AgentId, Slug), SendError> {
         let snapshot = self.directory.snapshot();
         let peer = snapshot.peer(answered.from_agent_id);
         let peer = peer.ok_or_else(|| SendError::Ended { slug: answered.from.to_string() })?;

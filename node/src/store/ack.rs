@@ -73,9 +73,13 @@ pub fn pending(tx: Tx<'_>, after: u64, limit: u32) -> Result<Vec<AckRow>, StoreE
 /// # Errors
 /// [`StoreError`].
 pub fn delete(tx: Tx<'_>, ids: &[u64]) -> Result<(), StoreError> {
-    let mut statement = tx.conn().prepare_cached("DELETE FROM ack_outbox WHERE id = ?1")?;
-    for id in ids {
-        statement.execute([int(*id)])?;
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    // Most often they follow each other.
+    let mut statement = tx.conn().prepare_cached("DELETE FROM ack_outbox WHERE id BETWEEN ?1 AND ?2")?;
+    for run in ids.chunk_by(|id, next| next - id <= 1) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        statement.execute([int(*first), int(*last)])?;
     }
     Ok(())
 }

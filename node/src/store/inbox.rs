@@ -185,7 +185,7 @@ pub fn known(tx: Tx<'_>, sender: AgentId, msg_id: MessageId, recipient: AgentId)
 /// [`StoreError`]; a second row for the same message is one, so ask [`known`] in the same transaction.
 pub fn insert(tx: Tx<'_>, arrival: &Arrival, hold: Option<Hold>) -> Result<u64, StoreError> {
     let Arrival { message, recipient, env_digest, inner_digest, sequence_epoch, reply_route } = arrival;
-    let sql = "INSERT INTO inbox (sender_agent, msg_id, recipient, env_digest, inner_digest, conversation_id,
+    let sql = "INSERT OR FAIL INTO inbox (sender_agent, msg_id, recipient, env_digest, inner_digest, conversation_id,
             sequence_epoch, sequence, kind, from_slug, to_slug, tier, content_type, body, in_reply_to, deadline_ms,
             traceparent, reply_route, created_ms, received_ms, stream_id, cursor, not_before_ms, patience_ms)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)";

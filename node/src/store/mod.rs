@@ -170,6 +170,17 @@ impl Store {
         self.inner.writer.queue_then(work, Urgency::Now, Guard::Transaction, then);
     }
 
+    /// Like [`Store::queue_then`] for what nobody waits for, as [`Store::queue_lazily`] has it.
+    pub fn queue_lazily_then<T, E, F, G>(&self, work: F, then: G)
+    where
+        F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
+        G: FnOnce(Result<T, E>) + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.inner.writer.queue_then(work, Urgency::Soon, Guard::Transaction, then);
+    }
+
     /// Like [`Store::queue`] for what nobody waits for: it rides with the next commit and causes none of its own for a moment.
     pub fn queue_lazily<T, E, F>(&self, work: F) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F>
     where
