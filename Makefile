@@ -55,7 +55,7 @@ bench: release ## latency, throughput and memory beside the raw limits, in both 
 	@export $(BROKER) && target/release/murmur-bench core --json $(FIGURES)
 	@export $(BROKER) && target/release/murmur-bench core --json $(FIGURES) --sync-always
 
-bench-full: bench ## the same, then a million messages, a million waiting, a thousand agents, restarts
+bench-full: bench ## the same, then a million messages, a million waiting, a thousand agents, restarts, ten thousand live agents
 	@export $(BROKER) && target/release/murmur-bench long --json $(FIGURES)
 
 bench-report: ## docs/BENCHMARKS.md and its charts from the figures of the last runs

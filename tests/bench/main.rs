@@ -6,6 +6,7 @@
 //! and tables of docs/BENCHMARKS.md from the figures of such runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark fails loudly")]
 
+mod agents;
 mod echo;
 mod environment;
 mod events;
@@ -58,7 +59,7 @@ const BODY_BYTES: usize = 1024;
 /// Some three minutes.
 const CORE: [&str; 7] = ["limits", "latency", "roundtrip", "load", "throughput", "sizes", "shim"];
 /// A quarter of an hour, with a million messages.
-const LONG: [&str; 5] = ["memory", "outbox", "scale", "restart", "events"];
+const LONG: [&str; 6] = ["memory", "outbox", "scale", "restart", "events", "agents"];
 
 /// Measures Murmur beside the raw limits of this machine.
 #[derive(Parser)]
@@ -108,9 +109,11 @@ enum Command {
     Restart,
     /// Events taken, told to nodes and watchers, and told again
     Events,
+    /// Spawns, waits, reads beside a bare echo, 10,000 live agents
+    Agents,
     /// What `make bench` runs: limits, latency, roundtrip, load, throughput, sizes, shim
     Core,
-    /// What `make bench-full` adds: memory, outbox, scale, restart, events
+    /// What `make bench-full` adds: memory, outbox, scale, restart, events, agents
     Long,
     /// Everything
     All,
@@ -124,7 +127,12 @@ enum Command {
     },
     /// Serves the bare echo
     #[command(hide = true)]
-    Echo { socket: PathBuf },
+    Echo {
+        /// The socket; with --tcp the file that the address is written to
+        place: PathBuf,
+        #[arg(long)]
+        tcp: bool,
+    },
     /// Becomes a program that is killed when the bench ends, however that ends
     #[command(hide = true)]
     Exec {
@@ -151,7 +159,8 @@ fn main() -> ExitCode {
     let settings = Settings { sync_always, rounds, messages };
     match command {
         Command::Exec { command } => become_program(&command),
-        Command::Echo { socket } => runtime().block_on(echo::serve(&socket)),
+        Command::Echo { place, tcp: false } => runtime().block_on(echo::serve(&place)),
+        Command::Echo { place, tcp: true } => runtime().block_on(echo::serve_tcp(&place)),
         Command::Report { results, docs } => report::write(&Results::load(&results), &docs),
         measure => return runtime().block_on(run(&chosen(&measure), settings, json)),
     }
@@ -185,6 +194,7 @@ fn chosen(command: &Command) -> Vec<&'static str> {
         Command::Scale => vec!["scale"],
         Command::Restart => vec!["restart"],
         Command::Events => vec!["events"],
+        Command::Agents => vec!["agents"],
         Command::Core => CORE.into(),
         Command::Long => LONG.into(),
         Command::All => [CORE.as_slice(), LONG.as_slice()].concat(),
@@ -206,6 +216,7 @@ fn measure(name: &str, settings: Settings) -> Measuring {
         "scale" => Box::pin(scale::measure(settings)),
         "restart" => Box::pin(restart::measure(settings)),
         "events" => Box::pin(events::measure(settings)),
+        "agents" => Box::pin(agents::measure(settings)),
         "shim" => Box::pin(shim::measure(settings)),
         _ => panic!("no measure {name}"),
     }

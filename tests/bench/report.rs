@@ -8,8 +8,20 @@ use crate::{
 };
 
 /// Sections in the order in which they are shown.
-const ORDER: [&str; 11] =
-    ["latency", "load", "roundtrip", "throughput", "sizes", "memory", "outbox", "scale", "restart", "shim", "limits"];
+const ORDER: [&str; 12] = [
+    "latency",
+    "load",
+    "roundtrip",
+    "throughput",
+    "sizes",
+    "memory",
+    "outbox",
+    "scale",
+    "restart",
+    "agents",
+    "shim",
+    "limits",
+];
 const MODES: [(&str, &str); 2] =
     [("default", "Broker in its default file mode"), ("sync-always", "Broker with sync-always")];
 const INTRO: &str = "# Benchmarks
