@@ -32,6 +32,12 @@ enum Command {
         /// Its folder
         dir: PathBuf,
     },
+    /// Ask a hosted agent for one turn (the node does this)
+    #[command(hide = true)]
+    HostedTurn {
+        /// The call
+        request: PathBuf,
+    },
     /// Print the configuration that these flags, the environment and the file make
     Config(Settings),
 }
@@ -70,6 +76,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Keep { dir } => murmur_node::runtime::keeper::keep(&dir),
+        Command::HostedTurn { request } => murmur_node::runtime::hosted::turn(&request),
         Command::Run(settings) => run(settings.load()?),
     }
 }

@@ -9,7 +9,7 @@ mod address;
 mod connect;
 mod place;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Full};
@@ -58,7 +58,7 @@ pub enum OutboundError {
         source: std::io::Error,
     },
     /// The name leads into a private network.
-    #[error("{host} has an address that is not public; notify.allow_local lets it be called")]
+    #[error("{host} has an address that is not public; allow_local lets it be called")]
     NotPublic {
         /// The host.
         host: String,
@@ -111,6 +111,22 @@ impl Answer {
     }
 }
 
+/// How an answer begins.
+#[derive(Debug)]
+pub struct Head {
+    /// Its status.
+    pub status: u16,
+    headers: HeaderMap,
+}
+
+impl Head {
+    /// A header's text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
 /// A call to make.
 pub struct Call<'a> {
     /// Where to.
@@ -150,13 +166,46 @@ impl Outbound {
     /// # Errors
     /// [`OutboundError`].
     pub async fn post(&self, call: Call<'_>) -> Result<Answer, OutboundError> {
-        let host = call.place.host().to_owned();
-        let timeout = call.timeout;
-        let done = tokio::time::timeout(timeout, self.exchange(call)).await;
+        let mut body = Vec::new();
+        let head = self.exchange(call, HeaderMap::new(), |_, piece| {
+            body.extend_from_slice(piece);
+            if body.len() < ANSWER_BYTES_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        let Head { status, headers } = head.await?;
+        body.truncate(ANSWER_BYTES_MAX);
+        Ok(Answer { status, headers, body })
+    }
+
+    /// Posts with more headers, and hands on the body of the answer as it comes, for as long as it is wanted. Returns the status.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn post_heard(
+        &self,
+        call: Call<'_>,
+        more: HeaderMap,
+        hear: impl FnMut(&Head, &[u8]) -> ControlFlow<()>,
+    ) -> Result<u16, OutboundError> {
+        Ok(self.exchange(call, more, hear).await?.status)
+    }
+
+    async fn exchange(
+        &self,
+        call: Call<'_>,
+        more: HeaderMap,
+        hear: impl FnMut(&Head, &[u8]) -> ControlFlow<()>,
+    ) -> Result<Head, OutboundError> {
+        let (host, timeout) = (call.place.host().to_owned(), call.timeout);
+        let done = tokio::time::timeout(timeout, self.talk(call, more, hear)).await;
         done.map_err(|_| OutboundError::Timeout { host })?
     }
 
-    async fn exchange(&self, call: Call<'_>) -> Result<Answer, OutboundError> {
+    async fn talk(
+        &self,
+        call: Call<'_>,
+        more: HeaderMap,
+        mut hear: impl FnMut(&Head, &[u8]) -> ControlFlow<()>,
+    ) -> Result<Head, OutboundError> {
         let Call { place, headers, body, timeout: _ } = call;
         place.check(&self.rules)?;
         let host = || place.host().to_owned();
@@ -164,21 +213,19 @@ impl Outbound {
         let stream = connect::connect(place, &self.rules, &self.tls, CONNECT_TIMEOUT).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let request = request(place, headers, body)?;
+        let mut request = request(place, headers, body)?;
+        request.headers_mut().extend(more);
         let talk = async {
             let answer = sender.send_request(request).await.map_err(broken)?;
             let (head, mut body) = answer.into_parts();
-            let mut read = Vec::new();
+            let head = Head { status: head.status.as_u16(), headers: head.headers };
             while let Some(frame) = body.frame().await {
-                if let Ok(data) = frame.map_err(broken)?.into_data() {
-                    read.extend_from_slice(&data);
-                }
-                if read.len() >= ANSWER_BYTES_MAX {
-                    read.truncate(ANSWER_BYTES_MAX);
+                let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+                if hear(&head, &data).is_break() {
                     break;
                 }
             }
-            Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: read })
+            Ok(head)
         };
         // The connection lives as long as the conversation and not a moment longer.
         let drive = async {

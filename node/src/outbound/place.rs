@@ -81,7 +81,7 @@ impl Place {
             return refused("begin with https://");
         }
         if !rules.ports.contains(&self.port()) {
-            return refused("have a listed port (notify.ports, by default 443)");
+            return refused("have a listed port (`ports`, by default 443)");
         }
         if self.is_literal() {
             return refused("name a host, not an address");

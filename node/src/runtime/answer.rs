@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::backend::{Backend, Format};
+use super::{
+    backend::{Backend, Format},
+    template::Values,
+};
 
 /// The last answer is told up to so many bytes (proto `AgentOutput.response`).
 pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -38,7 +41,10 @@ pub struct EventRule {
     pub ends_turn: bool,
     /// The program is ready for the first prompt.
     pub begins: bool,
-    /// The JSON that answers it, on one line; a string that is a JSON pointer in braces stands for what is there.
+    /// The rule is for a process that is to go on with a session, or for one that is not.
+    pub resumes: Option<bool>,
+    /// The JSON that answers it, on one line; a string that is a JSON pointer in braces stands for what is there, and the values of a
+    /// backend's arguments are replaced. Of several rules that fit the first one answers.
     pub reply: Option<Value>,
 }
 
@@ -60,7 +66,7 @@ pub(super) struct Heard {
     pub(super) appends: bool,
     pub(super) begins: bool,
     /// What is to be written.
-    pub(super) replies: Vec<Value>,
+    pub(super) reply: Option<Value>,
 }
 
 /// Reads the output of one process.
@@ -77,6 +83,16 @@ pub(super) struct Ear {
 impl Ear {
     pub(super) fn new(backend: &Backend) -> Self {
         Self { format: backend.output, events: backend.events.clone(), pending: Vec::new(), skipping: false }
+    }
+
+    /// The ear of a process that goes on with a session, or does not, with what stands for what in its replies.
+    pub(super) fn of_process(backend: &Backend, resumes: bool, values: &Values) -> Self {
+        let mut ear = Self::new(backend);
+        ear.events.retain(|rule| rule.resumes.is_none_or(|wanted| wanted == resumes));
+        for reply in ear.events.iter_mut().filter_map(|rule| rule.reply.as_mut()) {
+            *reply = values.json(reply);
+        }
+        ear
     }
 
     /// Takes output as it comes, and returns what each finished line said.
@@ -157,7 +173,7 @@ impl Ear {
             heard.turn_ended |= rule.ends_turn;
             heard.appends |= rule.append;
             heard.begins |= rule.begins;
-            heard.replies.extend(rule.reply.as_ref().map(|reply| answered(reply, document)));
+            heard.reply = heard.reply.or_else(|| rule.reply.as_ref().map(|reply| answered(reply, document)));
         }
         heard
     }

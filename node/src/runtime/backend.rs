@@ -1,6 +1,6 @@
 //! What runs an agent, as data: which program with which arguments, how it takes a prompt, and where in its output the answer is.
 //!
-//! There is one adapter. `claude`, `codex`, `openclaw`, `acp` and `command` are presets of it, written in the language of the node's
+//! There is one adapter. `claude`, `codex`, `openclaw`, `acp`, `http` and `command` are presets of it, written in the language of the node's
 //! configuration (`presets/*.toml`); whoever has another program writes another table, over one of these or from nothing.
 
 use std::collections::BTreeMap;
@@ -10,14 +10,15 @@ use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::answer::EventRule;
+use super::{answer::EventRule, hosted::Hosted};
 
-const PRESETS: [(&str, &str); 5] = [
+const PRESETS: [(&str, &str); 6] = [
     ("command", include_str!("presets/command.toml")),
     ("claude", include_str!("presets/claude.toml")),
     ("codex", include_str!("presets/codex.toml")),
     ("openclaw", include_str!("presets/openclaw.toml")),
     ("acp", include_str!("presets/acp.toml")),
+    ("http", include_str!("presets/http.toml")),
 ];
 
 /// How to run an agent.
@@ -27,8 +28,8 @@ pub struct Backend {
     /// The program: a path, or a name that `PATH` finds. Empty: it must be configured.
     #[serde(default)]
     pub program: String,
-    /// Its arguments. `{prompt}`, `{model}`, `{slug}`, `{agent_id}`, `{session}`, `{system_prompt}`, `{mcp_config}`, `{mcp_allow}`, `{mcp_program}`, `{work_dir}`
-    /// and `{home}` are replaced; a group in brackets is left out when something in it is empty. `{trust_args}`, alone, stands for all of
+    /// Its arguments. `{prompt}`, `{model}`, `{slug}`, `{agent_id}`, `{session}`, `{system_prompt}`, `{mcp_config}`, `{mcp_allow}`, `{mcp_program}`, `{work_dir}`,
+    /// `{home}`, and for a hosted agent `{node_program}` and `{request_file}` are replaced; a group in brackets is left out when something in it is empty. `{trust_args}`, alone, stands for all of
     /// `trust_args` of the agent's trust level.
     #[serde(default)]
     pub args: Vec<Arg>,
@@ -75,6 +76,9 @@ pub struct Backend {
     /// The name that the program gives the first turn, so that it can be resumed though it never said so.
     #[serde(default)]
     pub session: String,
+    /// A hosted agent: the call that a turn is, which is written to `{request_file}`.
+    #[serde(default)]
+    pub http: Option<Hosted>,
 }
 
 /// An argument.
@@ -165,7 +169,7 @@ pub enum BackendError {
     #[error("the name must be 1 to 63 of a-z, 0-9, - and _")]
     Name,
     /// The preset does not exist.
-    #[error("preset must be one of command, claude, codex, openclaw, acp; `{0}` is none")]
+    #[error("preset must be one of command, claude, codex, openclaw, acp, http; `{0}` is none")]
     Preset(String),
     /// A key is unknown or has a wrong value.
     #[error("{0}")]
@@ -176,6 +180,14 @@ pub enum BackendError {
         /// The key.
         key: &'static str,
         /// What it must be.
+        rule: &'static str,
+    },
+    /// A key of `http` breaks a rule.
+    #[error("{key} must {rule}")]
+    Http {
+        /// The key.
+        key: &'static str,
+        /// What it must do.
         rule: &'static str,
     },
 }
@@ -270,6 +282,12 @@ impl Backend {
         rule(!self.stays() || ends, "events", "a list in which one `ends_turn` with `prompt = \"lines\"`")?;
         let has_events = self.output != Format::Text;
         rule(has_events != self.events.is_empty(), "events", "set for JSON output and only then")?;
+        let names_request = |arg: &Arg| matches!(arg, Arg::One(text) if text == "{request_file}");
+        let is_hosted = self.args.iter().any(names_request);
+        rule(is_hosted == self.http.is_some(), "http", "set with `preset = \"http\"` and only then")?;
+        if let Some(hosted) = &self.http {
+            hosted.check().map_err(|(key, rule)| BackendError::Http { key, rule })?;
+        }
         let plain = |name: &String| !name.is_empty() && !name.contains(['=', '\0']) && !name.starts_with("MURMUR_");
         rule(self.env.keys().all(plain), "env", "named without `=` and not MURMUR_*")?;
         Ok(())
@@ -326,5 +344,13 @@ mod tests {
         assert!(backend("x", "program = 'x'\nprompt = 'lines'").unwrap_err().contains("prompt_line"));
         assert!(backend("x", "program = 'x'\noutput = 'json'").unwrap_err().contains("events"));
         assert!(backend("x", "program = 'x'\nenv.MURMUR_SLUG = 'y'").unwrap_err().contains("env"));
+        assert!(backend("http", "").unwrap_err().contains("http"));
+        assert!(
+            backend("http", "http.url = 'http://example.com'")
+                .unwrap_err()
+                .contains("http.url must begin with https://")
+        );
+        assert!(backend("command", "program = 'x'\nhttp.url = 'https://example.com'").unwrap_err().contains("http"));
+        assert!(backend("far", "preset = 'http'\nhttp.url = 'https://example.com/run'").unwrap().can_resume());
     }
 }

@@ -72,6 +72,8 @@ pub(super) struct Life {
     pub(super) output: watch::Sender<u64>,
     pub(super) stopping: Option<Stopping>,
     pub(super) interrupting: Option<Instant>,
+    /// The turn is ended as soon as the program has its prompt.
+    pub(super) interrupt_soon: bool,
     /// Orders to claim a turn, which the next answer finishes.
     pub(super) drains: Vec<u64>,
     /// Reports that could not be stored yet.
@@ -159,6 +161,7 @@ impl Life {
             output,
             stopping: None,
             interrupting: None,
+            interrupt_soon: false,
             drains: Vec::new(),
             unsaved: Vec::new(),
             claiming: None,
@@ -287,7 +290,7 @@ impl Life {
             self.state.has_process = false;
             self.skip_output().await;
             if let Some(turn) = self.state.turn.clone() {
-                self.begin_turn(turn).await;
+                self.begin_turn_again(turn).await;
             }
             return;
         }
@@ -467,8 +470,11 @@ impl Life {
             (Some(said), Some(more)) if heard.appends => Some(cut(&(said + &more), ANSWER_BYTES_MAX).to_owned()),
             (said, heard) => heard.or(said),
         };
-        if let Err(why) = self.reply(heard.begins && !heard.failed, &heard.replies).await {
-            warn!(agent.slug = %self.whom.slug, "it is not answered: {why}");
+        if let Some(reply) = heard.reply.filter(|_| !heard.failed) {
+            self.reply(&reply).await;
+        }
+        if heard.begins && !heard.failed {
+            self.begin_prompt().await;
         }
         self.heard.tokens = self.heard.tokens.saturating_add(heard.tokens);
         self.heard.failed |= heard.failed;
@@ -477,7 +483,7 @@ impl Life {
             self.progress_at.get_or_insert_with(|| Instant::now() + PROGRESS_INTERVAL);
         }
         let is_over = heard.turn_ended || (heard.failed && self.backend.stays());
-        if is_over && self.state.turn.as_ref().is_some_and(|turn| turn.taken) {
+        if is_over && self.state.turn.as_ref().is_some_and(|turn| turn.taken || heard.failed) {
             self.on_turn_end().await;
         }
     }

@@ -68,7 +68,8 @@ impl Values {
         format!("{}\n", self.json(template))
     }
 
-    fn json(&self, template: &Value) -> Value {
+    /// JSON whose strings are filled in.
+    pub(super) fn json(&self, template: &Value) -> Value {
         match template {
             Value::String(text) => Value::String(self.fill(text)),
             Value::Array(items) => items.iter().map(|item| self.json(item)).collect(),

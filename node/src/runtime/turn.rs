@@ -46,6 +46,15 @@ impl Life {
         self.claiming = Some(self.claim());
     }
 
+    /// Begins a turn again of which it cannot be known whether the program has heard.
+    pub(super) async fn begin_turn_again(&mut self, mut turn: Turn) {
+        if !turn.redelivered {
+            turn.redelivered = true;
+            turn.prompt = format!("(may have been told before)\n{}", turn.prompt);
+        }
+        self.begin_turn(turn).await;
+    }
+
     /// Gives the program a prompt.
     pub(super) async fn begin_turn(&mut self, turn: Turn) {
         let is_first = self.state.phase() == Phase::Starting;
@@ -58,7 +67,6 @@ impl Life {
         if !goes_on {
             self.state.run += 1;
             self.state.has_process = true;
-            self.ear = Ear::new(&self.backend);
         }
         self.mark();
         self.commit(Vec::new()).await;
@@ -68,16 +76,23 @@ impl Life {
             self.stop(Phase::Failed, &why, self.shop.grace(), false).await;
             return;
         }
-        if let Some(turn) = &mut self.state.turn {
-            turn.taken = true;
-            self.state.taken_turn.clone_from(&turn.turn_id);
+        if goes_on || self.backend.start_lines.is_empty() {
+            self.taken();
         }
-        self.complete_turn();
         self.tell_running().await;
         if is_first {
             info!(agent.slug = %self.whom.slug, "agent {} runs", self.whom.slug);
         }
         self.read_output().await;
+    }
+
+    /// The runtime has the prompt: what it was claimed with is done with.
+    fn taken(&mut self) {
+        if let Some(turn) = &mut self.state.turn {
+            turn.taken = true;
+            self.state.taken_turn.clone_from(&turn.turn_id);
+        }
+        self.complete_turn();
     }
 
     pub(super) async fn tell_running(&mut self) {
@@ -102,15 +117,22 @@ impl Life {
         let prepared = self.prepared.clone().ok_or("it is not prepared")?;
         let prompt = self.with_system_prompt(prompt);
         plan::write_bytes(&self.place.prompt(), prompt.as_bytes()).map_err(disk)?;
+        if self.state.is_fork && self.backend.fork_args.is_empty() {
+            // It makes no copies, and the session itself is another agent's.
+            (self.state.session, self.state.is_fork) = (None, false);
+        }
         if self.state.session.is_none() && !self.backend.session.is_empty() {
             self.state.session = Some(self.values(&prompt).fill(&self.backend.session));
         }
         let values = self.values(&prompt);
         let args = match (&self.state.session, self.state.is_fork) {
-            (Some(_), true) if !self.backend.fork_args.is_empty() => &self.backend.fork_args,
+            (Some(_), true) => &self.backend.fork_args,
             (Some(_), false) if self.backend.can_resume() => &self.backend.resume_args,
             _ => &self.backend.args,
         };
+        if let Some(hosted) = &self.backend.http {
+            plan::write(&self.place.request(), &hosted.filled(&values)).map_err(disk)?;
+        }
         let mut env = prepared.env;
         if let Some(turn) = self.state.turn.as_ref().filter(|_| self.backend.verbatim) {
             env.insert("MURMUR_FROM".to_owned(), turn.from.clone());
@@ -130,6 +152,7 @@ impl Life {
             log: self.place.output(),
             log_bytes_max: self.shop.config.output_bytes_max,
         };
+        self.ear = Ear::of_process(&self.backend, self.state.session.is_some(), &values);
         self.place.drop_runs_before(self.state.run.saturating_sub(2));
         let started = Process::start(&self.shop.keeper, &self.place.run(self.state.run), &plan).await;
         self.process = Some(started.map_err(|error| error.to_string())?);
@@ -141,17 +164,28 @@ impl Life {
         self.write(&lines).await
     }
 
-    /// Answers what the program said; with `begins` by the prompt that it waits for.
-    pub(super) async fn reply(&mut self, begins: bool, replies: &[serde_json::Value]) -> Result<(), String> {
-        if begins && let Some(turn) = &self.state.turn {
-            let prompt = self.with_system_prompt(&turn.prompt);
-            self.hand_over(&prompt).await?;
+    /// Gives a program that is ready now the prompt that it waits for.
+    pub(super) async fn begin_prompt(&mut self) {
+        let Some(turn) = self.state.turn.as_ref().filter(|turn| !turn.taken) else { return };
+        // What it told of an earlier turn, when it loaded its session, is none of this one's.
+        self.heard = Heard::default();
+        let prompt = self.with_system_prompt(&turn.prompt);
+        if let Err(why) = self.hand_over(&prompt).await {
+            self.stop(Phase::Failed, &why, self.shop.grace(), false).await;
+            return;
         }
-        for reply in replies {
-            // What the program said is not filled in again.
-            self.write(&format!("{reply}\n")).await?;
+        self.taken();
+        self.commit(Vec::new()).await;
+        if std::mem::take(&mut self.interrupt_soon) {
+            self.interrupt().await;
         }
-        Ok(())
+    }
+
+    /// Writes what answers the program. What it said itself is not filled in again.
+    pub(super) async fn reply(&mut self, reply: &serde_json::Value) {
+        if let Err(why) = self.write(&format!("{reply}\n")).await {
+            warn!(agent.slug = %self.whom.slug, "it is not answered: {why}");
+        }
     }
 
     async fn write(&mut self, text: &str) -> Result<(), String> {
@@ -192,6 +226,8 @@ impl Life {
         values.set("cwd", self.prepared.as_ref().map(|prepared| shown(&prepared.dir)).unwrap_or_default());
         values.set("socket", shown(&self.shop.socket));
         values.set("token_file", shown(&self.place.token()));
+        values.set("node_program", self.shop.keeper.to_string_lossy());
+        values.set("request_file", shown(&self.place.request()));
         values.set("home", std::env::var("HOME").unwrap_or_default());
         values.set_list("trust_args", self.backend.trust_args(self.spec.trust_level().into()));
         values.set("request_id", format!("murmur-{}", self.state.turns));
@@ -429,12 +465,20 @@ impl Life {
 
     /// Ends the turn, if there is one.
     pub(super) async fn on_interrupt(&mut self, order_id: u64) {
-        let has_turn = self.process.is_some() && self.state.turn.as_ref().is_some_and(|turn| turn.taken);
+        let has_turn = self.process.is_some() && self.state.turn.is_some();
         if !has_turn || self.stopping.is_some() || !self.backend.can_interrupt() {
             self.finish_order(order_id).await;
             return;
         }
         self.add_order(order_id);
+        match self.state.turn.as_ref().is_some_and(|turn| turn.taken) {
+            true => self.interrupt().await,
+            // Not before it has the prompt, or that would be lost.
+            false => self.interrupt_soon = true,
+        }
+    }
+
+    async fn interrupt(&mut self) {
         if self.interrupting.is_some() {
             return;
         }

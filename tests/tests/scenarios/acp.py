@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""An agent of the Agent Client Protocol, version 1, without a model behind it."""
+"""An agent of the Agent Client Protocol, version 1, without a model behind it. With a file's name it keeps its sessions there."""
 import json
 import sys
 
+kept = sys.argv[1] if len(sys.argv) > 1 else None
 sessions = {}
 waiting = None
 
@@ -25,7 +26,16 @@ while line := sys.stdin.readline():
     method, params = message.get("method"), message.get("params", {})
     if method == "initialize":
         assert params["protocolVersion"] == 1
-        say({"id": message["id"], "result": {"protocolVersion": 1, "agentCapabilities": {}, "authMethods": []}})
+        capabilities = {"loadSession": True} if kept else {}
+        say({"id": message["id"], "result": {"protocolVersion": 1, "agentCapabilities": capabilities, "authMethods": []}})
+    elif method == "session/load":
+        session = params["sessionId"]
+        assert params["cwd"].startswith("/") and params["mcpServers"][0]["name"] == "murmur"
+        with open(kept) as file:
+            sessions = json.load(file)
+        for prompt in sessions[session]:
+            chunk(session, f"replayed {prompt}")
+        say({"id": message["id"], "result": None})
     elif method == "session/new":
         assert params["cwd"].startswith("/") and params["mcpServers"][0]["name"] == "murmur"
         sessions["s-1"] = []
@@ -33,6 +43,9 @@ while line := sys.stdin.readline():
     elif method == "session/prompt":
         session, prompt = params["sessionId"], params["prompt"][0]["text"]
         sessions[session].append(prompt)
+        if kept:
+            with open(kept, "w") as file:
+                json.dump(sessions, file)
         if "wait" in prompt:
             waiting = message["id"]
         elif "ask" in prompt:
