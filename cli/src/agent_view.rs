@@ -41,6 +41,7 @@ pub(crate) fn agent_json(agent: &AgentStatus) -> Value {
         "create_time": time::rfc3339(agent.create_time.as_ref()),
         "phase_time": time::rfc3339(agent.phase_time.as_ref()),
         "end_time": time::rfc3339(agent.end_time.as_ref()),
+        "keep_until_time": time::rfc3339(agent.keep_until_time.as_ref()),
     })
 }
 

@@ -118,6 +118,8 @@ reasons! {
     AgentLive = "AGENT_LIVE", AlreadyExists, "Give it work with queue_add, or choose another slug.";
     /// The agent has ended, and the call needs one that lives.
     AgentEnded = "AGENT_ENDED", FailedPrecondition, "Spawn it again with resurrect, or with force_new for a new one.";
+    /// The agent ended so long ago that nothing of it was kept.
+    AgentPruned = "AGENT_PRUNED", FailedPrecondition, "Spawn it anew, without resurrect; what it knew is gone.";
     /// The agent, or one above it, is being ended: nothing is begun there any more.
     AgentDestroying = "AGENT_DESTROYING", FailedPrecondition, "Wait until it has ended.";
     /// No turn of the agent runs.
@@ -130,6 +132,8 @@ reasons! {
     BackendNotFound = "BACKEND_NOT_FOUND", NotFound, "Choose a runtime that a node of the account has configured.";
     /// No node that could run the agent has this persona.
     PersonaNotFound = "PERSONA_NOT_FOUND", NotFound, "Choose a persona that a node of the account has configured.";
+    /// No node that could run the agent has this MCP server.
+    McpServerNotFound = "MCP_SERVER_NOT_FOUND", NotFound, "Name MCP servers that a node of the account has configured.";
     /// The agent's node is not connected.
     NodeOffline = "NODE_OFFLINE", Unavailable, "Try again when the node is back.";
 

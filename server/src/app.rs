@@ -34,6 +34,7 @@ use crate::{
     nodes::Nodes,
     queue::Queue,
     random,
+    retention::Retention,
     rpc::{
         AgentRpc, AuthRpc, DirectoryRpc, EventRpc, Limits, NodeRpc, QueueRpc, RuntimeRpc, TaskRpc, TunnelRpc,
         UploadRpc, WebhookRpc,
@@ -101,6 +102,7 @@ impl App {
         let parts = (db.clone(), clock.clone());
         let uploads = Uploads::open(&upload_dir, parts, Arc::clone(&agents), public.clone(), config.uploads());
         let uploads = Arc::new(uploads.with_context(|| format!("cannot keep uploads in {}", upload_dir.display()))?);
+        let retention = Retention::new(db.clone(), clock.clone(), Arc::clone(&uploads), config.agent_keep_ms);
         let parts = (db.clone(), clock.clone());
         let tunnels = Arc::new(Tunnels::new(parts, Arc::clone(&hub), Arc::clone(&agents), public));
         let directory = Directory::new(db.clone(), clock.clone(), hub, Arc::clone(&tokens), Arc::clone(&agents));
@@ -134,6 +136,8 @@ impl App {
         lifecycle.spawn(async move { events.keep(&stop).await });
         let stop = lifecycle.soft_token();
         lifecycle.spawn(async move { uploads.keep(&stop).await });
+        let stop = lifecycle.soft_token();
+        lifecycle.spawn(async move { retention.keep(&stop).await });
         let stop = lifecycle.soft_token();
         lifecycle.spawn(async move { tunnels.keep(&stop).await });
         write_private(&address_file, &address.to_string()).context("cannot write the address")?;

@@ -127,6 +127,10 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_lost_ms: Option<NonZeroU64>,
+    /// How long agents that have ended are kept, to be read and resurrected; 0: for ever.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_keep_ms: Option<u64>,
     /// Spawns a minute of one account.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,6 +229,8 @@ pub struct Config {
     pub unary_timeout_ms: NonZeroU64,
     /// Milliseconds.
     pub node_lost_ms: NonZeroU64,
+    /// Milliseconds; 0: for ever.
+    pub agent_keep_ms: u64,
     /// An account.
     pub spawn_per_minute: NonZeroU32,
     /// An account.
@@ -296,6 +302,7 @@ impl Config {
             hooks_burst: count(500),
             unary_timeout_ms: NonZeroU64::new(30_000).unwrap_or(NonZeroU64::MIN),
             node_lost_ms: NonZeroU64::new(90_000).unwrap_or(NonZeroU64::MIN),
+            agent_keep_ms: 30 * 24 * 3600 * 1000,
             spawn_per_minute: count(30),
             agents_live_max: 200,
             children_max: 200,
@@ -434,6 +441,7 @@ impl Config {
     pub fn agents(&self) -> AgentsConfig {
         AgentsConfig {
             node_lost_ms: self.node_lost_ms.get(),
+            keep_ms: self.agent_keep_ms,
             spawn_per_minute: self.spawn_per_minute,
             agents_live_max: self.agents_live_max,
             children_max: self.children_max,

@@ -25,6 +25,7 @@ pub mod nodes;
 mod page;
 pub mod queue;
 mod random;
+pub mod retention;
 mod rpc;
 pub mod target;
 pub mod tasks;

@@ -61,6 +61,8 @@ fn facts(agent: &AgentStatus) -> String {
     });
     let again = if agent.incarnation > 1 { format!(", started {} times", agent.incarnation) } else { String::new() };
     let kind = if agent.interactive { "attached by a person" } else { spec.backend.as_str() };
+    let kept = agent.keep_until_time.as_ref();
+    let kept = kept.map_or_else(String::new, |_| format!("{}, then it is gone for good", time::ahead(kept)));
     let repos: Vec<_> = spec.repos.iter().map(|repo| repo.clone_url.as_str()).collect();
     output::pairs([
         ("agent", agent.slug.clone()),
@@ -72,6 +74,7 @@ fn facts(agent: &AgentStatus) -> String {
         ("doing", progress.map(|text| clean_line(&text)).unwrap_or_default()),
         ("works on", first_line(&agent.current_description)),
         ("started", format!("{}{again}", time::ago(agent.create_time.as_ref()))),
+        ("kept until", kept),
         ("turns", agent.turns.to_string()),
         ("queued", agent.queued.to_string()),
         ("cost", cost(out.cost_micros)),

@@ -28,6 +28,8 @@ pub struct RuntimeConfig {
     pub stuck_after_ms: u64,
     /// Between SIGTERM and SIGKILL, where the order names nothing.
     pub grace_ms: u64,
+    /// How long the folder of an agent that has ended is kept; 0: for ever.
+    pub keep_ms: u64,
     /// Output that is kept of an agent, in bytes.
     pub output_bytes_max: u64,
     /// How often open items of a checklist begin another turn in a row.
@@ -112,6 +114,7 @@ impl Default for RuntimeConfig {
             default_backend: None,
             stuck_after_ms: 10 * 60 * 1000,
             grace_ms: 10_000,
+            keep_ms: 7 * 24 * 3600 * 1000,
             output_bytes_max: 16 * 1024 * 1024,
             assess_rounds_max: 5,
             mcp_program: None,

@@ -10,6 +10,7 @@ pub mod backend;
 pub mod config;
 mod copies;
 pub mod git;
+pub mod hosted;
 pub mod keeper;
 mod life;
 mod orders;
@@ -18,6 +19,7 @@ mod prepare;
 pub mod process;
 mod relay;
 mod reports;
+mod retention;
 mod serve;
 mod state;
 mod template;
@@ -90,6 +92,12 @@ pub(crate) struct Workshop {
     stop: CancellationToken,
     /// There are reports.
     reports: Notify,
+    /// An agent has ended.
+    ended: Notify,
+    /// What this node has is to be told anew.
+    tell_again: Notify,
+    /// Folders are cleared while nobody begins to live in them.
+    clearing: tokio::sync::RwLock<()>,
 }
 
 /// The agents that run here.
@@ -142,6 +150,9 @@ impl Runtime {
             stop,
             config,
             reports: Notify::new(),
+            ended: Notify::new(),
+            tell_again: Notify::new(),
+            clearing: tokio::sync::RwLock::new(()),
         };
         let (lines, tasks, telling) = (Mutex::default(), TaskTracker::new(), tokio::sync::Mutex::default());
         Ok(Arc::new(Self { shop: Arc::new(shop), lines, tasks, telling }))
@@ -156,7 +167,7 @@ impl Runtime {
             let (agent, line) = (row.agent_id, self.open(row.agent_id, Some(row), None));
             self.lines().insert(agent, line);
         }
-        tokio::join!(self.follow_orders(), self.tell_reports());
+        tokio::join!(self.follow_orders(), self.tell_reports(), self.keep_clear());
         self.tasks.close();
         self.tasks.wait().await;
         Ok(())
@@ -206,6 +217,9 @@ impl Workshop {
         saved.await?;
         if has_reports {
             self.reports.notify_one();
+        }
+        if !live {
+            self.ended.notify_one();
         }
         Ok(())
     }

@@ -53,6 +53,7 @@ impl Runtime {
                     None => return Ok(()),
                     Some(item) => self.on_item(item?.item),
                 },
+                () = self.shop.tell_again.notified() => told = self.tell_node().await?,
                 () = tokio::time::sleep(LOAD_INTERVAL) => {
                     if load_percent().abs_diff(told) >= LOAD_CHANGE {
                         told = self.tell_node().await?;
@@ -102,9 +103,15 @@ impl Runtime {
             load_percent,
             running,
             personas: shop.config.personas.keys().cloned().collect(),
+            mcp_servers: shop.config.mcp_servers.keys().cloned().collect(),
+            kept: shop.cleared().await?,
         };
-        for stop in shop.control.report_node(report).await? {
+        let answer = shop.control.report_node(report).await?;
+        for stop in answer.stop {
             self.end_stale(&stop.agent_id, stop.incarnation);
+        }
+        for gone in answer.gone.iter().filter_map(|id| id.parse().ok()) {
+            shop.forget(gone).await?;
         }
         Ok(load_percent)
     }

@@ -5,10 +5,12 @@
 //! agents/<id>/token         its token (0600)
 //! agents/<id>/mcp.json      the MCP servers that it has
 //! agents/<id>/prompt        the prompt of the turn
+//! agents/<id>/request       the call that the turn is, of a hosted agent
 //! agents/<id>/history.jsonl prompts and answers, one turn a line
 //! agents/<id>/runs/<n>/     a process: see `keeper`
 //! agents/<id>/output/       what its processes said
 //! agents/<id>/notes/        what the node notes
+//! agents/<id>/cleared       when all but the history was deleted
 //! ```
 
 use std::{
@@ -70,12 +72,28 @@ impl Place {
         self.dir.join("prompt")
     }
 
+    pub(super) fn request(&self) -> PathBuf {
+        self.dir.join("request")
+    }
+
     pub(super) fn history(&self) -> PathBuf {
         self.dir.join("history.jsonl")
     }
 
     pub(super) fn run(&self, number: u32) -> PathBuf {
         self.dir.join("runs").join(number.to_string())
+    }
+
+    pub(super) fn dir(&self) -> PathBuf {
+        self.dir.clone()
+    }
+
+    pub(super) fn runs(&self) -> PathBuf {
+        self.dir.join("runs")
+    }
+
+    pub(super) fn cleared_file(&self) -> PathBuf {
+        self.dir.join("cleared")
     }
 
     pub(super) fn output(&self) -> PathBuf {

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::{
     Line, Runtime, Workshop,
     life::{Beginning, Life, Over},
+    place::Place,
     state::State,
 };
 use crate::store::{
@@ -148,6 +149,11 @@ impl Served {
             self.tell((order_id, incarnation), Some((Phase::Failed, format!("`{slug}` is no slug")))).await?;
             return Ok(Over::Ended);
         };
+        // From here until the row says that it lives, nobody clears its folder.
+        let settling = self.shop.clearing.read().await;
+        let place = Place::new(&self.shop.dir, self.agent);
+        let cleared = place.cleared();
+        place.settle();
         let before: State = known.and_then(|known| serde_json::from_str(&known.state).ok()).unwrap_or_default();
         let forked = match start.fork_from_agent_id.parse::<AgentId>() {
             Ok(other) if !start.resume => self.shop.store.read(move |tx| table::get(tx, other)).await?,
@@ -169,12 +175,22 @@ impl Served {
                 None => State::default(),
             }
         };
-        let state = State { turn: None, has_process: false, assessed: 0, ..state };
+        let mut state = State { turn: None, has_process: false, assessed: 0, ..state };
+        if cleared.is_some() {
+            // Its processes, their output and its working copies are not there any more.
+            (state.run, state.cursor, state.copies) = Default::default();
+        }
         self.incarnation.send_replace(incarnation);
         let who = (self.agent, parsed, incarnation);
         match Life::new(self.shop.clone(), who, start, state, self.output.clone()) {
             Ok(mut life) => {
                 life.commit(Vec::new()).await;
+                drop(settling);
+                if cleared.is_some() {
+                    life.note(
+                        "its folder was cleared after it had ended: its history is there, its output and files are not",
+                    );
+                }
                 Ok(life.live(Beginning::Ordered, orders).await)
             }
             Err(why) => {

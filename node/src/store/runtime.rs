@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
     StoreError, Tx,
-    row::{id, int, small},
+    row::{id, int, small, uint},
 };
 
 /// An agent that this node runs, or ran.
@@ -69,6 +69,49 @@ pub fn live(tx: Tx<'_>) -> Result<Vec<RunAgentRow>, StoreError> {
     Ok(statement.query_map([], read)?.collect::<Result<_, _>>()?)
 }
 
+/// An agent that is not looked after: it sleeps, or has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resting {
+    /// The agent.
+    pub agent_id: AgentId,
+    /// `murmur.v1.Phase` as told last.
+    pub phase: i32,
+    /// Since when, Unix milliseconds.
+    pub updated_ms: u64,
+}
+
+/// Every agent that is not looked after, the longest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn resting(tx: Tx<'_>) -> Result<Vec<Resting>, StoreError> {
+    let sql = "SELECT agent_id, updated_ms, json_extract(state, '$.phase') AS phase FROM runtime_agent
+        WHERE NOT live ORDER BY updated_ms";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    Ok(statement.query_map([], read_resting)?.collect::<Result<_, _>>()?)
+}
+
+/// As [`resting`], of one agent.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn resting_one(tx: Tx<'_>, agent: AgentId) -> Result<Option<Resting>, StoreError> {
+    let sql = "SELECT agent_id, updated_ms, json_extract(state, '$.phase') AS phase FROM runtime_agent
+        WHERE agent_id = ?1 AND NOT live";
+    Ok(tx.conn().prepare_cached(sql)?.query_row([agent.as_bytes()], read_resting).optional()?)
+}
+
+/// Forgets an agent.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn forget(tx: Tx<'_>, agent: AgentId) -> Result<(), StoreError> {
+    tx.conn()
+        .prepare_cached("DELETE FROM runtime_agent WHERE agent_id = ?1 AND NOT live")?
+        .execute([agent.as_bytes()])?;
+    Ok(())
+}
+
 /// Queues a report behind all others.
 ///
 /// # Errors
@@ -120,6 +163,14 @@ pub fn revoke_tokens(tx: Tx<'_>, agent: AgentId, now_ms: u64) -> Result<(), Stor
     let sql = "UPDATE agent_token SET revoked_ms = ?2 WHERE agent_id = ?1 AND revoked_ms IS NULL";
     tx.conn().prepare_cached(sql)?.execute(params![agent.as_bytes(), int(now_ms)])?;
     Ok(())
+}
+
+fn read_resting(row: &Row<'_>) -> rusqlite::Result<Resting> {
+    Ok(Resting {
+        agent_id: id(row, "agent_id", AgentId::from_bytes)?,
+        phase: row.get("phase")?,
+        updated_ms: uint(row, "updated_ms")?,
+    })
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<RunAgentRow> {

@@ -64,12 +64,27 @@ pub enum AgentError {
         /// When the same call may succeed, if waiting helps.
         retry_after: Option<Duration>,
     },
+    /// It ended, and its time was over.
+    #[error("agent {slug} {phase} on {ended} and was let go on {pruned}: its history, checklist and files are gone")]
+    Pruned {
+        /// Which.
+        slug: Slug,
+        /// As what it ended.
+        phase: Phase,
+        /// The day.
+        ended: String,
+        /// The day.
+        pruned: String,
+    },
     /// No node has the runtime.
     #[error("no node of the account has the runtime `{0}`")]
     BackendNotFound(String),
     /// No node has the persona.
     #[error("no node of the account has the persona `{0}`")]
     PersonaNotFound(String),
+    /// No node has the MCP server.
+    #[error("no node of the account has the MCP server `{0}`")]
+    McpServerNotFound(String),
     /// No such node in the account.
     #[error("no node `{0}` in the account")]
     NodeNotFound(String),

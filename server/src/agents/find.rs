@@ -11,7 +11,7 @@ use murmur_core::{
 use super::AgentError;
 use crate::{
     db::{
-        Conn, DbError,
+        Conn, DbError, agent_pruned,
         agent_run::{self, AgentRun},
     },
     tokens::Principal,
@@ -121,17 +121,54 @@ impl Who {
 /// [`AgentError`].
 pub(crate) async fn resolved(conn: &mut Conn, who: &Who, text: &str) -> Result<AgentRun, AgentError> {
     let caller = who.caller();
-    let mut known = Known::default();
+    let (mut known, mut runs) = (Known::default(), Vec::new());
     for slug in asked(text, caller.as_ref()).into_iter().filter(|slug| who.sees(slug)) {
         if let Some(run) = agent_run::live_by_slug(conn, who.workspace_id, &slug).await? {
             known.live.insert(slug, run.agent_id);
+            runs.push(run);
         } else if let Some(run) = agent_run::ended_by_slug(conn, who.workspace_id, &slug).await? {
             known.ended.insert(slug, run.agent_id);
+            runs.push(run);
         }
     }
-    let found = resolve(text, caller.as_ref(), &known)?;
-    let run = agent_run::get(conn, who.workspace_id, found.agent_id).await?;
+    let found = match resolve(text, caller.as_ref(), &known) {
+        Ok(found) => found,
+        Err(ResolveError::NotFound { candidates }) => {
+            for slug in candidates.iter().filter(|slug| who.sees(slug)) {
+                require_kept(conn, who.workspace_id, slug).await?;
+            }
+            return Err(ResolveError::NotFound { candidates }.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let run = match runs.into_iter().find(|run| run.agent_id == found.agent_id) {
+        Some(run) => Some(run),
+        // The caller itself, which was not looked for by its slug.
+        None => agent_run::get(conn, who.workspace_id, found.agent_id).await?,
+    };
     run.ok_or_else(|| ResolveError::NotFound { candidates: vec![found.slug] }.into())
+}
+
+/// Refuses a slug whose last agent was let go, with when that was.
+///
+/// # Errors
+/// [`AgentError::Pruned`].
+pub(crate) async fn require_kept(conn: &mut Conn, workspace_id: WorkspaceId, slug: &Slug) -> Result<(), AgentError> {
+    match agent_pruned::by_slug(conn, workspace_id, slug).await? {
+        Some(gone) => Err(AgentError::Pruned {
+            slug: gone.slug,
+            phase: gone.phase,
+            ended: day(gone.ended_ms),
+            pruned: day(gone.pruned_ms),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// A day, as people write it.
+fn day(unix_ms: u64) -> String {
+    let at = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map(|at| at.strftime("%Y-%m-%d").to_string()).unwrap_or_default()
 }
 
 /// As [`resolved`], live ones alone.

@@ -72,7 +72,9 @@ impl Agents {
         with_children: bool,
         kinds: &[v1::TimelineKind],
     ) -> Result<Detail, AgentError> {
-        let mut tx = self.db.read().await?;
+        // An agent alone is one row.
+        let is_one = !with_children && kinds.is_empty();
+        let mut tx = if is_one { self.db.look().await? } else { self.db.read().await? };
         let who = Who::of(&mut tx, principal).await?;
         let run = resolved(&mut tx, &who, slug).await?;
         let children = if with_children { agent_run::children(&mut tx, run.agent_id).await? } else { Vec::new() };
@@ -98,7 +100,8 @@ impl Agents {
         }
         let page = Page::new(if page_size == 0 { PAGE_SIZE_DEFAULT } else { page_size }, page_token)?;
         let (id, slug) = behind(&page.after)?;
-        let mut tx = self.db.read().await?;
+        // The page is one statement; who asks, and below whom, need not be of the same moment.
+        let mut tx = self.db.look().await?;
         let filter = filter(&mut tx, principal, wanted).await?;
         let runs = agent_run::page(&mut tx, &filter, (slug, &id), page.limit()).await?;
         let key = |run: &AgentRun| [run.agent_id.as_bytes().as_slice(), run.slug.to_string().as_bytes()].concat();

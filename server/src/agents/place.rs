@@ -126,6 +126,10 @@ pub(super) async fn require_known(conn: &mut Conn, run: &AgentRun) -> Result<(),
     if !spec.persona.is_empty() && !facts.iter().any(|facts| facts.personas.contains(&spec.persona)) {
         return Err(AgentError::PersonaNotFound(spec.persona.clone()));
     }
+    let is_unknown = |server: &&String| !facts.iter().any(|facts| facts.mcp_servers.contains(server));
+    if let Some(server) = spec.mcp_servers.iter().find(is_unknown) {
+        return Err(AgentError::McpServerNotFound(server.clone()));
+    }
     Ok(())
 }
 
@@ -179,14 +183,17 @@ fn misfit(node: &Candidate, wish: &Wish<'_>) -> Option<(u32, String)> {
     if !spec.persona.is_empty() && !facts.personas.contains(&spec.persona) {
         return Some((5, format!("waits for a node with the persona {}", spec.persona)));
     }
+    if let Some(server) = spec.mcp_servers.iter().find(|server| !facts.mcp_servers.contains(server)) {
+        return Some((6, format!("waits for a node with the MCP server {server}")));
+    }
     if let Some(label) = spec.labels.iter().find(|label| !facts.labels.contains(label)) {
-        return Some((6, format!("waits for a node with the label {label}")));
+        return Some((7, format!("waits for a node with the label {label}")));
     }
     if !node.online {
-        return Some((7, format!("waits for node {name}, which is offline")));
+        return Some((8, format!("waits for node {name}, which is offline")));
     }
     if node.running >= facts.capacity {
-        return Some((8, format!("waits for room: node {name} runs {} of {}", node.running, facts.capacity)));
+        return Some((9, format!("waits for room: node {name} runs {} of {}", node.running, facts.capacity)));
     }
     None
 }
@@ -256,6 +263,8 @@ mod tests {
         assert_eq!(why(&away, v1::AgentSpec::default()), "waits for node host1, which is offline");
         let silent = [Candidate { facts: None, ..node(1, 0, 4, &[]) }];
         assert!(why(&silent, v1::AgentSpec::default()).contains("say what it runs"));
+        let served = v1::AgentSpec { mcp_servers: vec!["jira".into()], ..v1::AgentSpec::default() };
+        assert_eq!(why(&full, served), "waits for a node with the MCP server jira");
         let elsewhere = v1::AgentSpec { backend: "codex".into(), ..v1::AgentSpec::default() };
         assert_eq!(why(&full, elsewhere), "waits for a node with the runtime codex");
     }

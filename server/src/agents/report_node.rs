@@ -11,6 +11,7 @@ use murmur_proto::v1;
 use super::{AgentError, Agents, work::Work};
 use crate::{
     db::{
+        agent_pruned,
         agent_run::{self, AgentRun},
         node_order::{self, Kind},
         node_runtime,
@@ -21,6 +22,7 @@ use crate::{
 const NAMES_MAX: usize = 256;
 const NAME_BYTES_MAX: usize = 128;
 const RUNNING_MAX: usize = 10_000;
+const KEPT_MAX: usize = 1_000;
 const CAPACITY_MAX: u32 = 10_000;
 
 impl Agents {
@@ -33,9 +35,11 @@ impl Agents {
         &self,
         (workspace_id, node_id): (WorkspaceId, NodeId),
         mut request: v1::ReportNodeRequest,
-    ) -> Result<Vec<v1::RunningAgent>, AgentError> {
+    ) -> Result<v1::ReportNodeResponse, AgentError> {
         check(&request)?;
         let told = std::mem::take(&mut request.running);
+        let kept = std::mem::take(&mut request.kept);
+        let kept = kept.iter().map(|id| parse("kept", id)).collect::<Result<Vec<AgentId>, _>>()?;
         let mut running = HashSet::new();
         for agent in &told {
             running.insert((parse::<AgentId>("running.agent_id", &agent.agent_id)?, agent.incarnation));
@@ -58,10 +62,11 @@ impl Agents {
                 stop.push(agent);
             }
         }
+        let gone = agent_pruned::gone(&mut work, workspace_id, &kept).await?.iter().map(ToString::to_string).collect();
         // There may be room now.
         work.look_again();
         self.commit(work).await?;
-        Ok(stop)
+        Ok(v1::ReportNodeResponse { stop, gone })
     }
 }
 
@@ -92,9 +97,13 @@ fn check(request: &v1::ReportNodeRequest) -> Result<(), Invalid> {
     names("backends", &mut request.backends.iter().map(|backend| &backend.name))?;
     names("labels", &mut request.labels.iter())?;
     names("personas", &mut request.personas.iter())?;
+    names("mcp_servers", &mut request.mcp_servers.iter())?;
     words("default_backend", &request.default_backend, NAME_BYTES_MAX)?;
     if request.capacity > CAPACITY_MAX {
         return Err(Invalid::new("capacity", format!("must be at most {CAPACITY_MAX}")));
+    }
+    if request.kept.len() > KEPT_MAX {
+        return Err(Invalid::new("kept", format!("must be at most {KEPT_MAX}")));
     }
     if request.running.len() > RUNNING_MAX {
         return Err(Invalid::new("running", format!("must be at most {RUNNING_MAX}")));

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::{AgentError, bells::Bells, orders::Streams, output::Relay, work::Work};
 use crate::{
     clock::Clock,
-    db::{Db, DbError},
+    db::{Db, DbError, agent_run::AgentRun},
     hub::Hub,
     tokens::Tokens,
 };
@@ -28,6 +28,8 @@ const ACCOUNTS_MAX: usize = 10_000;
 pub struct AgentsConfig {
     /// How long a node may be away before what it ran is given up.
     pub node_lost_ms: u64,
+    /// How long agents that have ended are kept; 0: for ever.
+    pub keep_ms: u64,
     /// Spawn calls a minute of one account.
     pub spawn_per_minute: NonZeroU32,
     /// Live agents of one account that were spawned.
@@ -84,6 +86,11 @@ impl Agents {
     /// [`DbError`].
     pub(crate) async fn begin(&self) -> Result<Work, DbError> {
         Ok(Work::new(self.db.write().await?, self.clock.now_ms()))
+    }
+
+    /// Until when an agent is kept at least, Unix milliseconds; `None` while it lives, or for ever.
+    pub(crate) fn kept_until(&self, run: &AgentRun) -> Option<u64> {
+        run.ended_ms.filter(|_| self.config.keep_ms > 0).map(|ended_ms| ended_ms + self.config.keep_ms)
     }
 
     /// The bell of a node's events. Take it before the first look.

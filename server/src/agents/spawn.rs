@@ -12,7 +12,7 @@ use prost::Message as _;
 use super::{
     AgentError, Agents,
     each::{One, each},
-    find::{Who, parent_of, require_open, require_steady, resolved},
+    find::{Who, parent_of, require_kept, require_open, require_steady, resolved},
     place::{Nodes, place, require_known},
     spec,
     work::Work,
@@ -91,7 +91,10 @@ impl Agents {
         self.require_room(work, who, &slug, parent.as_ref()).await?;
         match ended {
             Some(ended) if request.resurrect => self.resurrect(work, who, ended, &spec, parent).await,
-            None if request.resurrect => Err(AgentError::NotFound(slug.to_string())),
+            None if request.resurrect => {
+                require_kept(work, who.workspace_id, &slug).await?;
+                Err(AgentError::NotFound(slug.to_string()))
+            }
             Some(ended) if !request.force_new => Err(AgentError::Ended { slug, phase: ended.phase }),
             Some(_) | None => self.create(work, who, slug, spec, parent, &request.fork_from).await,
         }

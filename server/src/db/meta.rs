@@ -31,6 +31,16 @@ pub async fn revision(conn: &mut Conn) -> Result<u64, DbError> {
     u64::try_from(value).map_err(corrupt("counter.value"))
 }
 
+/// The newest revision of an agent whose row is gone: a watch from before it missed ends that are not told any more.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn pruned_revision(conn: &mut Conn) -> Result<u64, DbError> {
+    let sql = "SELECT value FROM counter WHERE name = 'directory_pruned'";
+    let value: i64 = sqlx::query_scalar(sql).fetch_one(conn).await?;
+    u64::try_from(value).map_err(corrupt("counter.value"))
+}
+
 /// Takes the next revision for a change in the same transaction.
 ///
 /// # Errors

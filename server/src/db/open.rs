@@ -3,6 +3,7 @@
 use std::{
     ops::{Deref, DerefMut},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,12 +13,17 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{DbError, meta};
+use super::{
+    DbError, meta,
+    reader::{Readers, Reading},
+};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/server/sqlite");
 
 /// Readers at once; each holds a connection for one call.
 const READERS_MAX: u32 = 4;
+/// Statements that a connection keeps prepared: all of this program's.
+const STATEMENTS_MAX: usize = 1_000;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What queries run on.
@@ -54,7 +60,7 @@ impl DerefMut for Tx {
 #[derive(Clone)]
 pub struct Db {
     writer: SqlitePool,
-    readers: SqlitePool,
+    readers: Arc<Readers>,
 }
 
 impl Db {
@@ -71,11 +77,14 @@ impl Db {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+            .busy_timeout(BUSY_TIMEOUT)
+            .statement_cache_capacity(STATEMENTS_MAX);
+        // A file does not go away, and need not be asked whether it is there.
+        let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false);
+        let writer = pool.connect_with(options.clone()).await?;
         MIGRATIONS.run(&writer).await?;
         let reading = options.read_only(true).create_if_missing(false);
-        let readers = SqlitePoolOptions::new().max_connections(READERS_MAX).connect_with(reading).await?;
+        let readers = Arc::new(Readers::new(reading, READERS_MAX));
         let db = Self { writer, readers };
         let mut tx = db.write().await?;
         meta::set_epoch_once(&mut tx, new_epoch).await?;
@@ -95,8 +104,16 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError`] when the database cannot be reached.
-    pub async fn read(&self) -> Result<Tx, DbError> {
-        Ok(Tx(self.readers.begin().await?))
+    pub async fn read(&self) -> Result<Reading, DbError> {
+        self.readers.begin().await
+    }
+
+    /// As [`Db::read`], where each statement may see what was committed before it: for one statement, or for several that need not agree.
+    ///
+    /// # Errors
+    /// [`DbError`] when the database cannot be reached.
+    pub async fn look(&self) -> Result<Reading, DbError> {
+        self.readers.look().await
     }
 
     /// Closes the file after the last transaction.

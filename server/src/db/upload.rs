@@ -1,6 +1,6 @@
 //! Uploaded files: who may fetch what for how long. The bytes are elsewhere.
 
-use murmur_core::id::WorkspaceId;
+use murmur_core::id::{AgentId, WorkspaceId};
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{
@@ -18,6 +18,8 @@ pub struct Upload {
     pub workspace_id: WorkspaceId,
     /// Whose it is; empty for a program of nobody's.
     pub account: String,
+    /// The agent that showed it; `None` for a person.
+    pub agent_id: Option<AgentId>,
     /// Cleaned.
     pub filename: String,
     /// Cleaned, with its dot, or empty.
@@ -47,6 +49,7 @@ impl Upload {
             key: LinkKey::from_bytes(fixed(row, "key")?),
             workspace_id: WorkspaceId::from_bytes(fixed(row, "workspace_id")?),
             account: row.try_get("account")?,
+            agent_id: fixed_or_null(row, "agent_id")?.map(AgentId::from_bytes),
             filename: row.try_get("filename")?,
             extension: row.try_get("extension")?,
             content_type: row.try_get("content_type")?,
@@ -63,8 +66,8 @@ impl Upload {
 /// [`DbError`].
 pub async fn insert(conn: &mut Conn, upload: &Upload) -> Result<(), DbError> {
     sqlx::query(
-        "INSERT INTO upload (key, workspace_id, account, filename, extension, content_type, size_bytes, sha256, expire_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO upload (key, workspace_id, account, filename, extension, content_type, size_bytes, sha256, expire_ms, agent_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(upload.key.as_bytes().to_vec())
     .bind(upload.workspace_id.to_vec())
@@ -75,6 +78,7 @@ pub async fn insert(conn: &mut Conn, upload: &Upload) -> Result<(), DbError> {
     .bind(signed(upload.size_bytes))
     .bind(upload.sha256.map(|digest| digest.to_vec()))
     .bind(signed(upload.expire_ms))
+    .bind(upload.agent_id.map(AgentId::to_vec))
     .execute(conn)
     .await?;
     Ok(())

@@ -72,14 +72,17 @@ impl Directory {
     /// Everything that changed since a token; everything there is without one.
     ///
     /// # Errors
-    /// [`DirectoryError::ResumeTokenStale`] when the resume token is of another database, or of a future that
-    /// was rolled back; [`DirectoryError::Auth`] once the caller's own token no longer holds.
+    /// [`DirectoryError::ResumeTokenStale`] when the resume token is of another database, of a future that was rolled back, or from
+    /// before the end of an agent that was let go since; [`DirectoryError::Auth`] once the caller's own token no longer holds.
     pub async fn batch(&self, caller: &Principal, since: Option<&ResumeToken>) -> Result<Batch, DirectoryError> {
         let mut tx = self.db.read().await?;
         self.tokens.still_holds(&mut tx, caller).await?;
         let workspace_id = readable_workspace(&mut tx, caller).await?;
         let end = ResumeToken { epoch: meta::epoch(&mut tx).await?, revision: meta::revision(&mut tx).await? };
-        if since.is_some_and(|since| since.epoch != end.epoch || since.revision > end.revision) {
+        let pruned = meta::pruned_revision(&mut tx).await?;
+        let is_stale =
+            |since: &ResumeToken| since.epoch != end.epoch || since.revision > end.revision || since.revision < pruned;
+        if since.is_some_and(is_stale) {
             return Err(DirectoryError::ResumeTokenStale);
         }
         let after = since.map_or(0, |since| since.revision);

@@ -159,6 +159,8 @@ impl Door {
         visitor: Option<OnUpgrade>,
         closed: CancellationToken,
     ) -> Response {
+        // Whatever the port speaks, this connection is the visitor's.
+        *answer.version_mut() = Version::HTTP_11;
         let is_changed = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if is_changed {
             let Some(visitor) = visitor.filter(|_| hop::wants_websocket(answer.headers())) else {

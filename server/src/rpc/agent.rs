@@ -40,20 +40,31 @@ impl AgentRpc {
 
     /// Statuses, with what waits in their queues.
     async fn all(&self, runs: Vec<AgentRun>) -> Result<Vec<v1::AgentStatus>, Status> {
-        statuses(&self.db, &self.clock, runs).await.map_err(|error| crate::agents::AgentError::from(error).into())
+        statuses(&self.agents, &self.db, &self.clock, runs)
+            .await
+            .map_err(|error| crate::agents::AgentError::from(error).into())
     }
 }
 
-async fn statuses(db: &Db, clock: &Clock, runs: Vec<AgentRun>) -> Result<Vec<v1::AgentStatus>, DbError> {
+async fn statuses(
+    agents: &Agents,
+    db: &Db,
+    clock: &Clock,
+    runs: Vec<AgentRun>,
+) -> Result<Vec<v1::AgentStatus>, DbError> {
     let now_ms = clock.now_ms();
-    let mut tx = db.read().await?;
+    let mut tx = match runs.iter().any(|run| run.has_queue) {
+        true => Some(db.look().await?),
+        false => None,
+    };
     let mut all = Vec::with_capacity(runs.len());
     for run in runs {
-        let queued = match run.has_queue {
-            true => queue::count_waiting(&mut tx, run.agent_id, run.incarnation, now_ms).await?,
-            false => 0,
+        let queued = match &mut tx {
+            Some(tx) if run.has_queue => queue::count_waiting(tx, run.agent_id, run.incarnation, now_ms).await?,
+            _ => 0,
         };
-        all.push(convert_agent::status(run, queued));
+        let kept_until_ms = agents.kept_until(&run);
+        all.push(convert_agent::status(run, queued, kept_until_ms));
     }
     Ok(all)
 }
@@ -123,7 +134,8 @@ impl AgentService for AgentRpc {
             let waited = async {
                 let waited = agents.wait(&caller, &wait, &phases, timeout).await?;
                 let (matched, timed_out) = (waited.matched, waited.timed_out);
-                let mut all = statuses(&db, &clock, vec![waited.run]).await.map_err(crate::agents::AgentError::from)?;
+                let mut all =
+                    statuses(&agents, &db, &clock, vec![waited.run]).await.map_err(crate::agents::AgentError::from)?;
                 Ok::<_, Status>(v1::WaitAgentResponse { agent: all.pop(), matched, timed_out })
             };
             tokio::select! {
@@ -246,6 +258,9 @@ impl AgentService for AgentRpc {
 
 impl AgentRpc {
     async fn follow_ups(&self, run: &AgentRun) -> Result<Vec<v1::FollowUp>, Status> {
+        if !run.has_queue {
+            return Ok(Vec::new());
+        }
         let waiting = async {
             let mut tx = self.db.read().await?;
             let max = u32::try_from(FOLLOW_UPS_MAX).unwrap_or(u32::MAX);
@@ -295,7 +310,7 @@ impl Watching {
             let read = self.agents.status_batch(&self.caller, &self.wanted, *end, first).await;
             let batch = read.map_err(|error| Some(error.into()))?;
             *end = Some(batch.end);
-            let all = statuses(&self.db, &self.clock, batch.runs).await;
+            let all = statuses(&self.agents, &self.db, &self.clock, batch.runs).await;
             for agent in all.map_err(|error| Some(crate::agents::AgentError::from(error).into()))? {
                 self.send(Item::Agent(agent)).await?;
             }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// An agent's status. Of its environment only the names are told: values are where secrets are kept.
-pub(super) fn status(run: AgentRun, queued: u64) -> v1::AgentStatus {
+pub(super) fn status(run: AgentRun, queued: u64, kept_until_ms: Option<u64>) -> v1::AgentStatus {
     let mut spec = run.spec;
     spec.env.values_mut().for_each(String::clear);
     v1::AgentStatus {
@@ -36,6 +36,7 @@ pub(super) fn status(run: AgentRun, queued: u64) -> v1::AgentStatus {
         exit_code: run.exit_code,
         turns: run.turns,
         interactive: run.interactive,
+        keep_until_time: kept_until_ms.map(timestamp),
     }
 }
 

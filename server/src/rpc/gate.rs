@@ -11,9 +11,9 @@ use axum::{
     body::Body,
     extract::{Request, State},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use murmur_proto::{
     FILE_DESCRIPTOR_SET,
     access::scope_of,
@@ -57,6 +57,9 @@ pub(crate) struct Gate {
 pub(crate) async fn gate(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let path = request.uri().path().to_owned();
+    if !is_grpc(request.headers()) {
+        return not_grpc(&path);
+    }
     let Some(scope) = scope_of(&path) else {
         // Health, reflection and what is not ours at all; they tell nothing that needs a credential.
         return next.run(request).await;
@@ -158,6 +161,20 @@ pub(crate) fn streaming_paths() -> Result<HashSet<String>, prost::DecodeError> {
         }
     }
     Ok(paths)
+}
+
+/// Whether this is a call at all, and not a browser that lost its way.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    kind.starts_with(b"application/grpc")
+}
+
+/// What HTTP has for it: gRPC would answer 200 and say more in a header that nobody reads.
+fn not_grpc(path: &str) -> Response {
+    match scope_of(path) {
+        Some(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "this is called by gRPC\n").into_response(),
+        None => (StatusCode::NOT_FOUND, "there is nothing here\n").into_response(),
+    }
 }
 
 fn check_protocol(request: &Request) -> Result<(), Status> {

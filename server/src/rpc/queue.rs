@@ -41,7 +41,8 @@ impl QueueService for QueueRpc {
         Ok(Response::new(v1::AddFollowUpResponse {
             follow_up_id: added.id.to_string(),
             position: u32::try_from(added.position).unwrap_or(u32::MAX),
-            agent: Some(convert_agent::status(standing.run, standing.queued)),
+            // It lives, so there is no end to its time.
+            agent: Some(convert_agent::status(standing.run, standing.queued, None)),
         }))
     }
 

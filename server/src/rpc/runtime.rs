@@ -45,8 +45,7 @@ impl RuntimeService for RuntimeRpc {
         request: Request<v1::ReportNodeRequest>,
     ) -> Result<Response<v1::ReportNodeResponse>, Status> {
         let (_, node) = self.node(&request).await?;
-        let stop = self.agents.report_node(node, request.into_inner()).await?;
-        Ok(Response::new(v1::ReportNodeResponse { stop }))
+        Ok(Response::new(self.agents.report_node(node, request.into_inner()).await?))
     }
 
     type WatchOrdersStream = Answers<v1::WatchOrdersResponse>;

@@ -89,7 +89,8 @@ impl Tokens {
         place: (WorkspaceId, NodeId),
         named: Delegate,
     ) -> Result<Principal, DelegateError> {
-        let mut tx = self.db.read().await?;
+        // A node and one of its agents, which need not be of the same moment.
+        let mut tx = self.db.look().await?;
         let (_, workspace) = node.workspace.as_ref().ok_or(DelegateError::NotANode)?;
         let found = node::get(&mut tx, place.0, place.1).await?;
         let found = found.filter(|node| node.state == State::Approved).ok_or(DelegateError::NotApproved)?;

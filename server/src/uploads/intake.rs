@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use murmur_core::id::AgentId;
 use murmur_proto::v1;
 use object_store::{ObjectStoreExt as _, WriteMultipart};
 use sha2::{Digest as _, Sha256};
@@ -31,7 +30,6 @@ const WRITES_MAX: usize = 2;
 pub struct Intake {
     uploads: Arc<Uploads>,
     row: Upload,
-    agent_id: Option<AgentId>,
     writer: WriteMultipart,
     digest: Sha256,
     received: u64,
@@ -76,6 +74,7 @@ impl Uploads {
             key: LinkKey::new()?,
             workspace_id: who.workspace_id,
             account,
+            agent_id: who.agent.as_ref().map(|run| run.agent_id),
             extension: name::extension(&filename),
             filename,
             content_type,
@@ -87,8 +86,7 @@ impl Uploads {
         tx.commit().await?;
         self.due.send_replace(());
         let writer = WriteMultipart::new(self.store.put_multipart(&place(row.key)).await?);
-        let agent_id = who.agent.map(|run| run.agent_id);
-        Ok(Intake { uploads: Arc::clone(self), row, agent_id, writer, digest: Sha256::new(), received: 0 })
+        Ok(Intake { uploads: Arc::clone(self), row, writer, digest: Sha256::new(), received: 0 })
     }
 }
 
@@ -113,7 +111,7 @@ impl Intake {
     /// # Errors
     /// [`UploadError`] when it is not what was announced, or is not on the disk.
     pub async fn finish(self, sha256: &[u8]) -> Result<Uploaded, UploadError> {
-        let Self { uploads, row, agent_id, writer, digest, received } = self;
+        let Self { uploads, row, writer, digest, received } = self;
         let sha256: [u8; 32] = fixed("sha256", sha256)?;
         if received != row.size_bytes {
             let rule = format!("must be the {} bytes of size_bytes, got {received}", row.size_bytes);
@@ -128,7 +126,7 @@ impl Intake {
         if !upload::complete(&mut work, row.key, &sha256, expire_ms).await? {
             return Err(Invalid::new("data", "must come whole within an hour").into());
         }
-        if let Some(id) = agent_id
+        if let Some(id) = row.agent_id
             && let Some(run) = agent_run::get(&mut work, row.workspace_id, id).await?
         {
             let (text, now_ms) = (format!("{} ({} bytes)", row.filename, row.size_bytes), work.now_ms());

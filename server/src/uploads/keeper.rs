@@ -34,6 +34,11 @@ impl Uploads {
         }
     }
 
+    /// Wakes the keeper: something expires earlier than was thought.
+    pub(crate) fn look_again(&self) {
+        self.due.send_replace(());
+    }
+
     /// Says when the next one is due.
     async fn delete_expired(&self) -> Result<Option<u64>, UploadError> {
         loop {

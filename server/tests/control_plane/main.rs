@@ -13,6 +13,7 @@ mod model;
 mod pages;
 mod queue;
 mod raw;
+mod retention;
 mod sessions;
 mod slugs;
 mod tasks;

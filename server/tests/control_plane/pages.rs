@@ -101,6 +101,21 @@ async fn reflection_describes_our_services() {
 }
 
 #[tokio::test]
+async fn what_is_not_there_is_not_found_and_an_unknown_call_is_unimplemented() {
+    let world = World::start().await;
+    for path in ["/", "/nothing", "/dashboard/x?y=z", "/murmur.v1.NoService/Nothing"] {
+        let answer = page(&world, path).await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
+    }
+    let answer = page(&world, "/murmur.v1.AuthService/WhoAmI").await;
+    assert!(answer.starts_with("HTTP/1.1 415"), "{answer}");
+    let call = "POST /murmur.v1.NoService/Nothing HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\n\
+                content-length: 0\r\nconnection: close\r\n\r\n";
+    let unknown = crate::raw::exchange(&world, call.as_bytes()).await;
+    assert_eq!((unknown.status, unknown.header("grpc-status")), (200, "12"));
+}
+
+#[tokio::test]
 async fn an_open_address_without_tls_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { listen: "0.0.0.0:0".parse().unwrap(), ..Config::local(dir.path().to_owned()) };

@@ -150,6 +150,26 @@ async fn a_visit_reaches_the_port_and_its_answer_the_visitor() {
 }
 
 #[tokio::test]
+async fn a_port_that_speaks_an_older_http_is_shown_in_the_visitors() {
+    let mut stage = Stage::new().await;
+    let address = stage.world.app.address;
+    let request = format!("GET / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", stage.host().await);
+    let visitor = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    });
+    let mut port = stage.answer().await;
+    read_request(&mut port).await;
+    port.write_all(b"HTTP/1.0 200 OK\r\n\r\nuntil it ends").await.unwrap();
+    port.shutdown().await.unwrap();
+    let answer = visitor.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("until it ends"), "{answer}");
+}
+
+#[tokio::test]
 async fn the_same_port_keeps_its_url_and_another_has_another() {
     let mut stage = Stage::new().await;
     let [one, again, other] =

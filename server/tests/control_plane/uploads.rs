@@ -29,7 +29,12 @@ async fn send(client: &ControlClient, items: Vec<Item>) -> Result<v1::UploadResp
     client.clone().uploads.upload(futures::stream::iter(items)).await.map(tonic::Response::into_inner)
 }
 
-async fn upload(client: &ControlClient, filename: &str, content_type: &str, bytes: &[u8]) -> v1::UploadResponse {
+pub(crate) async fn upload(
+    client: &ControlClient,
+    filename: &str,
+    content_type: &str,
+    bytes: &[u8],
+) -> v1::UploadResponse {
     let pieces = bytes.chunks(7).map(|piece| Item::Data(piece.to_vec().into()));
     let items = [header(filename, content_type, bytes.len())].into_iter().chain(pieces).chain([end(bytes)]);
     send(client, items.collect()).await.unwrap()

@@ -178,3 +178,44 @@ async fn a_call_comes_as_the_agent_that_the_session_is_bound_to() {
     alice.ok("register", json!({"name": "carol"})).await;
     assert_eq!(of(&alice).await, "/w/acme/u/jdoe/carol", "who changes the name changes the caller");
 }
+
+#[tokio::test]
+async fn switches_are_booleans_and_choices_are_listed_in_every_schema() {
+    let network = Network::start().await;
+    let here = network.host("here", "jdoe").await;
+    let lead = here.shim_with("lead", &[("MURMUR_PROFILE", "all")]).await;
+    let tools = lead.client().list_all_tools().await.unwrap();
+    let property = |tool: &str, name: &str| {
+        let tool = tools.iter().find(|known| known.name == tool).unwrap_or_else(|| panic!("there is no tool {tool}"));
+        let property = tool.input_schema["properties"][name].clone();
+        assert!(property.is_object(), "{}: {name}", tool.name);
+        property
+    };
+    for (tool, name) in
+        [("spawn", "resurrect"), ("spawn", "force_new"), ("ls", "all"), ("status", "children"), ("task_list", "active")]
+    {
+        let kind = &property(tool, name)["type"];
+        let is_boolean = kind == "boolean" || kind.as_array().is_some_and(|kinds| kinds.contains(&json!("boolean")));
+        assert!(is_boolean, "{tool}: {name} is {kind}");
+    }
+    for (tool, name, word) in [
+        ("spawn", "session_mode", "autonomous"),
+        ("spawn", "completion_check", "assessor"),
+        ("spawn", "on_idle", "terminate_when_prs_resolved"),
+        ("spawn", "dequeue_strategy", "five"),
+        ("spawn", "out", "pr"),
+        ("spawn", "trust_level", "sandbox"),
+        ("wait", "phase", "task-complete"),
+        ("ls", "phase", "running"),
+        ("task_update", "status", "in_progress"),
+    ] {
+        let schema = property(tool, name).to_string();
+        assert!(schema.contains("\"enum\"") && schema.contains(&format!("\"{word}\"")), "{tool}: {name}: {schema}");
+    }
+    // A switch in quotes is refused and not taken for one or the other; an answer's switch is none in quotes either.
+    let quoted = lead.call("ls", json!({"all": "false"})).await;
+    assert!(quoted.is_error && quoted.text.contains("`all`"), "{}", quoted.text);
+    spawn(&here, "/u/jdoe/quick", "true").await;
+    let waited = lead.ok("wait", json!({"slug": "/u/jdoe/quick"})).await;
+    assert_eq!((&waited["matched"], &waited["timed_out"]), (&json!(true), &json!(false)));
+}

@@ -196,8 +196,13 @@ async fn mcp_servers_that_a_spawn_asks_for_are_in_the_agents_configuration() {
     let config: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!(config["mcpServers"]["files"]["command"], "files-mcp", "{config}");
     assert!(config["mcpServers"]["murmur"]["command"].as_str().unwrap().ends_with("murmur-mcp"));
-    owner.spawn("more", v1::AgentSpec { mcp_servers: vec!["none".to_owned()], ..says("true") }).await;
-    assert!(owner.is("more", Phase::Failed).await.reason.contains("none"));
+    let unknown = v1::SpawnAgentRequest {
+        slug: owner.slug("more"),
+        spec: Some(v1::AgentSpec { mcp_servers: vec!["none".to_owned()], ..says("true") }),
+        ..Default::default()
+    };
+    let refused = owner.client().agents.spawn_agent(unknown).await.unwrap_err();
+    assert!(refused.message().contains("`none`"), "{refused:?}");
 }
 
 #[tokio::test]

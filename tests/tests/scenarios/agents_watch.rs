@@ -6,6 +6,7 @@ use murmur_tests::{
     network::{Network, Node},
     process::binary,
     wait::{self, PATIENCE},
+    web,
 };
 use rmcp::{
     model::{CallToolRequest, CallToolRequestParams, ClientRequest},
@@ -175,4 +176,32 @@ async fn a_long_wait_over_mcp_shows_signs_of_life_and_can_be_cancelled() {
     asked.cancel(Some("enough".to_owned())).await.unwrap();
     // The session goes on, and the agent never noticed.
     assert_eq!(lead.ok("status", json!({"slug": "slow"})).await["phase"], "running");
+}
+
+#[tokio::test]
+async fn a_wait_goes_on_through_a_restart_of_the_control_plane() {
+    let mut network = Network::start().await;
+    let here = network.host("here", "jdoe").await;
+    let gate = network.dir.path().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    here.ctl_json(None, &["spawn", "slow", &format!("read x < {}; echo it heard $x", gate.display())]).await;
+    here.until_phase("slow", "running").await;
+    let mut waiting = Following::start(&here, &["wait", "slow", "--response"]);
+    let waits = async |network: &Network| {
+        wait::until("the control plane has the wait", || async {
+            let text = web::get(&format!("{}/metrics", network.server_url)).await.body;
+            let counted = "murmur_server_rpc_calls_total{method=\"murmur.v1.AgentService/WaitAgent\",code=\"OK\"} 1";
+            text.contains(counted).then_some(())
+        })
+        .await;
+    };
+    waits(&network).await;
+    network.server.kill_9();
+    network.server.start();
+    network.ready().await;
+    // It asks again by itself.
+    waits(&network).await;
+    let go = gate.clone();
+    tokio::task::spawn_blocking(move || std::fs::write(go, "well\n").unwrap()).await.unwrap();
+    waiting.until("the answer", |line| line == "it heard well").await;
 }

@@ -10,14 +10,14 @@ use super::{Control, ControlError, call};
 pub(crate) type Orders = BoxStream<'static, Result<v1::WatchOrdersResponse, ControlError>>;
 
 impl Control {
-    /// Says what this node can run. Answers with what is not to run.
+    /// Says what this node can run, and what is left of agents that have ended. Answers with what is not to run or to be kept.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn report_node(&self, report: v1::ReportNodeRequest) -> Result<Vec<v1::RunningAgent>, ControlError> {
+    pub async fn report_node(&self, report: v1::ReportNodeRequest) -> Result<v1::ReportNodeResponse, ControlError> {
         self.introduced().await;
         let mut client = self.client.runtime.clone();
-        Ok(call(client.report_node(report)).await?.stop)
+        call(client.report_node(report)).await
     }
 
     /// Every open order, then each new one.

@@ -1,7 +1,7 @@
 //! Ending: whole subtrees, once, with nobody born meanwhile.
 
 use murmur_core::reason::Reason;
-use murmur_proto::v1;
+use murmur_proto::{client::ControlClient, v1};
 
 use super::{Speaking, facts, ready, report, spec};
 use crate::world::{World, next, reason};
@@ -165,4 +165,45 @@ async fn a_turn_is_interrupted_once_and_only_while_it_runs() {
     assert!(!user.interrupt("x").await.unwrap());
     runner.tell(&world, vec![report(&start, v1::Phase::Idle)]).await.unwrap();
     assert_eq!(reason(user.interrupt("x").await), Reason::AgentNotRunning);
+}
+
+#[tokio::test]
+async fn an_agent_of_another_account_is_ended_only_with_a_token_for_that_account_or_by_an_administrator() {
+    let world = World::start().await;
+    let (owner, mut runner, user) = ready(&world).await;
+    let kill = async |client: ControlClient, slug: &str| {
+        let request = v1::KillAgentRequest { slug: format!("/u/jdoe/{slug}"), ..Default::default() };
+        client.clone().agents.kill_agent(request).await.map(|done| done.into_inner().killed)
+    };
+    for slug in ["one", "two", "three"] {
+        user.spawn(slug).await.unwrap();
+        runner.run(&world).await;
+    }
+    let token = async |scopes: &[v1::Scope], account: &str, prefix: &str| {
+        let request = v1::IssueTokenRequest {
+            kind: v1::TokenKind::User.into(),
+            scopes: scopes.iter().map(|scope| i32::from(*scope)).collect(),
+            workspace: owner.name.clone(),
+            account: account.into(),
+            slug_prefix: prefix.into(),
+            ..Default::default()
+        };
+        world.client(&world.admin().auth.issue_token(request).await.unwrap().into_inner().token)
+    };
+    let [read, kills] = [v1::Scope::AgentsRead, v1::Scope::AgentsKill];
+    // She sees the whole workspace, and decides over her own account.
+    let eve = token(&[read, kills], "eve", "").await;
+    let request = v1::GetAgentStatusRequest { slug: "/u/jdoe/one".into(), ..Default::default() };
+    eve.clone().agents.get_agent_status(request).await.unwrap();
+    assert_eq!(reason(kill(eve.clone(), "one").await), Reason::AgentNotYours);
+    // A token of her account's slugs alone does not even see it.
+    assert_eq!(reason(kill(token(&[read, kills], "eve", "/w/acme/u/eve/").await, "one").await), Reason::AgentNotFound);
+    assert_eq!(user.status("one").await.unwrap().phase(), v1::Phase::Running);
+    for (client, slug) in [
+        (token(&[read, kills], "jdoe", "").await, "one"),
+        (token(&[read, kills], "eve", "/w/acme/u/jdoe/").await, "two"),
+        (token(&[v1::Scope::Admin, read, kills], "eve", "").await, "three"),
+    ] {
+        assert_eq!(kill(client, slug).await.unwrap(), [format!("/w/acme/u/jdoe/{slug}")]);
+    }
 }

@@ -166,6 +166,7 @@ async fn what_no_node_has_is_not_found() {
     let refused = async |change| reason(user.spawn_with(with(change)).await);
     assert_eq!(refused(|spec| spec.backend = "nope".into()).await, Reason::BackendNotFound);
     assert_eq!(refused(|spec| spec.persona = "nope".into()).await, Reason::PersonaNotFound);
+    assert_eq!(refused(|spec| spec.mcp_servers = vec!["nope".into()]).await, Reason::McpServerNotFound);
     assert_eq!(refused(|spec| spec.node = "nope".into()).await, Reason::NodeNotFound);
     let fork = v1::SpawnAgentRequest { fork_from: "nope".into(), ..request("x") };
     assert_eq!(reason(user.spawn_with(fork).await), Reason::AgentNotFound);
