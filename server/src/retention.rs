@@ -40,7 +40,10 @@ impl Retention {
 
     /// Works until `stop` is cancelled. The timer is read from the rows, so that it survives a restart.
     pub async fn keep(&self, stop: &CancellationToken) {
-        while self.keep_ms > 0 {
+        if self.keep_ms == 0 {
+            return;
+        }
+        loop {
             let round_ms = self.clock.now_ms() + ROUND_MS;
             let next = self.let_go().await.unwrap_or_else(|error| {
                 let error: &dyn std::error::Error = &error;

@@ -64,18 +64,9 @@ pub enum AgentError {
         /// When the same call may succeed, if waiting helps.
         retry_after: Option<Duration>,
     },
-    /// It ended, and its time was over.
-    #[error("agent {slug} {phase} on {ended} and was let go on {pruned}: its history, checklist and files are gone")]
-    Pruned {
-        /// Which.
-        slug: Slug,
-        /// As what it ended.
-        phase: Phase,
-        /// The day.
-        ended: String,
-        /// The day.
-        pruned: String,
-    },
+    /// It ended, and its time was over: which, and when.
+    #[error("agent {0}: its history, checklist and files are gone")]
+    Pruned(String),
     /// No node has the runtime.
     #[error("no node of the account has the runtime `{0}`")]
     BackendNotFound(String),

@@ -155,12 +155,10 @@ pub(crate) async fn resolved(conn: &mut Conn, who: &Who, text: &str) -> Result<A
 /// [`AgentError::Pruned`].
 pub(crate) async fn require_kept(conn: &mut Conn, workspace_id: WorkspaceId, slug: &Slug) -> Result<(), AgentError> {
     match agent_pruned::by_slug(conn, workspace_id, slug).await? {
-        Some(gone) => Err(AgentError::Pruned {
-            slug: gone.slug,
-            phase: gone.phase,
-            ended: day(gone.ended_ms),
-            pruned: day(gone.pruned_ms),
-        }),
+        Some(gone) => {
+            let (ended, pruned) = (day(gone.ended_ms), day(gone.pruned_ms));
+            Err(AgentError::Pruned(format!("{} {} on {ended} and was let go on {pruned}", gone.slug, gone.phase)))
+        }
         None => Ok(()),
     }
 }

@@ -177,7 +177,7 @@ impl From<AgentError> for Status {
             AgentError::NotFound(_) => Reason::AgentNotFound,
             AgentError::Live(_) => Reason::AgentLive,
             AgentError::Ended { .. } => Reason::AgentEnded,
-            AgentError::Pruned { .. } => Reason::AgentPruned,
+            AgentError::Pruned(_) => Reason::AgentPruned,
             AgentError::Destroying(_) => Reason::AgentDestroying,
             AgentError::NotRunning { .. } => Reason::AgentNotRunning,
             AgentError::Phase(_) => Reason::PhaseRefused,
