@@ -9,11 +9,13 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use murmur_core::{
     id::{AgentId, TokenId},
     slug::{AgentPath, Slug, SlugError},
     token::{Token, TokenKind},
 };
+use murmur_crypto::chain::Chain;
 use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
@@ -311,6 +313,10 @@ impl Agents {
     pub async fn publish_due(&self) -> Result<(), AgentError> {
         let due = self.keys.due(self.clock.now_ms());
         for row in self.all() {
+            if self.is_overtaken(row.agent_id) {
+                warn!(agent.slug = %row.slug, "newer keys of {} are published than this node has: it makes others", row.slug);
+                self.renew_keys(row.agent_id).await?;
+            }
             let current = self.keys.publishable(row.agent_id);
             let snapshot = self.directory.snapshot();
             let published = snapshot.peer(row.agent_id).and_then(|peer| peer.keys.as_ref());
@@ -323,6 +329,18 @@ impl Agents {
             }
         }
         Ok(())
+    }
+
+    /// Whether newer keys are published than this node has: by a copy of it that had its place. Nobody believes older ones any more.
+    fn is_overtaken(&self, agent: AgentId) -> bool {
+        let serial = |chain: &Bytes| {
+            let chain = Chain::decode(chain.clone()).ok()?;
+            chain.certificates().next().map(|certificate| certificate.claims().serial)
+        };
+        let snapshot = self.directory.snapshot();
+        let published = snapshot.peer(agent).and_then(|peer| serial(&peer.keys.as_ref()?.chain));
+        let ours = self.keys.publishable(agent).and_then(|keys| serial(&keys.chain));
+        published.zip(ours).is_some_and(|(published, ours)| published > ours)
     }
 
     /// Ends here what the control plane says has ended. `heard_since` is when its watch began: an agent registered later may be

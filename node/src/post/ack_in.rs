@@ -140,6 +140,10 @@ fn commit(
         if fresh_prekey.is_some() {
             row.fresh_prekey = fresh_prekey;
         }
+        if matches!(item.status, AckStatus::Failed { code: Code::AgentMoved, .. }) {
+            // It was a key of the node that the recipient has left.
+            row.fresh_prekey = None;
+        }
         let is_accepted = matches!(receipt, Receipt::Delivered | Receipt::Read);
         let before = row.delivery;
         let event = match receipt {

@@ -60,7 +60,7 @@ pub(super) fn seal_one(
     delivery: &DeliveryRow,
     now_ms: u64,
 ) -> Result<Fresh, SealError> {
-    let prekey = newest_prekey(peer, delivery);
+    let prekey = wanted_prekey(peer, delivery, now_ms);
     let reply_route = post.bus.route().map(|route| route.to_string());
     let multiples = post.often.seal(prekey.public);
     let sealed = seal(
@@ -145,13 +145,11 @@ pub(super) fn begin_publish(
     Ok(Some((Ready { key, seal_attempt, outgoing }, effects)))
 }
 
-/// The directory's prekey, or the one that the recipient itself asked for, whichever is newer.
-fn newest_prekey(peer: &VerifiedPeer, delivery: &DeliveryRow) -> VerifiedPrekey {
+/// The prekey that the recipient asked for itself, while it holds, else the directory's. What the directory has may be newer and not the
+/// recipient's any more, as when a copy of its node published it.
+fn wanted_prekey(peer: &VerifiedPeer, delivery: &DeliveryRow, now_ms: u64) -> VerifiedPrekey {
     let asked = delivery.fresh_prekey.as_deref().and_then(|bytes| decode_prekey(delivery.recipient, bytes));
-    match asked {
-        Some(asked) if asked.created_ms > peer.prekey.created_ms => asked,
-        _ => peer.prekey,
-    }
+    asked.filter(|asked| now_ms <= asked.not_after_ms).unwrap_or(peer.prekey)
 }
 
 /// A verified prekey as kept with a delivery: id, key, then four numbers.

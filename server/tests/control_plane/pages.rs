@@ -132,7 +132,8 @@ async fn tls_serves_grpc_and_http_on_one_port() {
     let (cert, key): (PathBuf, PathBuf) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let world = World::with(|config| (config.tls_cert, config.tls_key) = (Some(cert), Some(key))).await;
+    let files = (Some(cert.clone()), Some(key.clone()));
+    let world = World::with(|config| (config.tls_cert, config.tls_key) = files).await;
 
     let url = format!("https://localhost:{}", world.app.address.port());
     let token = std::fs::read_to_string(world.data("admin.token")).unwrap();
@@ -140,11 +141,26 @@ async fn tls_serves_grpc_and_http_on_one_port() {
     let mut client = ControlClient::new(channel, Headers::new().with_token(token.trim()).unwrap());
     client.auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
 
+    let before = made.cert.pem();
+    assert!(get(connect_tls(&world, &before).await.unwrap(), "/healthz").await.starts_with("HTTP/1.1 200"));
+
+    // Renewed while it runs, one file after the other; half a renewal changes nothing.
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    connect_tls(&world, &before).await.unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let stream = connect_tls(&world, &made.cert.pem()).await.unwrap();
+    assert!(get(stream, "/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(connect_tls(&world, &before).await.is_err(), "the old one is not shown any more");
+    // What was connected goes on.
+    client.auth.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
+}
+
+async fn connect_tls(world: &World, root: &str) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_slice(root.as_bytes()).unwrap()).unwrap();
     let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let socket = TcpStream::connect(world.app.address).await.unwrap();
-    let stream = connector.connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap();
-    assert!(get(stream, "/healthz").await.starts_with("HTTP/1.1 200"));
+    connector.connect(ServerName::try_from("localhost").unwrap(), socket).await
 }
