@@ -543,7 +543,12 @@ impl Driver {
         };
         let stored = self.entries.iter().filter(|(key, _)| of(key));
         let stored = stored.filter(|(key, entry)| entry.need.is_none() && !waits(key, entry)).map(|(key, _)| *key);
-        stored.map(|key| self.post.tasks.spawn(lane::resolve(Arc::clone(&self.post), key))).count()
+        let mut count = 0;
+        for key in stored {
+            self.post.tasks.spawn(lane::resolve(Arc::clone(&self.post), key));
+            count += 1;
+        }
+        count
     }
 
     fn until_next_timer(&self) -> Duration {

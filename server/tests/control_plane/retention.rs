@@ -78,7 +78,11 @@ async fn an_agent_that_has_ended_is_kept_for_its_time_and_then_told_of_as_gone()
     let kept = vec![order.agent_id.clone(), crate::agents::uuid(99)];
     let facts = v1::ReportNodeRequest { kept, ..facts(10) };
     let answer = runner.node.client(&world).runtime.report_node(facts).await.unwrap().into_inner();
-    assert_eq!(answer.gone, [order.agent_id.clone()], "an agent that was never here may be another database's");
+    assert_eq!(
+        answer.gone,
+        std::slice::from_ref(&order.agent_id),
+        "an agent that was never here may be another database's"
+    );
     let new = user.spawn("x").await.unwrap();
     assert_ne!(new.agent_id, order.agent_id);
     assert_eq!(list(&world.person(&owner, "jdoe").await, "x", false).await.unwrap(), []);
