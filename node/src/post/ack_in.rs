@@ -156,6 +156,10 @@ fn commit(
             }
             receipt => Event::Receipt { seal_attempt, receipt },
         };
+        if is_accepted && !matches!(before.state.name(), StateName::Delivered | StateName::Read) {
+            // It is this copy that was accepted: a stream goes under its key, and the names of the others stay for what is said of them.
+            row.env_digest = Some(*item.env_digest.as_bytes());
+        }
         let more = transition::advance(tx, &mut row, event, now_ms, config)?;
         if row.delivery != before || !more.is_empty() {
             effects = more;
@@ -165,10 +169,6 @@ fn commit(
             copy::retire(tx, key.msg_id, key.recipient)?;
             (row.env_digest, row.delivered_ms, row.fresh_prekey) = (None, None, None);
             row.code = Some(Code::AgentMoved.name().to_owned());
-        }
-        if is_accepted {
-            // It is this copy that was accepted: a stream goes under its key.
-            row.env_digest = Some(*item.env_digest.as_bytes());
         }
         delivery::update(tx, &row)?;
         steps.push(Stepped { row, effects });

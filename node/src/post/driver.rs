@@ -225,6 +225,7 @@ impl Driver {
             Work::Loaded => {
                 self.is_loaded = true;
                 self.post.gate.open();
+                self.follow_moved(self.post.clock.now_ms());
             }
         }
     }
@@ -513,6 +514,9 @@ impl Driver {
             self.post.tasks.spawn(moved::give_back(Arc::clone(&self.post)));
         }
         self.moved.extend(moved);
+        if !self.is_loaded {
+            return;
+        }
         let directory = &self.post.directory;
         let ready: HashSet<AgentId> =
             self.moved.iter().copied().filter(|agent| directory.verified(*agent, now_ms).is_ok()).collect();

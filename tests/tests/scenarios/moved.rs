@@ -73,13 +73,13 @@ async fn a_sender_that_cannot_hear_of_the_move_waits_and_gives_nothing_up() {
     pair.here.process.start();
     wait::until("the sender serves", || pair.here.status()).await;
     let accepted = some(&pair, "to the old place").await;
+    wait::until("the old node has refused what came to it first", || async {
+        (pair.delivery(&accepted[0]).await?.code == "AGENT_MOVED").then_some(())
+    })
+    .await;
     for message in &accepted {
-        wait::until("the old node has refused it", || async {
-            let delivery = pair.delivery(message).await?;
-            let waits = delivery.state == DeliveryState::Queued as i32 && delivery.code == "AGENT_MOVED";
-            waits.then_some(())
-        })
-        .await;
+        // What is behind it waits with it.
+        pair.until(message, DeliveryState::Queued).await;
     }
     pair.network.server.start();
     followed(&pair, &yonder, &accepted).await;
