@@ -207,6 +207,8 @@ async fn start(
     let record = base.join().await?;
     let (core, control_tasks) = base.core(&record, stop).await?;
     tasks.spawn(control_tasks.run(stop.clone()));
+    // It hears before the first event is taken.
+    tasks.spawn(notify::follow_events(core.notify.clone(), core.events.news(), stop.clone()));
     tasks.spawn(core.events.clone().follow(core.control.clone(), stop.clone()));
     let permissions = core.permissions.clone();
     tasks.spawn(async move {
@@ -226,8 +228,9 @@ async fn start(
     tasks.spawn(notify::follow(core.notify.clone(), core.post.clone(), stop.clone()));
     let (notify, permissions) = (core.notify.clone(), core.permissions.clone());
     tasks.spawn(notify::follow_permissions(notify.clone(), permissions, stop.clone()));
-    tasks.spawn(async move { notify.ended().await });
     let runtime = base.runtime(&core, stop)?;
+    tasks.spawn(notify::follow_failures(notify.clone(), runtime.failures(), core.agents.clone(), stop.clone()));
+    tasks.spawn(async move { notify.ended().await });
     tasks.spawn(async move {
         if let Err(error) = runtime.run().await {
             warn!(%error, "no agents run here: what ran cannot be read");
@@ -383,6 +386,7 @@ impl Base {
         let dir = self.dir.clone();
         let (file_roots, runtime_dir) = (self.config.file_roots.clone(), self.config.runtime.dir(self.data_dir.path()));
         let notify = Notify::open(self.config.notify.clone(), self.data_dir.path(), clock, stop.clone())?;
+        notify.take_answers(permissions.clone(), self.store.clone());
         let config = TunnelConfig { denied: self.denied_ports(record), broker: Some(self.dir.clone()) };
         let tunnels = Tunnels::new(self.data_dir.path(), config, control.clone(), agents.clone());
         let core = Core {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What runs agents in scenarios: `bash` takes the prompt as a script and forgets it, `echo` answers it, and may be asked again.
-const RUNTIME: &str = r#"
+pub const RUNTIME: &str = r#"
 [runtime]
 capacity = 16
 grace_ms = 2000

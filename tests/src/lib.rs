@@ -13,6 +13,7 @@
 pub mod agents;
 pub mod fuzz;
 pub mod home;
+pub mod hook;
 pub mod network;
 pub mod otlp;
 pub mod ports;
@@ -21,6 +22,7 @@ pub mod proxy;
 pub mod shim;
 pub mod spawned;
 pub mod store;
+pub mod strangers;
 pub mod talk;
 pub mod wait;
 pub mod web;

@@ -41,28 +41,35 @@ pub async fn get(url: &str) -> Page {
 /// # Panics
 /// When nobody answers.
 pub async fn send(method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> Page {
+    try_send(method, url, headers, body).await.expect("somebody answers")
+}
+
+/// As [`send`]; `None` when nobody answers, or breaks off.
+///
+/// # Panics
+/// When the URL is none.
+pub async fn try_send(method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> Option<Page> {
     let uri: Uri = url.parse().unwrap();
-    let mut sender = connect(&uri).await;
+    let mut sender = connect(&uri).await?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::builder().method(method).uri(path).header("host", uri.authority().unwrap().as_str());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let answer = sender.send_request(request.body(Full::new(body)).unwrap()).await.unwrap();
+    let answer = sender.send_request(request.body(Full::new(body)).unwrap()).await.ok()?;
     let status = answer.status().as_u16();
     let headers = answer.headers().iter();
     let headers =
         headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
     let headers = headers.collect();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    Page { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
+    let body = answer.into_body().collect().await.ok()?.to_bytes();
+    Some(Page { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
-async fn connect(uri: &Uri) -> SendRequest<Full<Bytes>> {
-    let stream = socket(uri).await;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+async fn connect(uri: &Uri) -> Option<SendRequest<Full<Bytes>>> {
+    let (sender, connection) = handshake(TokioIo::new(open(uri).await.ok()?)).await.ok()?;
     tokio::spawn(async move { drop(connection.await) });
-    sender
+    Some(sender)
 }
 
 /// A connection to where a URL is served.
@@ -70,7 +77,11 @@ async fn connect(uri: &Uri) -> SendRequest<Full<Bytes>> {
 /// # Panics
 /// When nobody listens.
 pub async fn socket(uri: &Uri) -> TcpStream {
+    open(uri).await.unwrap()
+}
+
+async fn open(uri: &Uri) -> std::io::Result<TcpStream> {
     let host = uri.host().unwrap();
     let host = if host.ends_with("localhost") { "127.0.0.1" } else { host };
-    TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await.unwrap()
+    TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await
 }

@@ -6,12 +6,13 @@ use std::{
     fs,
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use data_encoding::BASE64;
 use murmur_proto::node::v1::{
     Channel, Discord, ListChannelsRequest, OutgoingWebhook, PairTelegramRequest, RemoveChannelRequest,
-    SetChannelRequest, Telegram, TestChannelRequest, Whatsapp, set_channel_request::Service,
+    SetChannelRequest, Telegram, TelegramPerson, TestChannelRequest, Whatsapp, set_channel_request::Service,
 };
 use serde_json::{Value, json};
 
@@ -36,6 +37,10 @@ pub(crate) enum Command {
         /// The chat, when you know its number [default: found by a code that you send to the bot]
         #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         chat: Option<String>,
+        /// Who may answer there what agents ask, by Telegram's number of the account: 12345, or 12345=jo to be called jo; `me` for whoever
+        /// sends the code; repeatable, or separated by commas
+        #[arg(long = "answerer", value_delimiter = ',', value_name = "ID[=NAME]")]
+        answerers: Vec<Answerer>,
     },
     /// A webhook of a Discord channel: Server settings > Integrations > Webhooks > Copy webhook URL
     Discord {
@@ -90,12 +95,34 @@ pub(crate) enum Command {
     },
 }
 
+/// Somebody who may answer; without a number whoever sends the code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answerer {
+    user_id: Option<u64>,
+    name: String,
+}
+
+impl FromStr for Answerer {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (id, name) = text.trim().split_once('=').unwrap_or((text.trim(), ""));
+        let user_id = match id {
+            "me" => None,
+            id => Some(
+                id.parse().map_err(|_| "must be the number of a Telegram account, or `me`, and =NAME if need be")?,
+            ),
+        };
+        Ok(Self { user_id, name: name.to_owned() })
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Common {
     /// The channel's name; one that is there is replaced [default: the service's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// What is told: message, notify, permission, agent_failed, or a kind of event [default: these four]
+    /// What is told: message, notify, permission, agent_failed, ci_failed, or a kind of event [default: the first four]
     #[arg(long = "kind", value_delimiter = ',', value_name = "KIND")]
     kinds: Vec<String>,
     /// About which agents, with all below them [default: all]
@@ -108,13 +135,24 @@ pub(crate) struct Common {
 
 pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Outcome {
     match command {
-        Command::Telegram { common, token_file, chat } => {
+        Command::Telegram { common, token_file, chat, answerers } => {
+            let needs_code = answerers.iter().any(|answerer| answerer.user_id.is_none());
+            if chat.is_some() && needs_code {
+                return Err(Failure::usage("`--answerer me` is whoever sends the code, which --chat does without")
+                    .remedy("Leave --chat out, or give the number of the account in the place of `me`."));
+            }
             let token = secret(token_file.as_deref(), "the bot's token")?;
-            let chat_id = match chat {
-                Some(chat) => chat,
+            let (chat_id, user_id) = match chat {
+                Some(chat) => (chat, 0),
                 None => pair(target, &token).await?,
             };
-            set(target, "telegram", common, Service::Telegram(Telegram { token, chat_id }), output).await
+            if needs_code && user_id == 0 {
+                return Err(Failure::new(Exit::Refused, "the code came without a name: in a channel nobody is named")
+                    .remedy("Send it in a chat with the bot, or in a group."));
+            }
+            let person = |Answerer { user_id: known, name }| TelegramPerson { user_id: known.unwrap_or(user_id), name };
+            let answerers = answerers.into_iter().map(person).collect();
+            set(target, "telegram", common, Service::Telegram(Telegram { token, chat_id, answerers }), output).await
         }
         Command::Discord { common, url_file } => {
             let url = secret(url_file.as_deref(), "the webhook's URL")?;
@@ -155,18 +193,22 @@ async fn set(target: &Target, kind: &str, common: Common, service: Service, outp
     }
     output.show(&channel_json(&channel), || {
         let tried = if no_test { "is set" } else { "works: look at it" };
-        format!("{} ({}) {tried}", channel.name, channel.target)
+        let set = format!("{} ({}) {tried}", channel.name, channel.target);
+        match channel.answerers.as_slice() {
+            [] => set,
+            names => format!("{set}\nanswers to permission requests are taken there from: {}", names.join(", ")),
+        }
     })
 }
 
-/// Shows a code, and waits for the chat that it comes from.
-async fn pair(target: &Target, token: &str) -> Result<String, Failure> {
+/// Shows a code, and waits for the chat that it comes from, and who sent it.
+async fn pair(target: &Target, token: &str) -> Result<(String, u64), Failure> {
     let request = PairTelegramRequest { token: token.to_owned() };
     let mut answers = target.node().await?.notify.pair_telegram(request).await?.into_inner();
     while let Some(answer) = answers.message().await? {
         if !answer.chat_id.is_empty() {
             say(&format!("found the chat of {}", answer.title));
-            return Ok(answer.chat_id);
+            return Ok((answer.chat_id, answer.user_id));
         }
         say(&format!("Send this to @{} within 5 minutes: {}", answer.bot, answer.code));
     }
@@ -229,6 +271,7 @@ fn channel_json(channel: &Channel) -> Value {
         "target": channel.target,
         "kinds": channel.kinds,
         "agents": channel.agents,
+        "answerers": channel.answerers,
         "sent": channel.sent,
         "dropped": channel.dropped,
         "failed": channel.failed,

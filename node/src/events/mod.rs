@@ -24,7 +24,7 @@ use murmur_proto::{
     v1,
 };
 use prost::Message as _;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tracing::warn;
 
 pub use feed::{Answer, Feed, Summary, Told};
@@ -43,6 +43,7 @@ pub struct Events {
     store: Store,
     clock: Clock,
     bells: Mutex<HashMap<AgentId, watch::Sender<u64>>>,
+    news: broadcast::Sender<Arc<[v1::Event]>>,
 }
 
 /// An event of an agent.
@@ -106,12 +107,21 @@ pub struct EventPage {
 }
 
 const LIST_DEFAULT: u32 = 100;
+/// Transactions that a slow follower may be behind before it misses some.
+const NEWS_CAPACITY: usize = 64;
 
 impl Events {
     /// The logs of a store.
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { store, clock, bells: Mutex::default() })
+        Arc::new(Self { store, clock, bells: Mutex::default(), news: broadcast::Sender::new(NEWS_CAPACITY) })
+    }
+
+    /// What the control plane tells of agents that live here, from now on: what was new in one transaction, once it is stored. Nobody waits for
+    /// a follower; one that is too slow misses some.
+    #[must_use]
+    pub fn news(&self) -> broadcast::Receiver<Arc<[v1::Event]>> {
+        self.news.subscribe()
     }
 
     /// Goes up whenever there is something new to tell an agent's session.
@@ -135,19 +145,24 @@ impl Events {
     /// [`StoreError`]; then nothing was stored.
     pub async fn take(&self, events: Vec<v1::Event>, position: u64) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
-        let new: Vec<NewEvent> = events.iter().filter_map(to_store).collect();
+        let new: Vec<Option<NewEvent>> = events.iter().map(to_store).collect();
         let stored = self.store.write(move |tx| {
-            let mut agents = HashSet::new();
+            let mut agents = Vec::with_capacity(new.len());
             for event in new {
-                if table::insert(tx, &event, now_ms)? {
-                    agents.insert(event.agent);
-                }
+                agents.push(match event {
+                    Some(event) if table::insert(tx, &event, now_ms)? => Some(event.agent),
+                    _ => None,
+                });
             }
             table::set_position(tx, position)?;
             Ok(agents)
         });
-        for agent in stored.await? {
-            self.ring(agent);
+        let agents = stored.await?;
+        agents.iter().flatten().collect::<HashSet<_>>().into_iter().for_each(|agent| self.ring(*agent));
+        if self.news.receiver_count() > 0 {
+            let new = events.into_iter().zip(&agents).filter(|(_, agent)| agent.is_some()).map(|(event, _)| event);
+            // Whoever followed may have gone meanwhile.
+            let _ = self.news.send(new.collect());
         }
         Ok(())
     }

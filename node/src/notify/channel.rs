@@ -5,6 +5,7 @@ use std::fmt;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
+use super::{Notice, Person, person};
 use crate::outbound::{Place, Rules};
 
 const NAME_BYTES_MAX: usize = 63;
@@ -37,6 +38,9 @@ pub enum Service {
         token: String,
         /// A number, negative for a group, or `@name` of a public channel.
         chat_id: String,
+        /// Who may answer there what agents ask. With anybody in it, questions are shown with what the tool is to do.
+        #[serde(default)]
+        answerers: Vec<Person>,
     },
     /// A webhook of a Discord channel.
     Discord {
@@ -95,6 +99,13 @@ impl Filter {
         }
     }
 
+    /// Whether a notice is wanted.
+    #[must_use]
+    pub fn lets(&self, notice: &Notice) -> bool {
+        let is_kind = self.wants(&notice.kind) || notice.general.is_some_and(|general| self.wants(general));
+        is_kind && self.wants_about(&notice.agents)
+    }
+
     /// Whether anything about one of these agents, by slug, is wanted; what concerns no agent is.
     #[must_use]
     pub fn wants_about(&self, slugs: &[String]) -> bool {
@@ -126,7 +137,7 @@ impl Channel {
         }
         self.check_filter()?;
         match &self.service {
-            Service::Telegram { token, chat_id } => {
+            Service::Telegram { token, chat_id, answerers } => {
                 check_telegram_token(token)?;
                 let is_number = chat_id.strip_prefix('-').unwrap_or(chat_id).bytes().all(|b| b.is_ascii_digit());
                 let is_public = chat_id.starts_with('@') && plain(&chat_id[1..]);
@@ -134,7 +145,7 @@ impl Channel {
                 {
                     return Err(invalid("chat_id", "must be a number, negative for a group, or @name of a channel"));
                 }
-                Ok(())
+                person::check(answerers, chat_id)
             }
             Service::Discord { url } => {
                 let place = place(url, rules)?;
@@ -210,6 +221,15 @@ impl Service {
         }
     }
 
+    /// Who may answer by it what agents ask.
+    #[must_use]
+    pub fn answerers(&self) -> &[Person] {
+        match self {
+            Self::Telegram { answerers, .. } => answerers,
+            Self::Discord { .. } | Self::Whatsapp { .. } | Self::Webhook { .. } => &[],
+        }
+    }
+
     /// Where it leads, for people, with nothing secret in it.
     #[must_use]
     pub fn target(&self) -> String {
@@ -274,6 +294,6 @@ fn plain(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-fn invalid(field: &'static str, rule: impl Into<String>) -> InvalidChannel {
+pub(super) fn invalid(field: &'static str, rule: impl Into<String>) -> InvalidChannel {
     InvalidChannel { field, rule: rule.into() }
 }

@@ -1,15 +1,22 @@
-//! What becomes a notice: messages of this node's agents, and permissions that they ask for.
+//! What becomes a notice: messages of this node's agents, permissions that they ask for, their events, and their ends in trouble.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use murmur_core::id::MessageId;
-use tokio::sync::broadcast::error::RecvError;
+use murmur_core::{event::EventKind, id::MessageId, slug::Slug};
+use murmur_proto::v1;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-use super::{Notice, Notify, size};
+use super::{
+    Notice, Notify,
+    event::{self, AGENT_FAILED},
+    short, size,
+};
 use crate::{
+    agents::Agents,
     permission::{News, PermissionRow, Permissions},
     post::{Post, TailItem},
+    runtime::Failure,
 };
 
 /// Messages that are remembered, since one between two agents of this node goes by twice.
@@ -22,49 +29,86 @@ const BODY_BYTES: usize = 4_096;
 pub async fn follow(notify: Arc<Notify>, post: Arc<Post>, stop: CancellationToken) {
     let mut seen = post.seen();
     let mut known: VecDeque<MessageId> = VecDeque::with_capacity(KNOWN);
-    loop {
-        let item = tokio::select! {
-            () = stop.cancelled() => return,
-            item = seen.recv() => item,
-        };
-        match item {
-            Ok(item) => {
-                if known.contains(&item.message.msg_id) || !notify.is_wanted(MESSAGE) {
-                    continue;
-                }
-                if known.len() == KNOWN {
-                    known.pop_front();
-                }
-                known.push_back(item.message.msg_id);
-                notify.tell(&Arc::new(notice(&item)));
-            }
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return,
+    while let Some(item) = next(&mut seen, &stop).await {
+        if known.contains(&item.message.msg_id) || !notify.is_wanted(MESSAGE) {
+            continue;
+        }
+        if known.len() == KNOWN {
+            known.pop_front();
+        }
+        known.push_back(item.message.msg_id);
+        notify.tell(&Arc::new(notice(&item)));
+    }
+}
+
+/// Tells of permissions that agents ask for, until the node goes down. Whoever hears of one answers it on the host, or
+/// where they are asked.
+pub async fn follow_permissions(notify: Arc<Notify>, permissions: Arc<Permissions>, stop: CancellationToken) {
+    let mut news = permissions.news();
+    while let Some(told) = next(&mut news, &stop).await {
+        match told {
+            News::Asked(row) => notify.tell(&Arc::new(asked(row))),
+            News::Settled(row) => notify.settled(&row),
         }
     }
 }
 
-/// Tells of permissions that agents ask for, until the node goes down. Whoever hears of one answers it on the host.
-pub async fn follow_permissions(notify: Arc<Notify>, permissions: Arc<Permissions>, stop: CancellationToken) {
-    let mut news = permissions.news();
+/// Tells of what happens around agents that live here, until the node goes down.
+pub async fn follow_events(
+    notify: Arc<Notify>,
+    mut news: broadcast::Receiver<Arc<[v1::Event]>>,
+    stop: CancellationToken,
+) {
+    while let Some(events) = next(&mut news, &stop).await {
+        for notice in event::notices(&events, notify.clock.now_ms()) {
+            notify.tell(&Arc::new(notice));
+        }
+    }
+}
+
+/// Tells of agents that fail on this node, until it goes down. What has its parent here is told by the parent's event.
+pub async fn follow_failures(
+    notify: Arc<Notify>,
+    mut failures: broadcast::Receiver<Arc<Failure>>,
+    agents: Arc<Agents>,
+    stop: CancellationToken,
+) {
+    while let Some(failure) = next(&mut failures, &stop).await {
+        let Failure { slug, why, at_ms } = &*failure;
+        let parent = slug
+            .path()
+            .parent()
+            .and_then(|path| Slug::new(slug.workspace().clone(), slug.account().clone(), path).ok());
+        if parent.is_some_and(|parent| agents.by_slug(&parent).is_some()) {
+            continue;
+        }
+        let slug = slug.to_string();
+        let notice = Notice::new(AGENT_FAILED, &event::failed(&slug), *at_ms);
+        let notice = notice.of(Some(EventKind::ChildLifecycle.as_str())).about(vec![slug]).with_body(why);
+        notify.tell(&Arc::new(notice));
+    }
+}
+
+/// The next of what is told; `None` when the node goes down. What this task was too slow for is left out.
+async fn next<T: Clone>(news: &mut broadcast::Receiver<T>, stop: &CancellationToken) -> Option<T> {
     loop {
         let told = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return None,
             told = news.recv() => told,
         };
         match told {
-            Ok(News::Asked(row)) => notify.tell(&Arc::new(asked(&row))),
-            Ok(News::Settled(_)) | Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return,
+            Ok(told) => return Some(told),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return None,
         }
     }
 }
 
 /// What the tool call is to do is the agent's own words, and told as a body.
-fn asked(row: &PermissionRow) -> Notice {
+fn asked(row: Arc<PermissionRow>) -> Notice {
     let (slug, id) = (row.slug.to_string(), &row.request_id);
     let line = format!("{} asks to use {}: murmurctl permission allow|deny {id}", short(&slug), row.tool_name);
-    Notice::new("permission", &line, row.asked_ms).about(vec![slug]).with_body(&row.description)
+    Notice::new("permission", &line, row.asked_ms).about(vec![slug]).with_body(&row.description).asking(row)
 }
 
 /// One line for a message: `alice → bob, 1.2 kB`.
@@ -74,9 +118,4 @@ fn notice(TailItem { message, .. }: &TailItem) -> Notice {
     let body = &message.body[..message.body.len().min(BODY_BYTES)];
     let notice = Notice::new(MESSAGE, &line, message.created_ms);
     notice.about(vec![from, to]).with_body(&String::from_utf8_lossy(body))
-}
-
-/// A slug without its workspace: `/w/acme/u/jdoe/alice` is `jdoe/alice`.
-fn short(slug: &str) -> &str {
-    slug.split_once("/u/").map_or(slug, |(_, rest)| rest)
 }

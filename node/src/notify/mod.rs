@@ -3,38 +3,58 @@
 //! A [`Notice`] is offered to every channel whose filter lets it through and is dropped, and counted, where a channel's queue is full: nothing
 //! that happens here ever waits for a stranger's service. One task a channel takes from its queue, at the service's pace, tries again while
 //! that can help, and says why when it cannot. Who wrote to whom and how much is told; what was written only with `notify.include_body`.
+//! Where a channel names people, they are asked what agents ask, and answer there (`answers`, `listen`).
 //!
 //! A channel is one private file, secret included, so that it needs no restart and no secret stands in a configuration or on a command line.
 
+mod answers;
 mod channel;
 mod config;
+mod event;
 mod feed;
 mod files;
+mod listen;
 mod notice;
 mod pace;
 mod pair;
+mod parcel;
+mod person;
+mod question;
 mod service;
 mod worker;
 
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Instant,
 };
 
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 pub use channel::{Channel, Filter, InvalidChannel, Service};
 pub use config::NotifyConfig;
-pub use feed::{follow, follow_permissions};
+pub use feed::{follow, follow_events, follow_failures, follow_permissions};
 pub use notice::Notice;
-use notice::size;
+use notice::{short, size};
 pub use pair::{PairError, Paired};
+pub use person::Person;
 pub use service::{Delivery, Trouble};
 pub use worker::Status;
 
-use crate::{clock::Clock, outbound::Outbound};
+use crate::{
+    clock::Clock,
+    outbound::Outbound,
+    permission::{PermissionRow, Permissions},
+    store::Store,
+};
+use answers::Answers;
 use files::ChannelFiles;
+use pace::{Paces, Rate};
+use parcel::Parcel;
 use worker::Handle;
 
 /// Channels of one node.
@@ -47,6 +67,10 @@ pub struct Notify {
     clock: Clock,
     files: ChannelFiles,
     live: Mutex<BTreeMap<String, Handle>>,
+    paces: Paces,
+    answers: OnceLock<Answers>,
+    /// The bots that are listened to, by token.
+    listening: Mutex<BTreeMap<String, DropGuard>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -85,12 +109,36 @@ impl Notify {
         let outbound = config.outbound()?;
         let files = ChannelFiles::open(data_dir)?;
         let channels = files.all()?;
-        let notify =
-            Arc::new(Self { config, outbound, clock, files, live: Mutex::default(), tasks: TaskTracker::new(), stop });
+        let notify = Arc::new(Self {
+            config,
+            outbound,
+            clock,
+            files,
+            live: Mutex::default(),
+            paces: Paces::default(),
+            answers: OnceLock::new(),
+            listening: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stop,
+        });
         for channel in channels {
             notify.start(channel);
         }
         Ok(notify)
+    }
+
+    /// Lets people answer permission requests by the channels that name them, from now on.
+    pub fn take_answers(self: &Arc<Self>, permissions: Arc<Permissions>, store: Store) {
+        // Whoever was first stays.
+        let _ = self.answers.set(Answers { permissions, store });
+        self.listen_where_needed();
+    }
+
+    /// Tells the channels that asked a request what became of it. Never waits.
+    pub fn settled(&self, row: &Arc<PermissionRow>) {
+        for handle in self.lock().values() {
+            handle.settled(row);
+        }
     }
 
     /// Offers a notice to every channel that wants it. Never waits.
@@ -118,6 +166,7 @@ impl Notify {
         }
         self.files.put(&channel)?;
         self.start(channel);
+        self.listen_where_needed();
         Ok(())
     }
 
@@ -125,19 +174,20 @@ impl Notify {
     ///
     /// # Errors
     /// [`NotifyError`].
-    pub fn remove(&self, name: &str) -> Result<(), NotifyError> {
+    pub fn remove(self: &Arc<Self>, name: &str) -> Result<(), NotifyError> {
         if !self.lock().contains_key(name) {
             return Err(NotifyError::NotFound(name.chars().take(64).collect()));
         }
         self.files.remove(name)?;
         self.lock().remove(name);
+        self.listen_where_needed();
         Ok(())
     }
 
     /// Every channel and how it is doing, by name.
     #[must_use]
     pub fn list(&self) -> Vec<(Channel, Status)> {
-        self.lock().values().map(|handle| (handle.channel().clone(), handle.status())).collect()
+        self.lock().values().map(|handle| (Channel::clone(handle.channel()), handle.status())).collect()
     }
 
     /// Sends a word by a channel now, past its queue.
@@ -145,10 +195,11 @@ impl Notify {
     /// # Errors
     /// [`NotifyError::Trouble`] with what the service said.
     pub async fn try_out(&self, name: &str) -> Result<(), NotifyError> {
-        let channel = self.lock().get(name).map(|handle| handle.channel().clone());
+        let channel = self.lock().get(name).map(|handle| Arc::clone(handle.channel()));
         let channel = channel.ok_or_else(|| NotifyError::NotFound(name.chars().take(64).collect()))?;
         let notice = Arc::new(Notice::new("test", "This is a test of Murmur's notifications.", self.clock.now_ms()));
-        let sent = service::send(&self.outbound, &self.config, &channel, &[notice], self.clock.now_ms()).await;
+        let parcel = Parcel::Lines(vec![notice]);
+        let sent = service::send(&self.outbound, &self.config, &channel, &parcel, self.clock.now_ms()).await;
         match sent {
             Ok(_) => {
                 if let Some(handle) = self.lock().get(name) {
@@ -164,8 +215,15 @@ impl Notify {
     ///
     /// # Errors
     /// [`PairError`].
-    pub async fn pair(&self, token: &str, shown: impl FnOnce(&str, &str) + Send) -> Result<Paired, PairError> {
-        pair::pair(&self.outbound, &self.config, token, shown).await
+    pub async fn pair(
+        self: &Arc<Self>,
+        token: &str,
+        shown: impl FnOnce(&str, &str) + Send,
+    ) -> Result<Paired, PairError> {
+        // A bot has one listener at a time.
+        drop(self.listening().remove(token));
+        let _again = ListenAgain(self);
+        pair::pair(self, token, shown).await
     }
 
     /// Waits until every channel's task has ended; to be called when the node goes down.
@@ -175,21 +233,39 @@ impl Notify {
         self.tasks.wait().await;
     }
 
-    fn start(&self, channel: Channel) {
+    fn start(self: &Arc<Self>, channel: Channel) {
         let name = channel.name.clone();
-        let worker = worker::Worker {
-            outbound: self.outbound.clone(),
-            config: self.config.clone(),
-            clock: self.clock,
-            stop: self.stop.child_token(),
-        };
-        let handle = worker.start(channel, &self.tasks);
+        let handle = worker::start(self, channel);
         // The task of the one before ends with its handle.
         self.lock().insert(name, handle);
     }
 
+    /// Waits until a call may be made, and counts it.
+    async fn wait_for(&self, rates: &[(String, Rate)]) {
+        while let Err(wait) = self.paces.take(rates, Instant::now()) {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn channels(&self) -> Vec<Arc<Channel>> {
+        self.lock().values().map(|handle| Arc::clone(handle.channel())).collect()
+    }
+
+    fn listening(&self) -> MutexGuard<'_, BTreeMap<String, DropGuard>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Handle>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Listens again when somebody else does no more, however that ended.
+struct ListenAgain<'a>(&'a Arc<Notify>);
+
+impl Drop for ListenAgain<'_> {
+    fn drop(&mut self) {
+        self.0.listen_where_needed();
     }
 }
 

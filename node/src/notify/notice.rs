@@ -1,6 +1,10 @@
 //! What is told, in words.
 
+use std::sync::Arc;
+
 use murmur_core::text::{is_hidden, shortened};
+
+use crate::permission::PermissionRow;
 
 /// What is told of a body at most, in bytes.
 const BODY_BYTES_MAX: usize = 1_000;
@@ -9,8 +13,10 @@ const LINE_BYTES_MAX: usize = 500;
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// What kind of thing: `message`, `permission`, `agent_failed`, `test`, or a kind of event.
+    /// What kind of thing: `message`, `permission`, `agent_failed`, `ci_failed`, `test`, or a kind of event.
     pub kind: String,
+    /// The kind that it is a special case of: whoever wants that one wants this one, too.
+    pub general: Option<&'static str>,
     /// Agents that it is about, by slug.
     pub agents: Vec<String>,
     /// One line that says it.
@@ -19,6 +25,8 @@ pub struct Notice {
     pub body: Option<String>,
     /// Unix milliseconds.
     pub at_ms: u64,
+    /// What it asks: channels by which it can be answered ask it.
+    pub question: Option<Arc<PermissionRow>>,
 }
 
 impl Notice {
@@ -26,7 +34,21 @@ impl Notice {
     #[must_use]
     pub fn new(kind: &str, line: &str, at_ms: u64) -> Self {
         let line = clean(line, LINE_BYTES_MAX, false);
-        Self { kind: kind.to_owned(), agents: Vec::new(), line, body: None, at_ms }
+        Self { kind: kind.to_owned(), general: None, agents: Vec::new(), line, body: None, at_ms, question: None }
+    }
+
+    /// Asking something.
+    #[must_use]
+    pub fn asking(mut self, question: Arc<PermissionRow>) -> Self {
+        self.question = Some(question);
+        self
+    }
+
+    /// As a special case of a kind.
+    #[must_use]
+    pub const fn of(mut self, general: Option<&'static str>) -> Self {
+        self.general = general;
+        self
     }
 
     /// About agents.
@@ -62,6 +84,11 @@ pub(super) fn size(bytes: usize) -> String {
         1_000..999_950 => format!("{}.{} kB", tenths(1_000) / 10, tenths(1_000) % 10),
         _ => format!("{}.{} MB", tenths(1_000_000) / 10, tenths(1_000_000) % 10),
     }
+}
+
+/// A slug without its workspace: `/w/acme/u/jdoe/alice` is `jdoe/alice`.
+pub(super) fn short(slug: &str) -> &str {
+    slug.split_once("/u/").map_or(slug, |(_, rest)| rest)
 }
 
 /// What others wrote, without what a reader does not see, and cut.

@@ -141,7 +141,7 @@ fn channel(service: Service) -> Channel {
 }
 
 fn telegram() -> Service {
-    Service::Telegram { token: TOKEN.into(), chat_id: "42".into() }
+    Service::Telegram { token: TOKEN.into(), chat_id: "42".into(), answerers: Vec::new() }
 }
 
 fn whatsapp(template: Option<&str>) -> Service {
@@ -385,11 +385,28 @@ async fn what_is_wrong_with_a_channel_is_named() {
     assert_eq!(field(Service::Discord { url: "https://example.com/api/webhooks/1/x".into() }), "url");
     assert_eq!(field(Service::Discord { url: "https://discord.com/".into() }), "url");
     for token in ["", "1:short", "../../x:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw", "1:AAHdqTcvCH1vGWJxfSeof/../getMe"] {
-        assert_eq!(field(Service::Telegram { token: token.into(), chat_id: "1".into() }), "token", "{token}");
+        assert_eq!(
+            field(Service::Telegram { token: token.into(), chat_id: "1".into(), answerers: Vec::new() }),
+            "token",
+            "{token}"
+        );
     }
     for chat in ["", "-", "@", "4 2", "@a/b"] {
-        assert_eq!(field(Service::Telegram { token: TOKEN.into(), chat_id: chat.into() }), "chat_id", "{chat}");
+        assert_eq!(
+            field(Service::Telegram { token: TOKEN.into(), chat_id: chat.into(), answerers: Vec::new() }),
+            "chat_id",
+            "{chat}"
+        );
     }
+    let person = |user_id: u64, name: &str| Person::new(user_id, name.to_owned());
+    let asked = |chat: &str, answerers: Vec<Person>| {
+        field(Service::Telegram { token: TOKEN.into(), chat_id: chat.into(), answerers })
+    };
+    assert_eq!(asked("@public", vec![person(1, "jo")]), "answerers");
+    assert_eq!(asked("1", vec![person(1, "jo"), person(2, "jo")]), "answerers");
+    assert_eq!(asked("1", vec![person(1, "jo"), person(1, "eve")]), "answerers");
+    assert_eq!(asked("1", vec![person(0, "jo")]), "answerers.user_id");
+    assert_eq!(asked("1", vec![person(1, "Jo:x")]), "answerers.name");
     let named = |name: &str| here.notify.set(Channel { name: name.into(), ..channel(telegram()) }).is_err();
     assert!(named("") && named("../x") && named("A") && named("a/b") && named(&"x".repeat(64)));
 }
@@ -405,7 +422,7 @@ async fn a_name_that_leads_inside_is_not_called() {
 
 #[tokio::test]
 async fn a_chat_is_found_by_the_code_that_was_sent_to_the_bot() {
-    let update = |id: i64, text: &str| json!({"update_id": id, "message": {"message_id": 1, "text": text, "chat": {"id": -100_123, "title": "Ops", "type": "group"}}});
+    let update = |id: i64, text: &str| json!({"update_id": id, "message": {"message_id": 1, "from": {"id": 77, "is_bot": false}, "text": text, "chat": {"id": -100_123, "title": "Ops", "type": "group"}}});
     let result = |value: Value| (200, "", json!({"ok": true, "result": value}));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -423,8 +440,12 @@ async fn a_chat_is_found_by_the_code_that_was_sent_to_the_bot() {
                 }
                 polls += 1;
                 match polls {
-                    1 => result(json!([update(7, "hello"), update(8, "murmur 1")])),
+                    1 => result(json!([update(7, "hello")])),
                     2 => {
+                        assert_eq!(got.body["offset"], 8);
+                        result(json!([update(8, "murmur 1")]))
+                    }
+                    3 => {
                         assert_eq!(got.body["offset"], 9);
                         result(json!([update(9, &said)]))
                     }
@@ -442,5 +463,5 @@ async fn a_chat_is_found_by_the_code_that_was_sent_to_the_bot() {
         code.send(text.to_owned()).unwrap();
     };
     let paired = here.notify.pair(TOKEN, shown).await.unwrap();
-    assert_eq!((paired.chat_id.as_str(), paired.title.as_str()), ("-100123", "Ops"));
+    assert_eq!((paired.chat_id.as_str(), paired.title.as_str(), paired.user_id), ("-100123", "Ops", Some(77)));
 }

@@ -263,3 +263,6 @@ fn request(
     }
     Ok(request)
 }
+
+#[cfg(test)]
+mod tests;

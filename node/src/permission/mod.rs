@@ -245,10 +245,58 @@ impl Permissions {
     ) -> Result<PermissionRow, AnswerError> {
         let (who, below) = (answerer.clone(), below.to_vec());
         let (request_id, asked_by) = (request_id.to_owned(), asked_by.cloned());
+        let find = move |tx: Tx<'_>, now_ms: u64| find(tx, &who, &below, &request_id, asked_by.as_ref(), now_ms);
+        self.settle(answerer, allow, find).await
+    }
+
+    /// Answers the very request of a number, for somebody who was shown that one: a person on a notification channel. Whoever calls this has
+    /// found out who they are.
+    ///
+    /// # Errors
+    /// [`AnswerError`]; then nothing was changed.
+    pub async fn answer_number(
+        &self,
+        answerer: &Answerer,
+        number: u64,
+        allow: bool,
+    ) -> Result<PermissionRow, AnswerError> {
+        let who = answerer.clone();
+        let find = move |tx: Tx<'_>, now_ms: u64| {
+            let row = table::get(tx, number)?;
+            if !who.may_answer(&row.slug) {
+                return Err(AnswerError::NotFound { request_id: row.request_id });
+            }
+            if row.is_open(now_ms) { Ok(row) } else { Err(over(row, now_ms)) }
+        };
+        self.settle(answerer, allow, find).await
+    }
+
+    /// A request as it stands.
+    ///
+    /// # Errors
+    /// [`StoreError`], also when there is none.
+    pub async fn get(&self, number: u64) -> Result<PermissionRow, StoreError> {
+        self.store.read(move |tx| table::get(tx, number)).await
+    }
+
+    /// Whether an answer to a request would count now.
+    #[must_use]
+    pub fn is_open(&self, row: &PermissionRow) -> bool {
+        row.is_open(self.clock.now_ms())
+    }
+
+    /// Answers the request that is found, in one transaction with finding it.
+    async fn settle(
+        &self,
+        answerer: &Answerer,
+        allow: bool,
+        find: impl FnOnce(Tx<'_>, u64) -> Result<PermissionRow, AnswerError> + Send + 'static,
+    ) -> Result<PermissionRow, AnswerError> {
+        let who = answerer.to_string();
         let now_ms = self.clock.now_ms();
         let answered = self.store.transact(move |tx| {
-            let row = find(tx, &who, &below, &request_id, asked_by.as_ref(), now_ms)?;
-            if !table::answer(tx, row.number, allow, &who.to_string(), now_ms)? {
+            let row = find(tx, now_ms)?;
+            if !table::answer(tx, row.number, allow, &who, now_ms)? {
                 return Err(over(row, now_ms));
             }
             Ok((table::get(tx, row.number)?, event::settle(tx, &subject(&row))?))
@@ -365,3 +413,6 @@ fn shown(words: &str) -> String {
     let clean: String = words.chars().filter(stays).collect();
     clean[..clean.floor_char_boundary(WORDS_BYTES_MAX)].to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     app::Core,
-    notify::{self, Channel, Filter, Service},
+    notify::{self, Channel, Filter, Person, Service},
 };
 
 const LANGUAGE_DEFAULT: &str = "en_US";
@@ -31,8 +31,12 @@ impl Notifications {
     /// The node and what is asked of it, when its own user asks: an agent would choose for itself where messages are told.
     fn of_user<T>(&self, request: Request<T>) -> Result<(Arc<Core>, T), Refusal> {
         let (call, inner) = Call::of(request);
+        Ok((self.user(&call)?, inner))
+    }
+
+    fn user(&self, call: &Call) -> Result<Arc<Core>, Refusal> {
         match call.caller {
-            Caller::User => Ok((self.shared.core()?, inner)),
+            Caller::User => self.shared.core(),
             Caller::Agent(..) => Err(CallerError::UserAlone.into()),
         }
     }
@@ -44,8 +48,13 @@ impl NotifyService for Notifications {
         &self,
         request: Request<v1::SetChannelRequest>,
     ) -> Result<Response<v1::SetChannelResponse>, Status> {
-        let (core, request) = self.of_user(request)?;
+        let (call, request) = Call::of(request);
+        let core = self.user(&call)?;
         let channel = channel(request)?;
+        // Whoever an agent's program names could answer for the agent.
+        if !channel.service.answerers().is_empty() && !self.shared.clients.above(call.pid).is_empty() {
+            return Err(Refusal::from(CallerError::UserAlone).into());
+        }
         let shown = wire((channel.clone(), notify::Status::default()));
         core.notify.set(channel).map_err(Refusal::from)?;
         Ok(Response::new(v1::SetChannelResponse { channel: Some(shown) }))
@@ -101,9 +110,10 @@ impl NotifyService for Notifications {
                 () = answers.closed() => return,
                 () = drain.cancelled() => return,
             };
-            let answer = paired.map(|notify::Paired { chat_id, title }| v1::PairTelegramResponse {
+            let answer = paired.map(|notify::Paired { chat_id, title, user_id }| v1::PairTelegramResponse {
                 chat_id,
                 title,
+                user_id: user_id.unwrap_or_default(),
                 ..v1::PairTelegramResponse::default()
             });
             // Whoever asked may have gone.
@@ -117,7 +127,10 @@ fn channel(request: v1::SetChannelRequest) -> Result<Channel, Refusal> {
     let v1::SetChannelRequest { name, service, kinds, agents } = request;
     let needed = || Field { name: "service", rule: "must be telegram, discord, whatsapp or webhook".to_owned() };
     let service = match service.ok_or_else(needed)? {
-        Wanted::Telegram(v1::Telegram { token, chat_id }) => Service::Telegram { token, chat_id },
+        Wanted::Telegram(v1::Telegram { token, chat_id, answerers }) => {
+            let person = |v1::TelegramPerson { user_id, name }| Person::new(user_id, name);
+            Service::Telegram { token, chat_id, answerers: answerers.into_iter().map(person).collect() }
+        }
         Wanted::Discord(v1::Discord { url }) => Service::Discord { url },
         Wanted::Whatsapp(v1::Whatsapp { token, phone_number_id, to, template, language }) => Service::Whatsapp {
             token,
@@ -134,6 +147,7 @@ fn channel(request: v1::SetChannelRequest) -> Result<Channel, Refusal> {
 fn wire((channel, status): (Channel, notify::Status)) -> v1::Channel {
     v1::Channel {
         kind: channel.service.kind().to_owned(),
+        answerers: channel.service.answerers().iter().map(|person| person.name.clone()).collect(),
         target: channel.service.target(),
         name: channel.name,
         kinds: channel.filter.kinds,

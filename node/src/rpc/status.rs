@@ -200,6 +200,7 @@ fn of_pair(error: &PairError) -> Status {
     match error {
         PairError::Invalid(invalid) => field_status(invalid.field, invalid.rule.clone()),
         PairError::Trouble(_) | PairError::Late => status(Reason::ChannelRefused, error.to_string()),
+        PairError::Store(error) => of_store(error),
         PairError::Random => internal(error),
     }
 }

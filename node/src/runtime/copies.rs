@@ -3,7 +3,7 @@
 //! An agent may have written anything into its copy: only git's plain commands are used, which run no hook, no pager and no program that
 //! shows differences, and with the few variables that [`Mirrors`] gives them.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, io, path::Path, process::Output, time::Duration};
 
 use murmur_proto::v1::{TimelineEntry, TimelineKind, WorkingCopy};
 use tokio::time::timeout;
@@ -92,7 +92,7 @@ impl Mirrors {
         let base_sha = base.unwrap_or_default();
         let mut changed = self.between(dir, &base_sha, &stand.head).await;
         changed.extend(self.names(dir, &["diff-index", "--cached", "--name-only", "-z", "HEAD"]).await);
-        changed.extend(self.names(dir, &["diff-files", "--name-only", "-z"]).await);
+        changed.extend(names(self.git_on_files(dir, &["diff-files", "--name-only", "-z"]).await));
         changed.extend(self.names(dir, &["ls-files", "--others", "--exclude-standard", "-z"]).await);
         let mut copy = WorkingCopy {
             branch,
@@ -142,12 +142,14 @@ impl Mirrors {
         (!line.is_empty()).then(|| line.to_owned())
     }
 
-    /// Names that git separates by zeros. One that is no text is nobody's to name.
     async fn names(&self, dir: &Path, args: &[&str]) -> BTreeSet<String> {
-        let Some(output) = self.git(dir, args).await.ok().filter(|output| output.status.success()) else {
-            return BTreeSet::new();
-        };
-        let names = output.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-        names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect()
+        names(self.git(dir, args).await)
     }
+}
+
+/// Names that git separates by zeros. One that is no text is nobody's to name.
+fn names(output: io::Result<Output>) -> BTreeSet<String> {
+    let Some(output) = output.ok().filter(|output| output.status.success()) else { return BTreeSet::new() };
+    let names = output.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect()
 }

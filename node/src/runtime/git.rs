@@ -16,8 +16,16 @@ use tokio::process::Command;
 /// Ways to a repository that git may take. Others run programs that the URL names.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
 /// An agent can write into the mirror of its repository: what it leaves there must not run as the node.
-const HARMLESS: [&str; 6] =
-    ["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "remote.origin.uploadpack=git-upload-pack"];
+const HARMLESS: [&str; 8] = [
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "remote.origin.uploadpack=git-upload-pack",
+    "-c",
+    "log.showSignature=false",
+];
 /// What git is given of the node's environment: how to find programs, and how to reach and prove itself to a host.
 const KEPT: [&str; 12] = [
     "PATH",
@@ -166,6 +174,7 @@ impl Mirrors {
             self.run("init", url, &self.dir, &["init", "--quiet", "--bare", "--", &path]).await?;
             self.run("remote add", url, mirror, &["remote", "add", "--", "origin", url]).await?;
         } else {
+            self.tame(mirror).await?;
             self.run("remote set-url", url, mirror, &["remote", "set-url", "--", "origin", url]).await?;
         }
         let fetched = self.run("fetch", url, mirror, &["fetch", "--quiet", "--prune", "--tags", "origin"]).await;
@@ -187,7 +196,7 @@ impl Mirrors {
     }
 
     async fn run(&self, what: &'static str, url: &str, dir: &Path, args: &[&str]) -> Result<(), GitError> {
-        let output = self.git(dir, args).await?;
+        let output = self.git_on_files(dir, args).await?;
         if output.status.success() {
             return Ok(());
         }
@@ -197,6 +206,11 @@ impl Mirrors {
     }
 
     pub(super) async fn git(&self, dir: &Path, args: &[&str]) -> io::Result<Output> {
+        self.command(dir, args).output().await
+    }
+
+    /// A command with nothing of the node's environment but what it needs.
+    pub(super) fn command(&self, dir: &Path, args: &[&str]) -> Command {
         let mut command = Command::new("git");
         command.args(HARMLESS).args(args).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true).env_clear();
         command.envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
@@ -204,7 +218,7 @@ impl Mirrors {
         if let Some(home) = &self.home {
             command.env("HOME", home);
         }
-        command.output().await
+        command
     }
 
     fn lock(&self, mirror: &Path) -> Arc<tokio::sync::Mutex<()>> {

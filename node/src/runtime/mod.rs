@@ -22,6 +22,7 @@ mod reports;
 mod retention;
 mod serve;
 mod state;
+mod tame;
 mod template;
 mod turn;
 
@@ -33,10 +34,10 @@ use std::{
     time::Duration,
 };
 
-use murmur_core::id::AgentId;
+use murmur_core::{id::AgentId, slug::Slug};
 use murmur_proto::v1;
 use prost::Message as _;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -49,6 +50,9 @@ use crate::{
     store::{Store, StoreError, runtime as table},
     tunnel::Tunnels,
 };
+
+/// Failures that a slow follower may be behind before it misses some.
+const FAILURES_CAPACITY: usize = 64;
 
 /// What the runtime works with.
 pub struct Parts {
@@ -98,6 +102,18 @@ pub(crate) struct Workshop {
     tell_again: Notify,
     /// Folders are cleared while nobody begins to live in them.
     clearing: tokio::sync::RwLock<()>,
+    failures: broadcast::Sender<Arc<Failure>>,
+}
+
+/// An agent that failed here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Which.
+    pub slug: Slug,
+    /// Why, in part in its program's words.
+    pub why: String,
+    /// Unix milliseconds.
+    pub at_ms: u64,
 }
 
 /// The agents that run here.
@@ -153,6 +169,7 @@ impl Runtime {
             ended: Notify::new(),
             tell_again: Notify::new(),
             clearing: tokio::sync::RwLock::new(()),
+            failures: broadcast::Sender::new(FAILURES_CAPACITY),
         };
         let (lines, tasks, telling) = (Mutex::default(), TaskTracker::new(), tokio::sync::Mutex::default());
         Ok(Arc::new(Self { shop: Arc::new(shop), lines, tasks, telling }))
@@ -171,6 +188,12 @@ impl Runtime {
         self.tasks.close();
         self.tasks.wait().await;
         Ok(())
+    }
+
+    /// Agents that fail here from now on, once that is stored. Nobody waits for a follower.
+    #[must_use]
+    pub fn failures(&self) -> broadcast::Receiver<Arc<Failure>> {
+        self.shop.failures.subscribe()
     }
 
     /// Agents that are looked after, with their incarnations.
@@ -208,6 +231,8 @@ impl Workshop {
             start: whom.start.encode_to_vec(),
             state: serde_json::to_string(state).map_err(|_| StoreError::Corrupt("state of an agent"))?,
         };
+        let failed =
+            reports.iter().find(|report| report.phase() == v1::Phase::Failed).map(|report| report.reason.clone());
         let reports: Vec<Vec<u8>> = reports.iter().map(v1::AgentReport::encode_to_vec).collect();
         let (has_reports, now_ms) = (!reports.is_empty(), self.clock.now_ms());
         let saved = self.store.write(move |tx| {
@@ -221,6 +246,14 @@ impl Workshop {
         if !live {
             self.ended.notify_one();
         }
+        if let Some(why) = failed {
+            self.failed(&whom.slug, why);
+        }
         Ok(())
+    }
+
+    fn failed(&self, slug: &Slug, why: String) {
+        // Nobody may follow.
+        let _ = self.failures.send(Arc::new(Failure { slug: slug.clone(), why, at_ms: self.clock.now_ms() }));
     }
 }

@@ -181,7 +181,7 @@ impl Served {
             (state.run, state.cursor, state.copies) = Default::default();
         }
         self.incarnation.send_replace(incarnation);
-        let who = (self.agent, parsed, incarnation);
+        let who = (self.agent, parsed.clone(), incarnation);
         match Life::new(self.shop.clone(), who, start, state, self.output.clone()) {
             Ok(mut life) => {
                 life.commit(Vec::new()).await;
@@ -194,7 +194,8 @@ impl Served {
                 Ok(life.live(Beginning::Ordered, orders).await)
             }
             Err(why) => {
-                self.tell((order_id, incarnation), Some((Phase::Failed, why))).await?;
+                self.tell((order_id, incarnation), Some((Phase::Failed, why.clone()))).await?;
+                self.shop.failed(&parsed, why);
                 Ok(Over::Ended)
             }
         }
@@ -206,14 +207,15 @@ impl Served {
         let state: State = serde_json::from_str(&row.state).unwrap_or_default();
         let Ok(slug) = state.slug.parse::<Slug>() else { return Over::Ended };
         info!(agent.slug = %slug, "looking for agent {slug}");
-        let who = (self.agent, slug, row.incarnation);
+        let who = (self.agent, slug.clone(), row.incarnation);
         match Life::new(self.shop.clone(), who, start, state, self.output.clone()) {
             Ok(life) => life.live(Beginning::Found, orders).await,
             Err(why) => {
-                let told = self.tell((0, row.incarnation), Some((Phase::Failed, why))).await;
+                let told = self.tell((0, row.incarnation), Some((Phase::Failed, why.clone()))).await;
                 if let Err(error) = told {
                     warn!(agent.id = %self.agent, %error, "the end of an agent is not told");
                 }
+                self.shop.failed(&slug, why);
                 Over::Ended
             }
         }

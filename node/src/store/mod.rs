@@ -23,6 +23,7 @@ mod open;
 pub mod order;
 pub mod outbox;
 pub mod permission;
+pub mod prompt;
 pub mod quarantine;
 mod reader;
 pub mod request;

@@ -106,7 +106,7 @@ async fn only_one_process_opens_it() {
 #[tokio::test]
 async fn a_full_store_says_so_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let options = StoreOptions { readers: 1, pages_max: Some(64), now_ms: 7 };
+    let options = StoreOptions { readers: 1, pages_max: Some(96), now_ms: 7 };
     let store = Store::open(&folder.path().join("node.db"), &options).unwrap();
     let big = store.write(|tx| {
         tx.conn().execute("INSERT INTO meta (key, value) VALUES ('big', zeroblob(1000000))", [])?;

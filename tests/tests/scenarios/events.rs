@@ -234,9 +234,11 @@ async fn client(network: &Network, token: &str) -> ControlClient {
     ControlClient::new(channel, Headers::new().with_token(token).unwrap())
 }
 
-fn git(dir: &std::path::Path, args: &[&str]) {
+/// Runs git, and returns the line that it says.
+pub(crate) fn git(dir: &std::path::Path, args: &[&str]) -> String {
     let output = Command::new("git").current_dir(dir).args(args).output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// Runs the script of the guide on a node's socket.

@@ -44,7 +44,7 @@ async fn notify(node: &Node, slug: &str, text: &str) {
 }
 
 /// Texts of an agent's events on its node, however often each stands there.
-async fn log(node: &Node, agent: &str) -> BTreeMap<String, usize> {
+pub(crate) async fn log(node: &Node, agent: &str) -> BTreeMap<String, usize> {
     let request =
         ListEventsRequest { agent: agent.to_owned(), all: true, peek: true, limit: 1000, ..Default::default() };
     let listed = node.client().await.events.list_events(request).await.unwrap().into_inner();
@@ -55,7 +55,7 @@ async fn log(node: &Node, agent: &str) -> BTreeMap<String, usize> {
     texts
 }
 
-async fn session(node: &Node, agent: &str) -> Shim {
+pub(crate) async fn session(node: &Node, agent: &str) -> Shim {
     let shim = node.shim(agent).await;
     shim.ok("register", json!({})).await;
     shim
@@ -212,6 +212,16 @@ impl Watch {
         serde_json::from_str(&line.unwrap().expect("it goes on")).unwrap()
     }
 
+    /// The next line of a type.
+    async fn of(&mut self, kind: &str) -> Value {
+        loop {
+            let line = self.next().await;
+            if line["type"] == kind {
+                return line;
+            }
+        }
+    }
+
     /// The next event or message: its text.
     async fn text(&mut self) -> String {
         loop {
@@ -249,4 +259,34 @@ async fn a_watch_shows_what_happens_and_comes_back_after_the_control_plane_was_k
 
     let refused = node.ctl(None, &["watch", "--from", "nobody-there", "--json"]).await;
     assert_eq!(refused.status.code(), Some(3), "{}", String::from_utf8_lossy(&refused.stderr));
+}
+
+#[tokio::test]
+async fn a_watch_shows_permission_requests_and_an_event_has_one_form_wherever_it_is_read() {
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    let worker = crate::permissions::session(&node, "worker").await;
+    let mut watch = Watch::start(&node, &["--backlog", "0"]);
+    let mut only = Watch::start(&node, &["--kind", "permission"]);
+    worker
+        .ask_permission(json!({"request_id": "abcde", "tool_name": "Bash", "description": "x", "input_preview": ""}))
+        .await;
+    for watch in [&mut watch, &mut only] {
+        let asked = watch.of("permission").await;
+        assert_eq!((&asked["request_id"], &asked["state"]), (&json!("abcde"), &json!("pending")));
+        assert_eq!(asked["agent"], "/w/acme/u/jdoe/worker");
+    }
+    // Whoever comes later is shown what is open.
+    assert_eq!(Watch::start(&node, &[]).of("permission").await["state"], "pending");
+    node.ctl_json(None, &["permission", "deny", "abcde"]).await;
+    for watch in [&mut watch, &mut only] {
+        let answered = watch.of("permission").await;
+        assert_eq!((&answered["state"], &answered["answered_by"]), (&json!("denied"), &json!("human:jdoe")));
+    }
+    publish(&node, "worker", "pr_review", "r", &[("repo", "o/r")], "").await;
+    let mut watched = watch.of("event").await;
+    watched.as_object_mut().unwrap().remove("type");
+    let listed = node.ctl_json(None, &["event", "ls", "worker"]).await;
+    assert_eq!(listed["events"], json!([watched]));
+    assert!(watched["text"] == "" && watched["queued"] == false && watched["time"].is_string(), "{watched}");
 }

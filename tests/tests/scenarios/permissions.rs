@@ -15,7 +15,7 @@ use crate::message::until_known;
 const WORKER: &str = "/w/acme/u/jdoe/lead/worker";
 
 /// A session that relays what its client asks.
-async fn session(node: &Node, agent: &str) -> Shim {
+pub(crate) async fn session(node: &Node, agent: &str) -> Shim {
     let shim = node.relaying_shim(agent).await;
     shim.ok("register", json!({})).await;
     shim

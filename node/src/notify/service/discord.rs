@@ -16,7 +16,7 @@ pub(super) async fn send(outbound: &Outbound, url: &str, text: &str) -> Result<D
     let body = json!({"content": cut(text, CONTENT_CHARS_MAX), "allowed_mentions": {"parse": []}});
     let answer = post_now(outbound, &at, Vec::new(), &body).await?;
     match answer.status {
-        200 | 204 => Ok(Delivery { pause: pause(&answer) }),
+        200 | 204 => Ok(Delivery { pause: pause(&answer), ..Delivery::default() }),
         401 | 403 | 404 => Err(Trouble::Broken("Discord does not know the webhook any more".into())),
         429 => {
             let told = super::json(&answer)["retry_after"].as_f64().and_then(seconds);

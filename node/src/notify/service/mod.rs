@@ -5,13 +5,13 @@ mod telegram;
 mod webhook;
 mod whatsapp;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use serde_json::Value;
 
-pub(super) use telegram::call as telegram_call;
+pub(super) use telegram::Bot;
 
-use super::{Channel, Notice, NotifyConfig, Service, pace::Pace};
+use super::{Channel, NotifyConfig, Service, pace::Rate, parcel::Parcel};
 use crate::outbound::{Answer, CALL_TIMEOUT, Call, Outbound, OutboundError, Place};
 
 /// Longest wait that a service may ask for; a notice that would be older is of no use.
@@ -24,6 +24,8 @@ const WHY_CHARS_MAX: usize = 200;
 pub struct Delivery {
     /// The service wants nothing more for so long.
     pub pause: Option<Duration>,
+    /// The service's number of the message, where that is of use.
+    pub message_id: Option<i64>,
 }
 
 /// It was not taken. No secret stands in it.
@@ -76,21 +78,25 @@ pub(super) const fn batch(service: &Service) -> usize {
     }
 }
 
-/// How fast the service may be called, as it documents.
-pub(super) fn pace(service: &Service) -> Pace {
-    let seconds = Duration::from_secs;
-    match service {
-        // One a second in a chat, twenty a minute in a group.
-        Service::Telegram { chat_id, .. } if chat_id.starts_with(['-', '@']) => Pace::new(1, seconds(3)),
-        Service::Telegram { .. } => Pace::new(1, seconds(1)),
-        Service::Discord { .. } => Pace::new(5, seconds(2)),
+/// How fast the service may be called, as it documents: how many calls in how long, and what the calls of several channels count for
+/// together.
+pub(super) fn rates(channel: &Channel) -> Vec<(String, Rate)> {
+    let rate = |count, seconds| Rate { count, per: Duration::from_secs(seconds) };
+    match &channel.service {
+        Service::Telegram { token, chat_id, .. } => {
+            let bot = token.split(':').next().unwrap_or_default();
+            // One a second in a chat, twenty a minute in a group; thirty a second of one bot.
+            let in_chat = if chat_id.starts_with(['-', '@']) { rate(1, 3) } else { rate(1, 1) };
+            vec![(format!("telegram {bot} {chat_id}"), in_chat), (format!("telegram {bot}"), rate(30, 1))]
+        }
+        Service::Discord { url } => vec![(format!("discord {url}"), rate(5, 2))],
         // One every six seconds to the same person.
-        Service::Whatsapp { .. } => Pace::new(1, seconds(6)),
-        Service::Webhook { .. } => Pace::new(20, seconds(1)),
+        Service::Whatsapp { phone_number_id, to, .. } => vec![(format!("whatsapp {phone_number_id} {to}"), rate(1, 6))],
+        Service::Webhook { .. } => vec![(format!("channel {}", channel.name), rate(20, 1))],
     }
 }
 
-/// Sends notices in one call.
+/// Sends a parcel in one call.
 ///
 /// # Errors
 /// [`Trouble`].
@@ -98,13 +104,14 @@ pub(super) async fn send(
     outbound: &Outbound,
     config: &NotifyConfig,
     channel: &Channel,
-    notices: &[Arc<Notice>],
+    parcel: &Parcel,
     now_ms: u64,
 ) -> Result<Delivery, Trouble> {
-    let text = || lines(notices, config.include_body);
+    let text = || parcel.text(config.include_body);
     match &channel.service {
-        Service::Telegram { token, chat_id } => {
-            telegram::send(outbound, &config.telegram_api, token, chat_id, &text()).await
+        Service::Telegram { token, chat_id, .. } => {
+            let bot = Bot { outbound, api: &config.telegram_api, token };
+            bot.send(chat_id, parcel, &text()).await
         }
         Service::Discord { url } => discord::send(outbound, url, &text()).await,
         Service::Whatsapp { token, phone_number_id, to, template, language } => {
@@ -113,14 +120,11 @@ pub(super) async fn send(
             whatsapp::send(outbound, from, token, (to, template), &text()).await
         }
         Service::Webhook { url, secret } => {
-            let include_body = config.include_body;
-            webhook::send(outbound, url, secret, (notices, include_body), now_ms).await
+            // Nothing else goes there.
+            let Parcel::Lines(notices) = parcel else { return Ok(Delivery::default()) };
+            webhook::send(outbound, url, secret, (notices, config.include_body), now_ms).await
         }
     }
-}
-
-fn lines(notices: &[Arc<Notice>], include_body: bool) -> String {
-    notices.iter().map(|notice| notice.text(include_body)).collect::<Vec<_>>().join("\n")
 }
 
 /// Posts JSON.
