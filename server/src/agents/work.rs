@@ -52,6 +52,9 @@ pub(super) struct Wakes {
     pub(super) drains: Vec<(WorkspaceId, AgentId)>,
 }
 
+/// A part of a change that can be undone without the rest: whom the rest concerns.
+pub(crate) struct Part(Wakes);
+
 impl Deref for Work {
     type Target = Conn;
 
@@ -66,6 +69,21 @@ impl DerefMut for Work {
     }
 }
 
+impl Wakes {
+    fn add(&mut self, other: Self) {
+        let Self { agents, workspaces, directory, nodes, revoked, keeper, fed, published, drains } = other;
+        self.agents.extend(agents);
+        self.workspaces.extend(workspaces);
+        self.directory.extend(directory);
+        self.nodes.extend(nodes);
+        self.revoked.extend(revoked);
+        self.keeper |= keeper;
+        self.fed.extend(fed);
+        self.published |= published;
+        self.drains.extend(drains);
+    }
+}
+
 impl Work {
     pub(super) fn new(tx: Tx, now_ms: u64) -> Self {
         Self { tx, now_ms, wakes: Wakes::default() }
@@ -74,6 +92,26 @@ impl Work {
     pub(super) async fn commit(self) -> Result<Wakes, DbError> {
         self.tx.commit().await?;
         Ok(self.wakes)
+    }
+
+    /// Begins a part, which ends with [`Work::keep`] or [`Work::undo`].
+    pub(crate) async fn part(&mut self) -> Result<Part, DbError> {
+        self.tx.begin_part().await?;
+        Ok(Part(std::mem::take(&mut self.wakes)))
+    }
+
+    /// Keeps a part.
+    pub(crate) async fn keep(&mut self, part: Part) -> Result<(), DbError> {
+        self.tx.keep_part().await?;
+        self.wakes.add(part.0);
+        Ok(())
+    }
+
+    /// Undoes a part: it wakes nobody.
+    pub(crate) async fn undo(&mut self, part: Part) -> Result<(), DbError> {
+        self.tx.undo_part().await?;
+        self.wakes = part.0;
+        Ok(())
     }
 
     /// The time of the change, Unix milliseconds.

@@ -40,6 +40,36 @@ impl Tx {
     pub async fn commit(self) -> Result<(), DbError> {
         Ok(self.0.commit().await?)
     }
+
+    /// Begins a part that can be undone without the rest. One at a time.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn begin_part(&mut self) -> Result<(), DbError> {
+        self.run("SAVEPOINT part").await
+    }
+
+    /// Makes a part as good as the rest.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn keep_part(&mut self) -> Result<(), DbError> {
+        self.run("RELEASE part").await
+    }
+
+    /// Undoes a part.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn undo_part(&mut self) -> Result<(), DbError> {
+        self.run("ROLLBACK TO part").await?;
+        self.run("RELEASE part").await
+    }
+
+    async fn run(&mut self, sql: &'static str) -> Result<(), DbError> {
+        sqlx::query(sql).execute(&mut **self).await?;
+        Ok(())
+    }
 }
 
 impl Deref for Tx {

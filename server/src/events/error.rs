@@ -20,6 +20,9 @@ pub enum EventError {
     /// The database failed.
     #[error("reading or writing events")]
     Db(#[from] DbError),
+    /// Whoever was to write it ended in the middle.
+    #[error("the event was not written")]
+    Ended,
     /// No randomness.
     #[error("making an id")]
     Random(#[from] RandomError),

@@ -19,6 +19,7 @@ mod put;
 mod repos;
 mod room;
 pub(crate) mod route;
+mod together;
 mod watch;
 
 pub use error::EventError;

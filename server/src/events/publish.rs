@@ -19,7 +19,7 @@ use super::{
     route::{Routed, Target, route},
 };
 use crate::{
-    agents::{AgentError, Who, live},
+    agents::{AgentError, Who, Work, live},
     db::{agent_run::AgentRun, event},
     invalid::{Invalid, at_most, parse, words},
     random,
@@ -44,26 +44,26 @@ pub struct Published {
 }
 
 impl Events {
-    /// Takes an event: it stands in the logs when this returns.
+    /// Writes an event into the logs, inside a change.
     ///
     /// # Errors
     /// [`EventError`].
-    pub async fn publish(
+    pub(super) async fn write(
         &self,
+        work: &mut Work,
         principal: &Principal,
-        request: v1::PublishEventRequest,
+        request: &v1::PublishEventRequest,
     ) -> Result<Published, EventError> {
         let kind = kind(&request.kind)?;
         let target = request.target.as_ref().ok_or_else(|| Invalid::new("slug", "must be set, or `repo`"))?;
-        let mut work = self.agents.begin().await?;
-        let who = Who::of(&mut work, principal).await?;
-        let draft = draft(&who, principal, kind, &request, work.now_ms())?;
+        let who = Who::of(work, principal).await?;
+        let draft = draft(&who, principal, kind, request, work.now_ms())?;
         let routed = match target {
             On::Slug(slug) => {
-                let run = live(&mut work, &who, slug).await?;
+                let run = live(work, &who, slug).await?;
                 require_may_tell(&who, &draft.kind, &run.slug)?;
-                let is_new = put(&mut work, &run, draft.clone()).await?;
-                let stands = is_new || event::exists(&mut work, run.agent_id, &draft.event_id).await?;
+                let is_new = put(work, &run, draft.clone()).await?;
+                let stands = is_new || event::exists(work, run.agent_id, &draft.event_id).await?;
                 Routed { slugs: stands.then(|| run.slug.to_string()).into_iter().collect(), new: usize::from(is_new) }
             }
             On::Repo(repo) => {
@@ -73,14 +73,13 @@ impl Events {
                 }
                 let may = |run: &AgentRun| may_tell(&who, &draft.kind, &run.slug);
                 let target = repo_target(repo)?;
-                let routed = route(&mut work, who.workspace_id, &target, &draft, &may).await?;
+                let routed = route(work, who.workspace_id, &target, &draft, &may).await?;
                 if let Some(resolved) = resolves(&draft).filter(|_| target.pr > 0) {
-                    pull_request_resolved(&mut work, who.workspace_id, &target, resolved, &may).await?;
+                    pull_request_resolved(work, who.workspace_id, &target, resolved, &may).await?;
                 }
                 routed
             }
         };
-        self.agents.commit(work).await?;
         let Routed { slugs, new } = routed;
         Ok(Published { event_id: draft.event_id, duplicate: new == 0 && !slugs.is_empty(), slugs })
     }

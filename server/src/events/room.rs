@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
-use super::feed::Places;
+use super::{feed::Places, together::Line};
 use crate::{
     agents::Agents,
     clock::Clock,
@@ -23,6 +23,8 @@ pub struct Events {
     /// Their changes carry events, and ring for them.
     pub(super) agents: Arc<Agents>,
     pub(super) places: Places,
+    /// Publishers that wait for the next transaction.
+    pub(super) line: Line,
     /// To everybody who watches, in the order of commit.
     pub(super) live: broadcast::Sender<Arc<Event>>,
 }
@@ -31,6 +33,14 @@ impl Events {
     /// The room over a database.
     #[must_use]
     pub fn new(db: Db, clock: Clock, tokens: Arc<Tokens>, agents: Arc<Agents>) -> Self {
-        Self { db, clock, tokens, agents, places: Places::default(), live: broadcast::Sender::new(BEHIND_MAX) }
+        Self {
+            db,
+            clock,
+            tokens,
+            agents,
+            places: Places::default(),
+            line: Line::default(),
+            live: broadcast::Sender::new(BEHIND_MAX),
+        }
     }
 }

@@ -138,3 +138,75 @@ async fn an_event_of_a_branch_reaches_who_works_on_it_and_teaches_its_pull_reque
         .unwrap();
     assert_eq!(publish(&person, on("", 6, "another")).await.unwrap().slugs, ["/w/acme/u/jdoe/bob"]);
 }
+
+#[tokio::test]
+async fn publishers_that_share_a_commit_are_answered_each_for_itself() {
+    let world = World::start().await;
+    let (owner, runner, _) = ready(&world).await;
+    let person = world.person(&owner, "jdoe").await;
+    runner.node.agent(&world, "alice").await;
+    let request = |number: usize| match number % 4 {
+        0 => event("/u/jdoe/nobody", "", "x"),
+        1 => event("/u/jdoe/alice", "progress", "x"),
+        // Two publish the same at once: one of them is first.
+        2 => v1::PublishEventRequest { event_id: format!("pair-{}", number / 8), ..event("/u/jdoe/alice", "", "pair") },
+        _ => event("/u/jdoe/alice", "", &format!("single {number}")),
+    };
+    let mut publishing = tokio::task::JoinSet::new();
+    for number in 0..160 {
+        let (person, request) = (person.clone(), request(number));
+        publishing.spawn(async move { (number, publish(&person, request).await) });
+    }
+    let (mut new, mut duplicates) = (0, 0);
+    while let Some(done) = publishing.join_next().await {
+        let (number, answer) = done.unwrap();
+        match number % 4 {
+            0 => assert_eq!(reason(answer), Reason::AgentNotFound),
+            1 => assert_eq!(field(answer), "kind"),
+            _ if answer.unwrap().duplicate => duplicates += 1,
+            _ => new += 1,
+        }
+    }
+    assert_eq!((new, duplicates), (40 + 20, 20));
+    let log = log(&person, "/u/jdoe/alice", true).await;
+    let mut all = texts(&log);
+    all.sort_unstable();
+    let mut wanted: Vec<String> =
+        (0..160).filter(|number| number % 4 == 3).map(|number| format!("single {number}")).collect();
+    wanted.extend(std::iter::repeat_n("pair".to_owned(), 20));
+    wanted.sort_unstable();
+    assert_eq!(all, wanted, "what was refused left nothing, and nothing else is missing");
+    let seqs: Vec<_> = log.iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, (1..=60).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn whoever_goes_away_while_others_wait_for_the_same_commit_cuts_nothing_short() {
+    let world = World::start().await;
+    let (owner, runner, _) = ready(&world).await;
+    let person = world.person(&owner, "jdoe").await;
+    runner.node.agent(&world, "alice").await;
+    let mut publishing = tokio::task::JoinSet::new();
+    for number in 0..60 {
+        let (person, request) = (person.clone(), event("/u/jdoe/alice", "", &number.to_string()));
+        let publish = async move {
+            let publishing = publish(&person, request);
+            tokio::pin!(publishing);
+            // A third of them leaves as soon as its call is on the way.
+            if number % 3 == 0 {
+                futures::poll!(&mut publishing).is_ready().then_some(())
+            } else {
+                publishing.await.ok().map(drop)
+            }
+        };
+        publishing.spawn(publish);
+    }
+    let answered = publishing.join_all().await;
+    assert!(answered.iter().filter(|answer| answer.is_some()).count() >= 40);
+    let log = log(&person, "/u/jdoe/alice", true).await;
+    for number in (0..60).filter(|number| number % 3 != 0) {
+        assert_eq!(log.iter().filter(|event| event.text == number.to_string()).count(), 1, "{number}");
+    }
+    let seqs: Vec<_> = log.iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, (1..=log.len() as u64).collect::<Vec<_>>(), "whole or not at all");
+}
