@@ -11,16 +11,22 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Comeback {
     delay: Duration,
     is_told: bool,
+    is_silent: bool,
 }
 
 impl Comeback {
     pub(crate) const fn new() -> Self {
-        Self { delay: RETRY_MIN, is_told: false }
+        Self { delay: RETRY_MIN, is_told: false, is_silent: false }
+    }
+
+    /// For what is followed beside something else, which says that it is away.
+    pub(crate) const fn silent() -> Self {
+        Self { is_silent: true, ..Self::new() }
     }
 
     /// Something came: it is there again.
     pub(crate) const fn arrived(&mut self) {
-        *self = Self::new();
+        *self = Self { is_silent: self.is_silent, ..Self::new() };
     }
 
     /// What `open` makes, tried until it can be made: at once for a person who reads on, ever rarer for what stays away.
@@ -49,7 +55,7 @@ impl Comeback {
         if !is_away(&failure) {
             return Err(failure);
         }
-        if !self.is_told {
+        if !self.is_told && !self.is_silent {
             note(&format!("{}; coming back by itself", failure.what));
             self.is_told = true;
         }

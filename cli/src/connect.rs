@@ -82,8 +82,13 @@ impl Target {
     pub(crate) async fn control(&self) -> Result<ControlClient, Failure> {
         let url = self.server_url()?;
         let token = read_token(&self.token_path()?)?;
-        let ca = self.ca.as_deref().map(read_ca).transpose()?;
+        let ca = self.ca_pem()?;
         Ok(ControlClient::new(connect_server(&url, ca.as_deref()).await?, headers(Some(&token))?))
+    }
+
+    /// The authority to trust beside the system's, if one is named.
+    pub(crate) fn ca_pem(&self) -> Result<Option<String>, Failure> {
+        self.ca.as_deref().map(read_ca).transpose()
     }
 
     /// The control plane's services around agents: over the node's socket, which says who calls; directly when a control plane or a token

@@ -23,6 +23,7 @@ pub(crate) fn event_json(event: &Event) -> Value {
         "untrusted": event.untrusted,
         "attributes": event.attributes,
         "text": event.text,
+        "queued": event.queued,
         "stale": event.stale,
         "superseded": event.superseded,
         "withheld": event.withheld,

@@ -229,7 +229,7 @@ impl Rooms {
             clock: self.clock.clone(),
             lifecycle: lifecycle.clone(),
         };
-        let webhooks = WebhookRpc { webhooks: Arc::clone(&self.webhooks) };
+        let webhooks = WebhookRpc { webhooks: Arc::clone(&self.webhooks), public_url: config.public_url.clone() };
         let runtime = RuntimeRpc {
             agents: Arc::clone(&self.agents),
             nodes: Arc::clone(&self.nodes),

@@ -1,4 +1,5 @@
-//! Events: how many are taken, how soon a node and those who watch have one, and how fast a log is told again.
+//! Events: how soon a code host's webhook is in front of an agent, how many are taken, how soon a node and those who watch have one, and how fast
+//! a log is told again.
 
 use std::{
     fs,
@@ -13,16 +14,27 @@ use murmur_proto::{
         watch_node_events_response::Item as Fed,
     },
 };
-use murmur_tests::network::{Network, Options, WORKSPACE};
+use murmur_tests::{
+    hook::{GitHub, example, works_on},
+    network::{Network, Node, Options, WORKSPACE},
+};
+use serde_json::json;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     Settings,
-    model::{Cell, Section, Table, digits},
+    model::{Cell, Headline, Section, Table, digits},
     samples::Samples,
     stage::{RAISED, register},
 };
 
+/// Deliveries of one source are bounded like calls.
+const HOOKS_RAISED: [(&str, &str); 2] =
+    [("MURMUR_SERVER_HOOKS_PER_SECOND", "100000"), ("MURMUR_SERVER_HOOKS_BURST", "100000")];
+/// Of GitHub's examples.
+const EXAMPLE_REPO: &str = "Codertocat/Hello-World";
+/// Between a webhook and the session, at the median.
+const WEBHOOK_GOAL_MS: f64 = 20.0;
 const ACCOUNT: &str = "bench";
 const REPO: &str = "acme/widgets";
 /// Agents that work on the branch.
@@ -40,7 +52,8 @@ const ROUNDS: usize = 30;
 
 /// Measures all of it on one control plane.
 pub(crate) async fn measure(settings: Settings) -> Section {
-    let env = RAISED.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let raised = RAISED.into_iter().chain(HOOKS_RAISED);
+    let env = raised.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let options = Options { sync_always: settings.sync_always, env, ..Options::default() };
     let network = Network::start_with(options).await;
     let mut node = network.node("here", ACCOUNT).await;
@@ -50,6 +63,7 @@ pub(crate) async fn measure(settings: Settings) -> Section {
     for agent in &agents {
         listen(&network, &token, agent).await;
     }
+    let (webhook, headline) = webhook(&network, &node).await;
     let mut taken = Table::new(&["publishers at once", "events taken, per second", "rows written, per second"]);
     for (label, publishers, request) in [
         ("1, to one agent", 1, to_agent(&agents[0])),
@@ -67,10 +81,11 @@ pub(crate) async fn measure(settings: Settings) -> Section {
     Section {
         title: "Events".into(),
         text: "A published event is a committed row before its publisher is answered. Latency is counted from before the call that \
-               publishes until whoever reads has it, at 200 events a second; of a fan-out until the last of all has it. The replay is \
+               publishes, or posts the webhook, until whoever reads has it, at 200 events a second; a session is a real murmur-mcp whose client has the notification; of a fan-out until the last of all has it. The replay is \
                that of ten full logs."
             .into(),
-        tables: vec![taken, fan_out, feed],
+        headlines: vec![headline],
+        tables: vec![webhook, taken, fan_out, feed],
         ..Default::default()
     }
 }
@@ -96,13 +111,49 @@ async fn flow(network: &Network, token: &str, publishers: usize, request: &v1::P
     count as f64 / start.elapsed().as_secs_f64()
 }
 
+/// From GitHub's POST to the notification in the session of the agent that works there.
+async fn webhook(network: &Network, node: &Node) -> (Table, Headline) {
+    let mut session = node.shim("reviewed").await;
+    session.ok("register", json!({})).await;
+    works_on(node, &slug("reviewed"), EXAMPLE_REPO, "changes").await;
+    let github = GitHub::of(network, EXAMPLE_REPO).await;
+    let mut review = example("pull_request_review", 0);
+    let mut samples = Vec::with_capacity(LATENCIES);
+    for number in 0..LATENCIES {
+        let text = format!("review {number}");
+        (review["review"]["id"], review["review"]["body"]) = (number.into(), text.as_str().into());
+        let start = Instant::now();
+        let (answer, push) = tokio::join!(github.try_deliver("pull_request_review", &review), session.push());
+        samples.push(start.elapsed());
+        assert_eq!((answer.unwrap().status, push["content"].as_str()), (202, Some(text.as_str())));
+        tokio::time::sleep(BETWEEN).await;
+    }
+    let samples = Samples::new(samples);
+    let mut table = Table::new(&["a webhook", "posted → in the session: p50, ms", "p99, ms"]);
+    table.row("GitHub's review, signed", vec![samples.p50().into(), samples.p99().into()]);
+    let headline = Headline {
+        what: "Webhook → notification in the session, p50, ms".into(),
+        figure: samples.p50().into(),
+        goal: format!("≤ {WEBHOOK_GOAL_MS}"),
+        is_met: samples.p50() <= WEBHOOK_GOAL_MS,
+    };
+    (table, headline)
+}
+
 async fn fan_out(network: &Network, token: &str, agent: &str) -> Table {
-    let mut table = Table::new(&["who watch", "until the last has it: p50, ms", "p99, ms", "deliveries, per second"]);
+    let mut table = Table::new(&[
+        "who watch",
+        "all opened in, ms",
+        "until the last has it: p50, ms",
+        "p99, ms",
+        "deliveries, per second",
+    ]);
     let mut publisher = client(network, token).await;
     for watchers in WATCHERS {
         let mut watching = JoinSet::new();
         let (seen, mut are_seen) = mpsc::unbounded_channel();
         let mut left = watchers;
+        let opening = Instant::now();
         while left > 0 {
             let shared = client(network, token).await;
             for _ in 0..left.min(STREAMS) {
@@ -123,6 +174,7 @@ async fn fan_out(network: &Network, token: &str, agent: &str) -> Table {
         for _ in 0..watchers {
             are_seen.recv().await.unwrap();
         }
+        let opened = opening.elapsed().as_secs_f64() * 1000.0;
         let mut samples = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
             let start = Instant::now();
@@ -135,7 +187,8 @@ async fn fan_out(network: &Network, token: &str, agent: &str) -> Table {
         let total: Duration = samples.iter().sum();
         let samples = Samples::new(samples);
         let rate = (watchers * ROUNDS) as f64 / total.as_secs_f64();
-        table.row(digits(watchers as f64), vec![samples.p50().into(), samples.p99().into(), rate.into()]);
+        table
+            .row(digits(watchers as f64), vec![opened.into(), samples.p50().into(), samples.p99().into(), rate.into()]);
         watching.shutdown().await;
     }
     table

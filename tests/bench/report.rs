@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Sections in the order in which they are shown.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "latency",
     "load",
     "roundtrip",
@@ -19,6 +19,7 @@ const ORDER: [&str; 12] = [
     "scale",
     "restart",
     "agents",
+    "events",
     "shim",
     "limits",
 ];

@@ -13,11 +13,11 @@ use crate::{
     agent_view::first_line,
     args::Caller,
     connect::Target,
+    event_view::event_json,
     failure::Failure,
     output::{self, Outcome, Output},
     text::{clean, clean_line},
     time,
-    view::some,
 };
 
 const PAGE: u32 = 500;
@@ -223,27 +223,6 @@ fn about(event: &Event) -> String {
     };
     let known = names.iter().filter_map(|name| event.attributes.get(*name));
     known.map(|value| clean_line(value)).collect::<Vec<_>>().join(" ")
-}
-
-/// An event, for programs.
-pub(crate) fn event_json(event: &Event) -> Value {
-    json!({
-        "event_id": event.event_id,
-        "agent_id": event.agent_id,
-        "slug": event.slug,
-        "seq": event.seq,
-        "kind": event.kind,
-        "timestamp": time::rfc3339(event.time.as_ref()),
-        "receive_time": time::rfc3339(event.receive_time.as_ref()),
-        "origin": event.origin,
-        "untrusted": event.untrusted,
-        "attributes": event.attributes,
-        "text": some(&event.text),
-        "stale": event.stale,
-        "superseded": event.superseded,
-        "withheld": event.withheld,
-        "queued": event.queued,
-    })
 }
 
 fn attribute(text: &str) -> Result<(String, String), String> {

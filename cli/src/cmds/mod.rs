@@ -12,6 +12,7 @@ pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod event;
 pub(crate) mod files;
+mod follow;
 pub(crate) mod inbox;
 pub(crate) mod internal_detach;
 pub(crate) mod interrupt;
@@ -45,6 +46,7 @@ mod wait;
 pub(crate) mod wait_agent;
 pub(crate) mod watch;
 pub(crate) mod webhook;
+mod webhook_test;
 pub(crate) mod workspace;
 
 use crate::{

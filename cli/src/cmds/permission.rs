@@ -70,7 +70,7 @@ async fn answer(target: &Target, args: Answer, allow: bool, output: Output) -> O
     })
 }
 
-fn permission_json(permission: &Permission) -> Value {
+pub(super) fn permission_json(permission: &Permission) -> Value {
     json!({
         "request_id": permission.request_id,
         "agent": permission.agent,
@@ -86,7 +86,7 @@ fn permission_json(permission: &Permission) -> Value {
 }
 
 /// A line of ours, then the agent's own words, indented so that they cannot pass for one.
-fn permission_text(permission: &Permission) -> String {
+pub(super) fn permission_text(permission: &Permission) -> String {
     let Permission { request_id, agent, tool_name, description, input_preview, answered_by, .. } = permission;
     let how = match permission.state() {
         PermissionState::Pending => format!("expires {}", time::ahead(permission.expire_time.as_ref())),

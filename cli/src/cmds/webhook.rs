@@ -1,4 +1,4 @@
-//! `webhook add|ls|set|rotate|log|rm`: sources of webhooks on the control plane.
+//! `webhook add|ls|set|rotate|test|log|rm`: sources of webhooks on the control plane.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,6 +9,7 @@ use murmur_proto::v1::{
 };
 use serde_json::{Value, json};
 
+use super::webhook_test;
 use crate::{
     connect::Target,
     duration,
@@ -54,6 +55,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Post a signed sample to its address, as the sender would, and say what became of it
+    Test(webhook_test::Test),
     /// What came in within 7 days and what became of it, newest first
     Log {
         /// The source's name or id
@@ -122,7 +125,7 @@ pub(crate) enum KindArg {
 
 impl Place {
     /// An administrator of the local network means the local workspace.
-    fn of(&self, target: &Target) -> String {
+    pub(super) fn of(&self, target: &Target) -> String {
         match &target.plan {
             Some(plan) if self.workspace.is_empty() => plan.workspace.clone(),
             _ => self.workspace.clone(),
@@ -142,6 +145,7 @@ pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Ou
             let answer = webhooks.rotate_webhook_secret(request).await?.into_inner();
             show_secret(target, &answer.webhook.unwrap_or_default(), &answer.secret, secret_out, output)
         }
+        Command::Test(test) => webhook_test::run(target, test, output).await,
         Command::Log { name, limit, place } => run_log(target, name, limit, &place, output).await,
         Command::Rm { name, place } => {
             let request = DeleteWebhookRequest { webhook: name.clone(), workspace: place.of(target) };
@@ -164,6 +168,14 @@ async fn run_add(target: &Target, add: Add, output: Output) -> Outcome {
     show_secret(target, &answer.webhook.unwrap_or_default(), &answer.secret, secret_out, output)
 }
 
+/// Its whole address: as the control plane knows itself, else where it is reached from here.
+pub(super) fn url_of(target: &Target, webhook: &Webhook) -> Result<String, Failure> {
+    if webhook.url.is_empty() {
+        return Ok(format!("{}{}", target.server_url()?.trim_end_matches('/'), webhook.path));
+    }
+    Ok(webhook.url.clone())
+}
+
 /// Shows a new secret, or where it was written, and what to do with it.
 fn show_secret(
     target: &Target,
@@ -172,7 +184,7 @@ fn show_secret(
     secret_out: Option<PathBuf>,
     output: Output,
 ) -> Outcome {
-    let url = format!("{}{}", target.server_url()?.trim_end_matches('/'), webhook.path);
+    let url = url_of(target, webhook)?;
     let mut value = webhook_json(webhook);
     value["url"] = url.clone().into();
     let shown = match secret_out {
@@ -291,6 +303,7 @@ fn webhook_json(webhook: &Webhook) -> Value {
         "name": webhook.name,
         "kind": kind(webhook),
         "path": webhook.path,
+        "url": crate::view::some(&webhook.url),
         "repos": webhook.repos,
         "events": webhook.events,
         "actors": webhook.actors,

@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use murmur_core::slug::Slug;
 use murmur_proto::{
     node::v1::{self, permission_service_server::PermissionService},
     time::timestamp,
 };
+use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status};
+use tracing::warn;
 
 use super::{
     caller::{Caller, CallerError, existing, own_path},
@@ -17,7 +23,7 @@ use super::{
 };
 use crate::{
     app::Core,
-    permission::{Answerer, PermissionRow, Question, is_request_id},
+    permission::{Answerer, News, PermissionRow, Question, is_request_id},
 };
 
 const TOOL_NAME_BYTES_MAX: usize = 128;
@@ -61,6 +67,43 @@ impl PermissionService for PermissionsRpc {
         Ok(Response::new(v1::ListPermissionsResponse { permissions }))
     }
 
+    type WatchPermissionsStream = BoxStream<'static, Result<v1::WatchPermissionsResponse, Status>>;
+
+    async fn watch_permissions(
+        &self,
+        request: Request<v1::WatchPermissionsRequest>,
+    ) -> Result<Response<Self::WatchPermissionsStream>, Status> {
+        let (call, v1::WatchPermissionsRequest { agent }) = Call::of(request);
+        let core = self.shared.core()?;
+        let answerer = self.answerer(&core, &call.caller, &agent)?;
+        // Before the first look, or what is asked between the two is missed.
+        let news = core.permissions.news();
+        let open = core.permissions.list(&answerer, false).await.map_err(Refusal::from)?;
+        let last = open.last().map_or(0, |row| row.number);
+        let later = stream::unfold(news, |mut news| async move {
+            loop {
+                match news.recv().await {
+                    Ok(told) => return Some((told, news)),
+                    Err(RecvError::Lagged(missed)) => warn!(missed, "a follower of permission requests was too slow"),
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
+        let later = later.filter_map(move |told| {
+            let row = match told {
+                // It was asked before the look, which has shown it.
+                News::Asked(row) if row.number <= last => None,
+                News::Asked(row) | News::Settled(row) => Some(row),
+            };
+            let row = row.filter(|row| answerer.may_answer(&row.slug)).map(|row| PermissionRow::clone(&row));
+            std::future::ready(row)
+        });
+        let (drain, clock) = (self.shared.drain.clone(), self.shared.clock);
+        let rows = stream::iter(open).chain(later).take_until(async move { drain.cancelled().await });
+        let told = move |row| Ok(v1::WatchPermissionsResponse { permission: Some(wire(row, clock.now_ms())) });
+        Ok(Response::new(rows.map(told).boxed()))
+    }
+
     async fn answer_permission(
         &self,
         request: Request<v1::AnswerPermissionRequest>,
@@ -96,25 +139,29 @@ impl PermissionsRpc {
     }
 
     fn permission(&self, row: PermissionRow) -> v1::Permission {
-        let state = match row.allowed {
-            Some(true) => v1::PermissionState::Allowed,
-            Some(false) => v1::PermissionState::Denied,
-            None if row.withdrawn_ms.is_some() => v1::PermissionState::Withdrawn,
-            None if row.is_open(self.shared.clock.now_ms()) => v1::PermissionState::Pending,
-            None => v1::PermissionState::Expired,
-        };
-        v1::Permission {
-            request_id: row.request_id,
-            agent: row.slug.to_string(),
-            tool_name: row.tool_name,
-            description: row.description,
-            input_preview: row.input_preview,
-            state: state.into(),
-            ask_time: Some(timestamp(row.asked_ms)),
-            expire_time: Some(timestamp(row.expires_ms)),
-            answered_by: row.answered_by,
-            answer_time: row.answered_ms.map(timestamp),
-        }
+        wire(row, self.shared.clock.now_ms())
+    }
+}
+
+fn wire(row: PermissionRow, now_ms: u64) -> v1::Permission {
+    let state = match row.allowed {
+        Some(true) => v1::PermissionState::Allowed,
+        Some(false) => v1::PermissionState::Denied,
+        None if row.withdrawn_ms.is_some() => v1::PermissionState::Withdrawn,
+        None if row.is_open(now_ms) => v1::PermissionState::Pending,
+        None => v1::PermissionState::Expired,
+    };
+    v1::Permission {
+        request_id: row.request_id,
+        agent: row.slug.to_string(),
+        tool_name: row.tool_name,
+        description: row.description,
+        input_preview: row.input_preview,
+        state: state.into(),
+        ask_time: Some(timestamp(row.asked_ms)),
+        expire_time: Some(timestamp(row.expires_ms)),
+        answered_by: row.answered_by,
+        answer_time: row.answered_ms.map(timestamp),
     }
 }
 

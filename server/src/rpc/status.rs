@@ -200,7 +200,7 @@ impl From<EventError> for Status {
             EventError::Auth(error) => error.into(),
             EventError::ResumeTokenStale => status(Reason::ResumeTokenStale, error.to_string()),
             EventError::Db(_) => storage(&error),
-            EventError::Random(_) => internal(&error),
+            EventError::Random(_) | EventError::Ended => internal(&error),
         }
     }
 }
@@ -211,7 +211,7 @@ impl From<WebhookError> for Status {
             WebhookError::Invalid(invalid) => return invalid.into(),
             WebhookError::Token(token) => return token.into(),
             WebhookError::Db(_) => return storage(&error),
-            WebhookError::Random(_) => return internal(&error),
+            WebhookError::Random(_) | WebhookError::Sealed => return internal(&error),
             WebhookError::Beyond(_) => Reason::ScopeMissing,
             WebhookError::NotFound(_) => Reason::WebhookNotFound,
             WebhookError::Exists(_) => Reason::WebhookExists,

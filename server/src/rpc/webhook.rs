@@ -13,12 +13,14 @@ use crate::{
         webhook_delivery::Delivery,
     },
     invalid::{Invalid, parse},
-    webhooks::{Changes, NewWebhook, Webhooks},
+    webhooks::{Changes, NewWebhook, Place, Sample, Webhooks},
 };
 
 /// Sources of webhooks.
 pub(crate) struct WebhookRpc {
     pub(crate) webhooks: Arc<Webhooks>,
+    /// Where others reach this control plane, when that is configured.
+    pub(crate) public_url: Option<String>,
 }
 
 #[tonic::async_trait]
@@ -41,7 +43,7 @@ impl WebhookService for WebhookRpc {
         let workspace = named(&workspace)?;
         let new = NewWebhook { name, kind, repos, events, actors };
         let (made, secret) = self.webhooks.create(&caller, workspace.as_ref(), new).await?;
-        Ok(Response::new(v1::CreateWebhookResponse { webhook: Some(wire(made)), secret }))
+        Ok(Response::new(v1::CreateWebhookResponse { webhook: Some(self.wire(made)), secret }))
     }
 
     async fn list_webhooks(
@@ -53,7 +55,7 @@ impl WebhookService for WebhookRpc {
         let workspace = named(&workspace)?;
         let (found, next_page_token) =
             self.webhooks.list(&caller, workspace.as_ref(), (page_size, &page_token)).await?;
-        let webhooks = found.into_iter().map(wire).collect();
+        let webhooks = found.into_iter().map(|webhook| self.wire(webhook)).collect();
         Ok(Response::new(v1::ListWebhooksResponse { webhooks, next_page_token }))
     }
 
@@ -67,7 +69,7 @@ impl WebhookService for WebhookRpc {
         let changes = Changes { repos: items(repos), events: items(events), actors: items(actors) };
         let workspace = named(&workspace)?;
         let changed = self.webhooks.update(&caller, workspace.as_ref(), &webhook, changes).await?;
-        Ok(Response::new(v1::UpdateWebhookResponse { webhook: Some(wire(changed)) }))
+        Ok(Response::new(v1::UpdateWebhookResponse { webhook: Some(self.wire(changed)) }))
     }
 
     async fn rotate_webhook_secret(
@@ -79,7 +81,7 @@ impl WebhookService for WebhookRpc {
         let keep_ms = keep_seconds.map(|seconds| seconds.saturating_mul(1000));
         let workspace = named(&workspace)?;
         let (changed, secret) = self.webhooks.rotate(&caller, workspace.as_ref(), &webhook, keep_ms).await?;
-        Ok(Response::new(v1::RotateWebhookSecretResponse { webhook: Some(wire(changed)), secret }))
+        Ok(Response::new(v1::RotateWebhookSecretResponse { webhook: Some(self.wire(changed)), secret }))
     }
 
     async fn delete_webhook(
@@ -90,6 +92,23 @@ impl WebhookService for WebhookRpc {
         let v1::DeleteWebhookRequest { webhook, workspace } = request.into_inner();
         self.webhooks.delete(&caller, named(&workspace)?.as_ref(), &webhook).await?;
         Ok(Response::new(v1::DeleteWebhookResponse {}))
+    }
+
+    async fn make_webhook_sample(
+        &self,
+        request: Request<v1::MakeWebhookSampleRequest>,
+    ) -> Result<Response<v1::MakeWebhookSampleResponse>, Status> {
+        let caller = caller(&request)?;
+        let v1::MakeWebhookSampleRequest { webhook, repo, branch, workspace } = request.into_inner();
+        let workspace = named(&workspace)?;
+        let sample = self.webhooks.sample(&caller, workspace.as_ref(), &webhook, Place { repo, branch }).await?;
+        let Sample { webhook, headers, body } = sample;
+        let headers = headers.into_iter().map(|(name, value)| v1::WebhookHeader { name: name.to_owned(), value });
+        Ok(Response::new(v1::MakeWebhookSampleResponse {
+            webhook: Some(self.wire(webhook)),
+            headers: headers.collect(),
+            body: body.into(),
+        }))
     }
 
     async fn list_webhook_deliveries(
@@ -106,29 +125,33 @@ impl WebhookService for WebhookRpc {
     }
 }
 
+impl WebhookRpc {
+    fn wire(&self, webhook: Webhook) -> v1::Webhook {
+        let kind = match webhook.kind {
+            Kind::GitHub => v1::WebhookKind::Github,
+            Kind::GitLab => v1::WebhookKind::Gitlab,
+            Kind::Generic => v1::WebhookKind::Generic,
+        };
+        let path = format!("/hooks/{}", webhook.id);
+        v1::Webhook {
+            webhook_id: webhook.id.to_string(),
+            url: self.public_url.as_ref().map(|url| format!("{}{path}", url.trim_end_matches('/'))).unwrap_or_default(),
+            path,
+            name: webhook.name,
+            kind: kind.into(),
+            repos: webhook.repos,
+            events: webhook.events,
+            actors: webhook.actors,
+            create_time: Some(timestamp(webhook.created_ms)),
+            last_delivery_time: webhook.last_delivery_ms.map(timestamp),
+            old_secret_expire_time: webhook.old_secret_ms.map(timestamp),
+        }
+    }
+}
+
 /// The workspace that an administrator names.
 fn named(workspace: &str) -> Result<Option<WorkspaceName>, Invalid> {
     if workspace.is_empty() { Ok(None) } else { parse("workspace", workspace).map(Some) }
-}
-
-fn wire(webhook: Webhook) -> v1::Webhook {
-    let kind = match webhook.kind {
-        Kind::GitHub => v1::WebhookKind::Github,
-        Kind::GitLab => v1::WebhookKind::Gitlab,
-        Kind::Generic => v1::WebhookKind::Generic,
-    };
-    v1::Webhook {
-        webhook_id: webhook.id.to_string(),
-        path: format!("/hooks/{}", webhook.id),
-        name: webhook.name,
-        kind: kind.into(),
-        repos: webhook.repos,
-        events: webhook.events,
-        actors: webhook.actors,
-        create_time: Some(timestamp(webhook.created_ms)),
-        last_delivery_time: webhook.last_delivery_ms.map(timestamp),
-        old_secret_expire_time: webhook.old_secret_ms.map(timestamp),
-    }
 }
 
 fn delivery(delivery: Delivery) -> v1::WebhookDelivery {

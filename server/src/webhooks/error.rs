@@ -27,6 +27,9 @@ pub enum WebhookError {
     /// The workspace has enough.
     #[error("a workspace has at most {0} sources of webhooks")]
     Limit(u64),
+    /// Its secret cannot be opened.
+    #[error("the secret of the webhook cannot be opened; rotating it makes a new one")]
+    Sealed,
     /// The database failed.
     #[error("reading or writing a source of webhooks")]
     Db(#[from] DbError),

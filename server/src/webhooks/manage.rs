@@ -205,7 +205,7 @@ impl Webhooks {
     }
 
     /// The source of a name or id.
-    async fn named(
+    pub(super) async fn named(
         &self,
         conn: &mut Conn,
         caller: &Principal,

@@ -16,10 +16,12 @@ mod moment;
 mod report;
 mod room;
 mod route;
+mod sample;
 mod secret;
 mod take;
 
 pub use error::{TakeError, WebhookError};
 pub use manage::{Changes, NewWebhook};
 pub use room::Webhooks;
+pub use sample::{Place, Sample};
 pub use take::{Answer, Head, Took};

@@ -125,3 +125,17 @@ async fn secrets_are_not_in_the_database_in_clear() {
         assert!(!holds(&secret) && !holds(&secret[6..]) && !holds(key.trim()), "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_source_knows_its_whole_address_where_the_control_plane_knows_its_own() {
+    let world = World::with(|config| config.public_url = Some("https://murmur.example.org/".into())).await;
+    let owner = world.workspace("acme").await;
+    let mut client = manager(&world, &owner).await.webhooks;
+    let made = client.create_webhook(github("code")).await.unwrap().into_inner().webhook.unwrap();
+    assert_eq!(made.url, format!("https://murmur.example.org{}", made.path));
+
+    let world = World::start().await;
+    let owner = world.workspace("acme").await;
+    let mut client = manager(&world, &owner).await.webhooks;
+    assert_eq!(client.create_webhook(github("code")).await.unwrap().into_inner().webhook.unwrap().url, "");
+}
