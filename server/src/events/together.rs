@@ -37,6 +37,20 @@ struct Waiting {
     is_served: bool,
 }
 
+/// A task that takes from the line. When it dies in the middle, whoever comes next sees that the line is served.
+struct Serving<'a> {
+    line: &'a Line,
+    is_over: bool,
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.line.lock().is_served = false;
+        }
+    }
+}
+
 impl Line {
     /// Puts a call into the line. Whether the caller is to see that it is served.
     fn join(&self, job: Job) -> bool {
@@ -78,9 +92,11 @@ impl Events {
     }
 
     async fn serve_line(&self) {
+        let mut serving = Serving { line: &self.line, is_over: false };
         loop {
             let jobs = self.line.next();
             if jobs.is_empty() {
+                serving.is_over = true;
                 return;
             }
             self.serve(jobs).await;
