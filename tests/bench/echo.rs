@@ -51,8 +51,14 @@ pub(crate) async fn serve_tcp(file: &Path) {
     let unfinished = file.with_extension("new");
     fs::write(&unfinished, address.to_string()).unwrap();
     fs::rename(unfinished, file).unwrap();
-    let incoming = TcpListenerStream::new(listener);
-    Server::builder().tcp_nodelay(true).add_service(Echo).serve_with_incoming(incoming).await.unwrap();
+    // As the control plane does: small answers must not wait for the acknowledgement of those before.
+    let incoming = TcpListenerStream::new(listener).map(|accepted| {
+        accepted.and_then(|stream| {
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        })
+    });
+    Server::builder().add_service(Echo).serve_with_incoming(incoming).await.unwrap();
 }
 
 /// An echo over TCP, in a process of its own.

@@ -42,7 +42,7 @@ impl Host {
     pub(super) async fn take_place(network: &Network) -> Self {
         let mut node = network.node("played", ACCOUNT).await;
         node.process.kill_9();
-        let secret = fs::read_to_string(node.dir.join("node.token")).unwrap();
+        let secret = fs::read_to_string(node.dir.join("identity/node.token")).unwrap();
         let mut client = client(network, secret.trim()).await;
         let (say, said) = mpsc::channel(8);
         let hello = v1::Hello {
