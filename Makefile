@@ -45,6 +45,10 @@ fmt: ## format everything
 build: ## debug binaries of the whole workspace
 	$(CARGO) build --workspace
 
+# The curve crate multiplies with AVX-512 where it finds it when it runs, if it was told when it was built; other machines' builds fail on it.
+ifeq ($(shell uname -m),x86_64)
+release: export CARGO_CFG_CURVE25519_DALEK_BACKEND = avx512
+endif
 release: ## optimised binaries
 	$(CARGO) build --release --workspace
 
