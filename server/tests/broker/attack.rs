@@ -70,7 +70,8 @@ impl Scene {
 }
 
 async fn take_one(node: &Node) -> Message {
-    let mut batch = node.consumer().await.fetch().max_messages(1).messages().await.unwrap();
+    // One that waits: what was stored may not have reached the consumer yet.
+    let mut batch = node.consumer().await.batch().max_messages(1).messages().await.unwrap();
     soon("a delivery", batch.next()).await.unwrap().unwrap()
 }
 
