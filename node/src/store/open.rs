@@ -22,7 +22,7 @@ const MIGRATIONS: [&str; 10] = [
     include_str!("../../../migrations/node/0006_runtime.sql"),
     include_str!("../../../migrations/node/0007_lanes.sql"),
     include_str!("../../../migrations/node/0008_events.sql"),
-    include_str!("../../../migrations/node/0011_moved.sql"),
+    include_str!("../../../migrations/node/0009_moved.sql"),
     include_str!("../../../migrations/node/0010_prompts.sql"),
 ];
 
