@@ -47,12 +47,17 @@ impl Queue {
         let run = target::run_by(&mut work, node, agent_id, incarnation).await?;
         let open = follow_up::turn(&mut work, agent_id).await?;
         let lease = open.as_ref().and_then(Turn::lease);
+        let mut is_new = false;
         let turn_id = match (open, Lease::claim(lease.as_ref(), incarnation, now_ms)) {
             (Some(turn), Claim::Again) => {
                 follow_up::mark_redelivered(&mut work, agent_id, turn.id).await?;
                 Some(turn.id)
             }
-            (_, Claim::Again | Claim::Anew) => hand_out(&mut work, &run, single, now_ms).await?,
+            (_, Claim::Again | Claim::Anew) => {
+                let turn_id = hand_out(&mut work, &run, single, now_ms).await?;
+                is_new = turn_id.is_some();
+                turn_id
+            }
         };
         // The node has come: whoever adds work from now on tells it again, although it may not have reported the order as done.
         node_order::withdraw(&mut work, agent_id, Kind::Drain).await?;
@@ -63,7 +68,10 @@ impl Queue {
         let expire_ms = now_ms + TURN_LEASE_MS;
         let turn = Turn { id: turn_id, incarnation, expire_ms: Some(expire_ms) };
         follow_up::set_turn(&mut work, agent_id, &turn).await?;
-        follow_up::set_due(&mut work, agent_id, true).await?;
+        // One that is answered again may have been begun and heard of: its node has then only not told yet that the prompt was taken.
+        if is_new {
+            follow_up::set_due(&mut work, agent_id, true).await?;
+        }
         let entries = follow_up::of_turn(&mut work, agent_id, turn_id).await?;
         work.touch(&run);
         self.agents.commit(work).await?;

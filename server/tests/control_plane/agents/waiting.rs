@@ -114,6 +114,27 @@ async fn the_end_of_a_turn_with_more_to_do_behind_it_is_no_answer_however_it_is_
 }
 
 #[tokio::test]
+async fn a_turn_that_is_answered_twice_is_over_when_it_is_over() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    user.spawn("x").await.unwrap();
+    let order = runner.run(&world).await;
+    user.queue_add("x").await.unwrap();
+    let mut wait = user.wait("x", &[], 600).await.unwrap();
+    let mut client = runner.node.client(&world).runtime;
+    let (agent_id, incarnation) = (order.agent_id.clone(), order.incarnation);
+    let claim = v1::ClaimTurnRequest { agent_id: agent_id.clone(), incarnation, single: false };
+    let turn_id = client.claim_turn(claim.clone()).await.unwrap().into_inner().turn_id;
+    let phases = [v1::Phase::TaskComplete, v1::Phase::Running, v1::Phase::TaskComplete];
+    runner.tell(&world, phases.map(|phase| report(&order, phase)).into()).await.unwrap();
+    // The node looks for more before its word that the prompt was taken has come.
+    assert_eq!(client.claim_turn(claim).await.unwrap().into_inner().turn_id, turn_id);
+    assert!(futures::FutureExt::now_or_never(wait.message()).is_none());
+    client.complete_turn(v1::CompleteTurnRequest { agent_id, incarnation, turn_id }).await.unwrap();
+    assert!(next(&mut wait).await.matched);
+}
+
+#[tokio::test]
 async fn a_timeout_is_an_answer_and_so_is_another_end() {
     let world = World::start().await;
     let (_owner, mut runner, user) = ready(&world).await;
