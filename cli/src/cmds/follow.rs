@@ -1,4 +1,4 @@
-//! Streams that `watch` follows side by side, each over the restarts of whoever sends it.
+//! Streams that commands follow, each over the restarts of whoever sends it.
 
 use tonic::Streaming;
 
@@ -15,8 +15,8 @@ pub(super) trait Source {
     /// Takes what the stream tells; false: nobody reads any more.
     fn take(&mut self, item: Self::Item) -> Result<bool, Failure>;
 
-    /// Goes on from another place, where the one that it had is gone.
-    fn goes_on(&mut self, _failure: &Failure) -> bool {
+    /// The stream broke, or could not be opened; true: it is opened again at once, from another place.
+    fn broke(&mut self, _failure: &Failure) -> bool {
         false
     }
 }
@@ -47,7 +47,7 @@ pub(super) async fn follow<S: Source>(
             },
             Err(failure) => failure,
         };
-        if !source.goes_on(&failure) {
+        if !source.broke(&failure) {
             comeback.wait(failure).await?;
         }
     }

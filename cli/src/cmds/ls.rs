@@ -9,6 +9,7 @@ use murmur_proto::v1::{
 use serde_json::{Value, json};
 use tonic::Streaming;
 
+use super::follow::{Source, follow};
 use crate::{
     agent_view::{agent_json, doing, is_ended, paint, phase, tree},
     args::Caller,
@@ -86,44 +87,44 @@ async fn list(target: &Target, args: Args, output: Output) -> Outcome {
 async fn watch(target: &Target, args: Args, output: Output) -> Outcome {
     let Args { all, account, parent, phase, limit: _, watch: _, caller } = args;
     let request = WatchAgentStatusRequest { account, parent, all };
-    let open = async || {
-        let mut control = target.control_as(&caller).await?;
-        Ok(control.agents.watch_agent_status(request.clone()).await?.into_inner())
-    };
+    let picture = Picture { agents: BTreeMap::new(), told: BTreeMap::new(), all, phase, is_whole: false, output };
+    let watched = Watched { target, caller, request, picture };
     // Whoever is not there to begin with is no reason to wait.
-    let first = open().await?;
-    let mut picture = Picture { agents: BTreeMap::new(), told: BTreeMap::new(), all, phase, is_whole: false, output };
+    let first = watched.open().await?;
     tokio::select! {
-        ended = follow(&mut picture, first, open) => ended,
+        ended = follow(watched, Some(first), Comeback::new()) => ended,
         // Interrupting is how one ends this; it is no failure.
         _ = tokio::signal::ctrl_c() => Ok(Exit::Ok),
     }
 }
 
-type Items = Streaming<WatchAgentStatusResponse>;
+struct Watched<'a> {
+    target: &'a Target,
+    caller: Caller,
+    request: WatchAgentStatusRequest,
+    picture: Picture,
+}
 
-async fn follow(picture: &mut Picture, mut items: Items, open: impl AsyncFn() -> Result<Items, Failure>) -> Outcome {
-    let mut comeback = Comeback::new();
-    loop {
-        let failure = match items.message().await {
-            Ok(Some(response)) => {
-                comeback.arrived();
-                let is_read = match response.item {
-                    Some(Item::Agent(agent)) => picture.changed(agent)?,
-                    Some(Item::SnapshotDone(_)) => picture.whole()?,
-                    // From a newer control plane.
-                    None => true,
-                };
-                if !is_read {
-                    return Ok(Exit::Ok);
-                }
-                continue;
-            }
-            Ok(None) => Failure::new(Exit::Unavailable, "the control plane ended the call"),
-            Err(status) => status.into(),
-        };
-        items = comeback.reopen(failure, &open).await?;
-        picture.begin_again();
+impl Source for Watched<'_> {
+    type Item = WatchAgentStatusResponse;
+
+    async fn open(&self) -> Result<Streaming<WatchAgentStatusResponse>, Failure> {
+        let mut control = self.target.control_as(&self.caller).await?;
+        Ok(control.agents.watch_agent_status(self.request.clone()).await?.into_inner())
+    }
+
+    fn take(&mut self, response: WatchAgentStatusResponse) -> Result<bool, Failure> {
+        match response.item {
+            Some(Item::Agent(agent)) => self.picture.changed(agent),
+            Some(Item::SnapshotDone(_)) => self.picture.whole(),
+            // From a newer control plane.
+            None => Ok(true),
+        }
+    }
+
+    fn broke(&mut self, _failure: &Failure) -> bool {
+        self.picture.begin_again();
+        false
     }
 }
 

@@ -5,6 +5,7 @@ use murmur_proto::node::v1::{TailRequest, TailResponse, tail_response::Direction
 use serde_json::{Value, json};
 use tonic::Streaming;
 
+use super::follow::{Source, follow};
 use crate::{
     args::Speaker,
     comeback::Comeback,
@@ -29,7 +30,7 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
     // Whoever is not there to begin with is no reason to wait.
     let first = open(target, &speaker, backlog).await?;
     tokio::select! {
-        ended = follow(target, &speaker, first, output) => ended,
+        ended = follow(Messages { target, speaker, output }, Some(first), Comeback::new()) => ended,
         // Interrupting is how one ends this; it is no failure.
         _ = tokio::signal::ctrl_c() => Ok(Exit::Ok),
     }
@@ -41,21 +42,21 @@ pub(super) async fn open(target: &Target, speaker: &Speaker, backlog: u32) -> Re
     Ok(target.node_as(speaker).await?.messages.tail(request).await?.into_inner())
 }
 
-async fn follow(target: &Target, speaker: &Speaker, mut items: Streaming<TailResponse>, output: Output) -> Outcome {
-    let mut comeback = Comeback::new();
-    loop {
-        let failure = match items.message().await {
-            Ok(Some(item)) => {
-                comeback.arrived();
-                if !show(&item, output)? {
-                    return Ok(Exit::Ok);
-                }
-                continue;
-            }
-            Ok(None) => Failure::new(Exit::Unavailable, "the node ended the call"),
-            Err(status) => status.into(),
-        };
-        items = comeback.reopen(failure, async || open(target, speaker, 0).await).await?;
+struct Messages<'a> {
+    target: &'a Target,
+    speaker: Speaker,
+    output: Output,
+}
+
+impl Source for Messages<'_> {
+    type Item = TailResponse;
+
+    async fn open(&self) -> Result<Streaming<TailResponse>, Failure> {
+        open(self.target, &self.speaker, 0).await
+    }
+
+    fn take(&mut self, item: TailResponse) -> Result<bool, Failure> {
+        show(&item, self.output)
     }
 }
 

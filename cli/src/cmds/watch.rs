@@ -186,7 +186,7 @@ impl Source for Events<'_> {
         }
     }
 
-    fn goes_on(&mut self, failure: &Failure) -> bool {
+    fn broke(&mut self, failure: &Failure) -> bool {
         let is_stale = failure.reason == Some(Reason::ResumeTokenStale);
         if is_stale {
             note("the control plane has another database: events from here on");

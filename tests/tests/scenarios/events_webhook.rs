@@ -1,6 +1,6 @@
 //! From a code host to the session of the agent that works there, and to no other: over real processes, through kills of every part.
 
-use std::{collections::BTreeMap, ffi::OsString, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use murmur_tests::{
     hook::{GitHub, example, works_on},
@@ -94,7 +94,6 @@ impl Host {
     fn start(network: &Network, base: &Path) -> Self {
         let port = PortLease::take();
         let args = [
-            "daemon".into(),
             "--reuseaddr".into(),
             "--export-all".into(),
             "--enable=receive-pack".into(),
@@ -104,8 +103,10 @@ impl Host {
             base.into(),
         ];
         let log = network.dir.path().join("logs/git.log");
-        let mut process =
-            Process::new(Path::new("/usr/bin/env"), [vec!["git".into()], args.to_vec()].concat() as Vec<OsString>, log);
+        // `git daemon` starts this as a child, which outlives it when it is killed.
+        let programs = Command::new("git").arg("--exec-path").output().unwrap().stdout;
+        let program = Path::new(String::from_utf8(programs).unwrap().trim()).join("git-daemon");
+        let mut process = Process::new(&program, args.to_vec(), log);
         process.start();
         Self { process, url: format!("git://127.0.0.1:{}", port.port), _port: port }
     }
