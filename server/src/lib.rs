@@ -29,6 +29,7 @@ pub mod retention;
 mod rpc;
 pub mod target;
 pub mod tasks;
+mod together;
 pub mod tokens;
 pub mod tunnels;
 pub mod uploads;

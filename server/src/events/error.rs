@@ -1,6 +1,8 @@
 //! What the events room refuses.
 
-use crate::{agents::AgentError, db::DbError, invalid::Invalid, random::RandomError, tokens::AuthError};
+use crate::{
+    agents::AgentError, db::DbError, invalid::Invalid, random::RandomError, together::Unwritten, tokens::AuthError,
+};
 
 /// Why a call about events was refused. Nothing of it has happened.
 #[derive(Debug, thiserror::Error)]
@@ -26,4 +28,13 @@ pub enum EventError {
     /// No randomness.
     #[error("making an id")]
     Random(#[from] RandomError),
+}
+
+impl From<Unwritten> for EventError {
+    fn from(error: Unwritten) -> Self {
+        match error {
+            Unwritten::Db(error) => Self::Db(error),
+            Unwritten::Ended => Self::Ended,
+        }
+    }
 }

@@ -19,7 +19,6 @@ mod put;
 mod repos;
 mod room;
 pub(crate) mod route;
-mod together;
 mod watch;
 
 pub use error::EventError;

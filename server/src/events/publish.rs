@@ -1,5 +1,7 @@
 //! Events that somebody hands in.
 
+use std::sync::Arc;
+
 use murmur_core::{
     event::{Draft, EventKind, Kind, branch},
     id::MessageId,
@@ -19,10 +21,11 @@ use super::{
     route::{Routed, Target, route},
 };
 use crate::{
-    agents::{AgentError, Who, Work, live},
-    db::{agent_run::AgentRun, event},
+    agents::{AgentError, Agents, Who, Work, live},
+    db::{DbError, agent_run::AgentRun, event},
     invalid::{Invalid, at_most, parse, words},
     random,
+    together::{self, Line, Writer},
     tokens::Principal,
 };
 
@@ -44,45 +47,78 @@ pub struct Published {
 }
 
 impl Events {
-    /// Writes an event into the logs, inside a change.
+    /// Takes an event: it stands in the logs when this returns. Whoever goes away meanwhile cuts nothing short.
     ///
     /// # Errors
     /// [`EventError`].
-    pub(super) async fn write(
+    pub async fn publish(
+        self: &Arc<Self>,
+        principal: &Principal,
+        request: v1::PublishEventRequest,
+    ) -> Result<Published, EventError> {
+        together::write(self, (principal.clone(), request)).await?
+    }
+}
+
+impl Writer for Events {
+    type Call = (Principal, v1::PublishEventRequest);
+    type Done = Published;
+    type Error = EventError;
+
+    fn line(&self) -> &Line<Self> {
+        &self.line
+    }
+
+    fn agents(&self) -> &Agents {
+        &self.agents
+    }
+
+    async fn write(
         &self,
         work: &mut Work,
-        principal: &Principal,
-        request: &v1::PublishEventRequest,
-    ) -> Result<Published, EventError> {
-        let kind = kind(&request.kind)?;
-        let target = request.target.as_ref().ok_or_else(|| Invalid::new("slug", "must be set, or `repo`"))?;
-        let who = Who::of(work, principal).await?;
-        let draft = draft(&who, principal, kind, request, work.now_ms())?;
-        let routed = match target {
-            On::Slug(slug) => {
-                let run = live(work, &who, slug).await?;
-                require_may_tell(&who, &draft.kind, &run.slug)?;
-                let is_new = put(work, &run, draft.clone()).await?;
-                let stands = is_new || event::exists(work, run.agent_id, &draft.event_id).await?;
-                Routed { slugs: stands.then(|| run.slug.to_string()).into_iter().collect(), new: usize::from(is_new) }
-            }
-            On::Repo(repo) => {
-                if who.agent.is_some() {
-                    let text = "an agent tells others by slug; by repository only people and programs do";
-                    return Err(AgentError::Denied(text.into()).into());
-                }
-                let may = |run: &AgentRun| may_tell(&who, &draft.kind, &run.slug);
-                let target = repo_target(repo)?;
-                let routed = route(work, who.workspace_id, &target, &draft, &may).await?;
-                if let Some(resolved) = resolves(&draft).filter(|_| target.pr > 0) {
-                    pull_request_resolved(work, who.workspace_id, &target, resolved, &may).await?;
-                }
-                routed
-            }
-        };
-        let Routed { slugs, new } = routed;
-        Ok(Published { event_id: draft.event_id, duplicate: new == 0 && !slugs.is_empty(), slugs })
+        (principal, request): &Self::Call,
+    ) -> Result<Result<Published, EventError>, DbError> {
+        match put_where_wanted(work, principal, request).await {
+            Err(EventError::Db(error) | EventError::Agent(AgentError::Db(error))) => Err(error),
+            written => Ok(written),
+        }
     }
+}
+
+/// Writes an event into the logs, inside a change.
+async fn put_where_wanted(
+    work: &mut Work,
+    principal: &Principal,
+    request: &v1::PublishEventRequest,
+) -> Result<Published, EventError> {
+    let kind = kind(&request.kind)?;
+    let target = request.target.as_ref().ok_or_else(|| Invalid::new("slug", "must be set, or `repo`"))?;
+    let who = Who::of(work, principal).await?;
+    let draft = draft(&who, principal, kind, request, work.now_ms())?;
+    let routed = match target {
+        On::Slug(slug) => {
+            let run = live(work, &who, slug).await?;
+            require_may_tell(&who, &draft.kind, &run.slug)?;
+            let is_new = put(work, &run, draft.clone()).await?;
+            let stands = is_new || event::exists(work, run.agent_id, &draft.event_id).await?;
+            Routed { slugs: stands.then(|| run.slug.to_string()).into_iter().collect(), new: usize::from(is_new) }
+        }
+        On::Repo(repo) => {
+            if who.agent.is_some() {
+                let text = "an agent tells others by slug; by repository only people and programs do";
+                return Err(AgentError::Denied(text.into()).into());
+            }
+            let may = |run: &AgentRun| may_tell(&who, &draft.kind, &run.slug);
+            let target = repo_target(repo)?;
+            let routed = route(work, who.workspace_id, &target, &draft, &may).await?;
+            if let Some(resolved) = resolves(&draft).filter(|_| target.pr > 0) {
+                pull_request_resolved(work, who.workspace_id, &target, resolved, &may).await?;
+            }
+            routed
+        }
+    };
+    let Routed { slugs, new } = routed;
+    Ok(Published { event_id: draft.event_id, duplicate: new == 0 && !slugs.is_empty(), slugs })
 }
 
 /// Whether a pull request is resolved, when the event tells of its state.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::sync::broadcast;
+use tokio::sync::{OnceCell, broadcast};
 
-use super::{feed::Places, together::Line};
+use super::feed::Places;
 use crate::{
     agents::Agents,
     clock::Clock,
     db::{Db, event::Event},
+    together::Line,
     tokens::Tokens,
 };
 
@@ -24,7 +25,9 @@ pub struct Events {
     pub(super) agents: Arc<Agents>,
     pub(super) places: Places,
     /// Publishers that wait for the next transaction.
-    pub(super) line: Line,
+    pub(super) line: Line<Self>,
+    /// The database's name, once somebody asked: it never changes.
+    pub(super) epoch: OnceCell<Arc<str>>,
     /// To everybody who watches, in the order of commit.
     pub(super) live: broadcast::Sender<Arc<Event>>,
 }
@@ -40,6 +43,7 @@ impl Events {
             agents,
             places: Places::default(),
             line: Line::default(),
+            epoch: OnceCell::new(),
             live: broadcast::Sender::new(BEHIND_MAX),
         }
     }

@@ -165,7 +165,7 @@ impl Hooks {
             TakeError::Limited(wait) => busy(StatusCode::TOO_MANY_REQUESTS, *wait, "too many deliveries"),
             TakeError::ContentType(_) => refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.to_string()),
             TakeError::Malformed(_) => refused(StatusCode::BAD_REQUEST, &error.to_string()),
-            TakeError::Agent(_) | TakeError::Secret(_) | TakeError::Db(_) => {
+            TakeError::Agent(_) | TakeError::Secret(_) | TakeError::Unwritten(_) => {
                 tracing::error!(error = error as &dyn std::error::Error, "taking a webhook's delivery failed");
                 refused(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; deliver again later")
             }

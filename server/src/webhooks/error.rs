@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use murmur_crypto::at_rest::NotOpened;
 
-use crate::{agents::AgentError, db::DbError, invalid::Invalid, random::RandomError, tokens::TokenError};
+use crate::{
+    agents::AgentError, db::DbError, invalid::Invalid, random::RandomError, together::Unwritten, tokens::TokenError,
+};
 
 /// Why a source could not be made, changed or shown.
 #[derive(Debug, thiserror::Error)]
@@ -61,5 +63,17 @@ pub enum TakeError {
     Secret(#[from] NotOpened),
     /// The database failed.
     #[error("storing a delivery")]
-    Db(#[from] DbError),
+    Unwritten(#[source] Unwritten),
+}
+
+impl From<Unwritten> for TakeError {
+    fn from(error: Unwritten) -> Self {
+        Self::Unwritten(error)
+    }
+}
+
+impl From<DbError> for TakeError {
+    fn from(error: DbError) -> Self {
+        Self::Unwritten(error.into())
+    }
 }

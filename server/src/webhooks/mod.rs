@@ -2,10 +2,11 @@
 //!
 //! A delivery is raw bytes until its signature holds ([`check`]). Then it is read by the rules of whoever sent it ([`github`], [`gitlab`],
 //! [`generic`]) into a [`report`], which says nothing that the shape of the body does not bear out. What the source does not list is
-//! dropped; words of somebody who is not listed are recorded and withheld. The rest is one transaction: the repeat is known, the pull
-//! request is written down, the events stand in the agents' logs.
+//! dropped; words of somebody who is not listed are recorded and withheld. The rest is whole or not at all, in a transaction that deliveries
+//! share: the repeat is known, the pull request is written down, the events stand in the agents' logs.
 
 mod check;
+mod deliver;
 mod error;
 mod generic;
 mod github;

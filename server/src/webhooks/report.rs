@@ -14,7 +14,7 @@ const PATHS_MAX: usize = 10_000;
 
 /// Everything that one delivery says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Report {
+pub(crate) struct Report {
     /// `owner/name`, as the sender writes it.
     pub(super) repo: String,
     /// What agents are to hear.

@@ -11,6 +11,7 @@ use crate::{
     clock::Clock,
     db::{Db, webhook::Webhook},
     limit::{Limiter, Rate},
+    together::Line,
 };
 
 /// Sources of webhooks of this control plane.
@@ -20,6 +21,8 @@ pub struct Webhooks {
     pub(super) agents: Arc<Agents>,
     pub(super) key: AtRestKey,
     pub(super) rate: Limiter<WebhookId>,
+    /// Deliveries that wait for the next transaction.
+    pub(super) line: Line<Self>,
 }
 
 impl Webhooks {
@@ -28,7 +31,8 @@ impl Webhooks {
     /// # Errors
     /// When the key file cannot be read or made.
     pub(crate) fn open(db: Db, clock: Clock, agents: Arc<Agents>, data_dir: &Path, rate: Rate) -> anyhow::Result<Self> {
-        Ok(Self { db, clock, agents, key: secret::key(data_dir)?, rate: Limiter::new(rate) })
+        let (key, line) = (secret::key(data_dir)?, Line::default());
+        Ok(Self { db, clock, agents, key, rate: Limiter::new(rate), line })
     }
 }
 

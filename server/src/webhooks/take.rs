@@ -1,20 +1,25 @@
-//! Taking a delivery: authentic, listed, what it says it is, and then one transaction.
+//! Taking a delivery: authentic, listed, what it says it is, and then one transaction (`deliver`).
+
+use std::sync::Arc;
 
 use murmur_core::id::WebhookId;
 use serde_json::{Map, Value};
 
 use super::{
-    TakeError, Webhooks, check, generic, github, gitlab, lists, report::Report, room::takes_repo, route, secret,
+    TakeError, Webhooks, check,
+    deliver::{Authentic, LABEL_CHARS_MAX, Says},
+    generic, github, gitlab, lists,
+    report::Report,
+    room::takes_repo,
+    secret,
 };
-use crate::db::{
-    webhook::{self, Kind, Webhook},
-    webhook_delivery::{self, Delivery, Outcome},
+use crate::{
+    db::{
+        webhook::{self, Kind, Webhook},
+        webhook_delivery::Outcome,
+    },
+    together,
 };
-
-/// How long a repeat is known.
-const KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
-/// What senders call their deliveries, as far as it is kept.
-const LABEL_CHARS_MAX: usize = 100;
 
 /// The headers of a delivery that mean something, as they came.
 #[derive(Debug, Clone, Default)]
@@ -61,20 +66,12 @@ pub struct Answer {
     pub agents: u64,
 }
 
-/// What is known of a delivery once it is authentic.
-struct Authentic<'a> {
-    webhook: &'a Webhook,
-    digest: check::Digest,
-    delivery: &'a str,
-    event: String,
-}
-
 impl Webhooks {
     /// Takes what was posted to a source's address. `id` is the last part of the address.
     ///
     /// # Errors
     /// [`TakeError`].
-    pub async fn take(&self, id: &str, head: &Head, body: &[u8]) -> Result<Answer, TakeError> {
+    pub async fn take(self: &Arc<Self>, id: &str, head: &Head, body: &[u8]) -> Result<Answer, TakeError> {
         let now_ms = self.clock.now_ms();
         let id = id.parse::<WebhookId>().ok();
         let (webhook, secrets) = self.source(id, now_ms).await?.ok_or(TakeError::Unauthentic)?;
@@ -89,21 +86,22 @@ impl Webhooks {
             Ok(body) => event_of(webhook.kind, head, body),
             Err(_) => head.github_event.as_deref().unwrap_or_default(),
         };
-        let known = Authentic { webhook: &webhook, digest, delivery: delivery_of(head), event: event.to_owned() };
+        let (delivery, event) = (delivery_of(head).to_owned(), event.to_owned());
+        let known = Authentic { webhook, digest, delivery, event, now_ms };
         let body = match parsed {
             Ok(body) => body,
-            Err(error) => return self.refuse(&known, format!("the body is no JSON object: {error}"), now_ms).await,
+            Err(error) => return self.refuse(known, format!("the body is no JSON object: {error}")).await,
         };
-        if webhook.kind == Kind::GitHub && github::is_ping(&known.event, &body) {
+        if known.webhook.kind == Kind::GitHub && github::is_ping(&known.event, &body) {
             return Ok(Answer { took: Took::Ping, detail: "hello".into(), agents: 0 });
         }
-        if !lists::event_listed(webhook.kind, &webhook.events, &known.event) {
+        if !lists::event_listed(known.webhook.kind, &known.webhook.events, &known.event) {
             let why = format!("type `{}` is not listed", known.event);
-            return self.settle(&known, Outcome::Dropped, why, now_ms).await;
+            return self.write(known, Says::Nothing(Outcome::Dropped, why)).await;
         }
         match read(&known, head, body) {
-            Ok(report) => self.tell(&known, report, now_ms).await,
-            Err(why) => self.refuse(&known, why, now_ms).await,
+            Ok(report) => self.tell(known, report).await,
+            Err(why) => self.refuse(known, why).await,
         }
     }
 
@@ -120,75 +118,27 @@ impl Webhooks {
         Ok(Some((webhook, secrets)))
     }
 
-    /// Events into logs, the pull request and the record of the delivery: all of it, or nothing and the sender tries again.
-    async fn tell(&self, known: &Authentic<'_>, report: Report, now_ms: u64) -> Result<Answer, TakeError> {
-        let Authentic { webhook, digest, .. } = known;
-        if !takes_repo(webhook, &report.repo) {
-            let why = format!("repository `{}` is not listed", report.repo);
-            return self.settle(known, Outcome::Dropped, why, now_ms).await;
+    /// What a report comes to.
+    async fn tell(self: &Arc<Self>, known: Authentic, report: Report) -> Result<Answer, TakeError> {
+        if takes_repo(&known.webhook, &report.repo) {
+            return self.write(known, Says::Report(Box::new(report))).await;
         }
-        let mut work = self.agents.begin().await?;
-        let since_ms = now_ms.saturating_sub(KEPT_MS);
-        let before = webhook_delivery::outcome(&mut work, webhook.id, digest, since_ms).await?;
-        if before.is_some_and(Outcome::is_final) {
-            let detail = "the same delivery was taken before".to_owned();
-            return Ok(Answer { took: Took::Repeat, detail, agents: 0 });
-        }
-        let handed = route::hand_on(&mut work, webhook, &report).await?;
-        let (outcome, detail) = match (&report.told, handed.withheld) {
-            (None, _) if report.pull.is_none() && report.push.is_none() => {
-                (Outcome::Dropped, report.silence.to_owned())
-            }
-            (None, _) => (Outcome::Accepted, report.silence.to_owned()),
-            (Some(_), true) => (Outcome::Withheld, "its author is on no list".to_owned()),
-            (Some(_), false) => (Outcome::Accepted, String::new()),
-        };
-        let row = known.row(outcome, detail.clone(), handed.agents, now_ms);
-        webhook_delivery::put(&mut work, webhook.id, &row).await?;
-        webhook_delivery::forget(&mut work, since_ms).await?;
-        self.agents.commit(work).await?;
-        Ok(Answer { took: Took::New(outcome), detail, agents: handed.agents })
+        let why = format!("repository `{}` is not listed", report.repo);
+        self.write(known, Says::Nothing(Outcome::Dropped, why)).await
     }
 
-    /// Writes down a delivery that says nothing to anybody.
-    async fn settle(
-        &self,
-        known: &Authentic<'_>,
-        outcome: Outcome,
-        detail: String,
-        now_ms: u64,
-    ) -> Result<Answer, TakeError> {
-        let mut tx = self.db.write().await?;
-        let before = webhook_delivery::outcome(&mut tx, known.webhook.id, &known.digest, 0).await?;
-        if !before.is_some_and(Outcome::is_final) {
-            let row = known.row(outcome, detail.clone(), 0, now_ms);
-            webhook_delivery::put(&mut tx, known.webhook.id, &row).await?;
-            tx.commit().await?;
-        }
-        Ok(Answer { took: Took::New(outcome), detail, agents: 0 })
-    }
-
-    async fn refuse(&self, known: &Authentic<'_>, why: String, now_ms: u64) -> Result<Answer, TakeError> {
-        self.settle(known, Outcome::Invalid, why.clone(), now_ms).await?;
+    async fn refuse(self: &Arc<Self>, known: Authentic, why: String) -> Result<Answer, TakeError> {
+        self.write(known, Says::Nothing(Outcome::Invalid, why.clone())).await?;
         Err(TakeError::Malformed(why))
     }
-}
 
-impl Authentic<'_> {
-    fn row(&self, outcome: Outcome, detail: String, agents: u64, now_ms: u64) -> Delivery {
-        Delivery {
-            digest: self.digest,
-            delivery: label(self.delivery),
-            event: label(&self.event),
-            outcome,
-            detail,
-            agents,
-            received_ms: now_ms,
-        }
+    /// Writes, in one transaction with whatever else comes now.
+    async fn write(self: &Arc<Self>, known: Authentic, says: Says) -> Result<Answer, TakeError> {
+        together::write(self, (known, says)).await?
     }
 }
 
-fn read(known: &Authentic<'_>, head: &Head, body: Map<String, Value>) -> Result<Report, String> {
+fn read(known: &Authentic, head: &Head, body: Map<String, Value>) -> Result<Report, String> {
     // A type that is listed is understood.
     let nobody = || Err(format!("type `{}` is not understood", known.event));
     match known.webhook.kind {
@@ -218,11 +168,6 @@ fn event_of<'a>(kind: Kind, head: &'a Head, body: &'a Map<String, Value>) -> &'a
 fn delivery_of(head: &Head) -> &str {
     let named = [&head.webhook_id, &head.github_delivery, &head.gitlab_uuid];
     named.into_iter().find_map(Option::as_deref).unwrap_or_default()
-}
-
-/// What a stranger named, as it can be shown on one line.
-fn label(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(LABEL_CHARS_MAX).collect()
 }
 
 fn is_json(content_type: &str) -> bool {

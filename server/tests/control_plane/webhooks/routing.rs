@@ -2,6 +2,7 @@
 
 use murmur_proto::v1;
 use serde_json::{Value, json};
+use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
 
 use super::{
     deliveries::{Source, bytes, example, review},
@@ -142,4 +143,49 @@ async fn machines_and_the_end_of_a_pull_request_are_told() {
     assert_eq!(log[0].attributes["conclusion"], "failure");
     assert_eq!((log[1].attributes["state"].as_str(), log[1].attributes["from"].as_str()), ("merged", "github"));
     assert!(scene.log("bob").await.is_empty());
+}
+
+#[tokio::test]
+async fn deliveries_that_share_a_commit_stand_or_fall_each_for_itself() {
+    let scene = Scene::start(github("code")).await;
+    let database = SqliteConnectOptions::new().filename(scene.world.data("server.db"));
+    let mut database = database.connect().await.unwrap();
+    // What is handed to carol fails in the middle of the transaction: her row cannot be read.
+    for (first, phase, broken) in [(1_000, "nonsense", true), (2_000, "idle", false)] {
+        let carol = "UPDATE agent_run SET phase = $1 WHERE slug LIKE '%/carol'";
+        assert_eq!(sqlx::query(carol).bind(phase).execute(&mut database).await.unwrap().rows_affected(), 1);
+        let deliver = async |number: usize| {
+            let mut body = review();
+            // Of eight, four are told, two come twice, one is for carol and one is no review.
+            body["review"]["id"] = (first + if number % 8 < 2 { number - number % 8 } else { number }).into();
+            match number % 8 {
+                6 => {
+                    body["review"]["id"] = number.into();
+                    for repo in ["/repository", "/pull_request/head/repo"] {
+                        body.pointer_mut(repo).unwrap()["full_name"] = "Codertocat/Goodbye".into();
+                    }
+                }
+                7 => body["review"]["user"] = "nobody".into(),
+                _ => body["review"]["body"] = format!("{phase} {}", body["review"]["id"]).into(),
+            }
+            (number % 8, scene.source.deliver(&scene.world, "pull_request_review", &bytes(&body)).await.outcome())
+        };
+        let answers = futures::future::join_all((0..160).map(deliver)).await;
+        let outcomes = |kind: std::ops::Range<usize>, outcome: &str| {
+            answers.iter().filter(|(number, got)| kind.contains(number) && got == outcome).count()
+        };
+        let (accepted, repeat) = (outcomes(0..2, "202 accepted"), outcomes(0..2, "202 duplicate"));
+        assert_eq!((accepted, repeat), (20, 20), "{answers:?}");
+        assert_eq!(outcomes(2..6, "202 accepted"), 80, "{answers:?}");
+        let carols = answers.iter().filter(|(number, got)| *number == 6 && got.starts_with("500") == broken).count();
+        assert_eq!(carols, 20, "{answers:?}");
+        assert!(
+            answers.iter().filter(|(number, _)| *number == 7).all(|(_, got)| got.starts_with("400")),
+            "{answers:?}"
+        );
+    }
+    let log = scene.log("alice").await;
+    assert_eq!(log.len(), 200);
+    assert!(log.iter().zip(1..).all(|(event, seq)| event.seq == seq), "{log:?}");
+    assert_eq!(scene.log("carol").await.len(), 20, "what failed left nothing, and came when it was sent again");
 }
