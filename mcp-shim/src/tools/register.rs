@@ -29,6 +29,10 @@ pub(super) struct Args {
     /// End another live session of this agent, if there is one.
     #[serde(default)]
     takeover: bool,
+    /// Bring the agent here when it lives on another host of your account. What it did not read there is sent again to here. Without
+    /// this, a name that another host has is refused.
+    #[serde(default, rename = "move")]
+    move_here: bool,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -45,7 +49,7 @@ impl Murmur for Register {
     const TITLE: &'static str = "Be an agent";
     const DESCRIPTION: &'static str = "Choose under which name this session sends and receives, or describe it to others. You have \
         a name already when the session starts, so call this only to change something, to take the agent over from another \
-        session (takeover=true), or after `deregister`. Safe to repeat.";
+        session (takeover=true), to bring it here from another host (move=true), or after `deregister`. Safe to repeat.";
     type Args = Args;
     type Answer = Answer;
 
@@ -64,7 +68,7 @@ impl Murmur for Register {
             description: args.description.unwrap_or_default(),
             group: args.group.unwrap_or_default(),
             suffix_when_taken: false,
-            move_here: false,
+            move_here: args.move_here,
         };
         let registered = call.shared.node.answer(call.node()?.sessions.register(request)).await?;
         if !binding.is_attached_as(&registered.slug) {

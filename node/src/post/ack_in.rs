@@ -164,6 +164,10 @@ fn commit(
         if row.delivery != before || !more.is_empty() {
             effects = more;
         }
+        if row.delivery == before && !before.state.name().is_open() && effects.is_empty() {
+            // Said again, to one who knows.
+            continue;
+        }
         if event == Event::GivenBack {
             // Its seals are counted from the beginning, and nothing that is said of the earlier ones counts.
             copy::retire(tx, key.msg_id, key.recipient)?;

@@ -24,11 +24,14 @@ use murmur_crypto::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Post, failpoint::failpoint, inbox::STATUS_READ, mail::STATUS_DELIVERED, random};
+use super::{Post, failpoint::failpoint, random};
 use crate::{
     bus::Outgoing,
     keys::Keyring,
-    store::{StoreError, ack, ack::AckRow},
+    store::{
+        StoreError,
+        ack::{self, AckRow, STATUS_DELIVERED, STATUS_READ},
+    },
 };
 
 /// The shortest time from the beginning of what leaves together to the beginning of what leaves next, of one pair: what an acknowledgement waits at most while
@@ -114,6 +117,21 @@ enum Flushed {
     Done,
     /// These have to be tried again.
     Failed(Vec<AckRow>),
+}
+
+/// How saying one frame went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// The broker has it.
+    Stored,
+    /// Nobody will ever hear it: its agent has no key any more, or the broker refuses it for good.
+    Never,
+    /// Nobody knows where to yet.
+    Nowhere,
+    /// The lane of its recipient's node is full.
+    LaneFull,
+    /// The broker did not take it.
+    Failed,
 }
 
 /// Takes up what was left when the process ended.
@@ -233,8 +251,8 @@ impl Sender {
 }
 
 impl Post {
-    /// Signs one frame, publishes it, and forgets what left.
-    async fn flush(&self, (acker, to_agent): Pair, batch: Batch) -> Flushed {
+    /// Says one frame, and forgets what left.
+    async fn flush(&self, pair: Pair, batch: Batch) -> Flushed {
         let Batch { rows, spared } = batch;
         if rows.is_empty() {
             return self.forget_acks(spared);
@@ -243,17 +261,30 @@ impl Post {
             // What stands for them is on disk.
             let _ = self.forget_acks(spared);
         }
-        let ids: Vec<u64> = rows.iter().map(|row| row.id).collect();
+        let said = self.say(pair, &rows).await;
+        match said {
+            Said::Stored | Said::Never => {
+                if said == Said::Stored {
+                    failpoint("R5");
+                }
+                self.forget_acks(rows.iter().map(|row| row.id).collect())
+            }
+            Said::Nowhere | Said::LaneFull | Said::Failed => Flushed::Failed(rows),
+        }
+    }
+
+    /// Signs one frame and publishes it.
+    pub(super) async fn say(&self, (acker, to_agent): Pair, rows: &[AckRow]) -> Said {
         let Some(keyring) = self.keys.keyring(acker) else {
             // A forgotten agent has no key to sign with, and its peers hear of its end otherwise.
-            return self.forget_acks(ids);
+            return Said::Never;
         };
-        let Some(route) = self.ack_route(to_agent, &rows) else { return Flushed::Failed(rows) };
-        let bytes = match sign(&keyring, to_agent, &rows, self.clock.now_ms()) {
+        let Some(route) = self.ack_route(to_agent, rows) else { return Said::Nowhere };
+        let bytes = match sign(&keyring, to_agent, rows, self.clock.now_ms()) {
             Ok(bytes) => bytes,
             Err(error) => {
                 tracing::error!(%error, agent.id = %acker, to = %to_agent, "acknowledgements could not be signed");
-                return self.forget_acks(ids);
+                return Said::Never;
             }
         };
         let outgoing = Outgoing {
@@ -263,14 +294,12 @@ impl Post {
             bytes,
         };
         match self.bus.publish(outgoing).await {
-            PublishAnswer::Stored { .. } => {
-                failpoint("R5");
-                self.forget_acks(ids)
-            }
-            PublishAnswer::Failed | PublishAnswer::LaneFull => Flushed::Failed(rows),
+            PublishAnswer::Stored { .. } => Said::Stored,
+            PublishAnswer::Failed => Said::Failed,
+            PublishAnswer::LaneFull => Said::LaneFull,
             PublishAnswer::Denied | PublishAnswer::TooLarge => {
                 tracing::warn!(%route, agent.id = %acker, to = %to_agent, "the broker refuses acknowledgements for good");
-                self.forget_acks(ids)
+                Said::Never
             }
         }
     }

@@ -19,16 +19,13 @@ use super::{
 };
 use crate::store::{
     StoreError, Tx,
-    ack::{self, AckRow},
+    ack::{self, AckRow, STATUS_READ},
     agents,
     delivery::{self, DeliveryRow},
     inbox::{self, Filter, ReadRow},
     outbox::{self, OutboxRow},
     transfer,
 };
-
-/// `AckItem.status` of a message that its agent has read.
-pub(super) const STATUS_READ: u32 = 2;
 
 impl Post {
     /// Reads an agent's inbox. Unless it only peeks, what it returns is marked as read, and the senders are told.
@@ -220,7 +217,14 @@ pub(super) fn read(tx: Tx<'_>, agent: AgentId, cursors: &[u64], now_ms: u64) -> 
 }
 
 fn receipt(tx: Tx<'_>, agent: AgentId, read: ReadRow, now_ms: u64) -> Result<AckRow, StoreError> {
-    let mut row = AckRow {
+    let mut row = receipt_of(agent, read);
+    row.id = ack::insert(tx, &row, now_ms)?;
+    Ok(row)
+}
+
+/// That an agent has read a message.
+pub(super) fn receipt_of(agent: AgentId, read: ReadRow) -> AckRow {
+    AckRow {
         id: 0,
         acker: agent,
         to_agent: read.sender,
@@ -230,9 +234,7 @@ fn receipt(tx: Tx<'_>, agent: AgentId, read: ReadRow, now_ms: u64) -> Result<Ack
         status: STATUS_READ,
         code: 0,
         retry_after_s: 0,
-    };
-    row.id = ack::insert(tx, &row, now_ms)?;
-    Ok(row)
+    }
 }
 
 /// A delivery as its sender sees it.

@@ -20,7 +20,6 @@ use tracing::Span;
 use super::{
     Post,
     failpoint::failpoint,
-    inbox::STATUS_READ,
     order::{self as turns, Look, Released},
     policy::OverRate,
     receive::{After, Completion, Frame, Refusal},
@@ -32,7 +31,7 @@ use crate::{
     keys::Keyring,
     store::{
         StoreError, Tx,
-        ack::{self, AckRow},
+        ack::{self, AckRow, STATUS_DELIVERED, STATUS_FAILED, STATUS_READ},
         agents,
         inbox::{self, Arrival, Hold, Known},
         order::{self, Thread},
@@ -40,10 +39,6 @@ use crate::{
     },
 };
 
-/// `AckItem.status` of a message that is on disk.
-pub(super) const STATUS_DELIVERED: u32 = 1;
-/// `AckItem.status` of a message that was refused.
-pub(super) const STATUS_FAILED: u32 = 3;
 /// When a message whose keys are not known here yet is looked at again.
 const KEYS_LATER: Duration = Duration::from_secs(5);
 /// How long earlier messages are waited for that may have been shown where the agent lived before.
@@ -413,7 +408,10 @@ fn commit(tx: Tx<'_>, arrived: Arrived, terms: Terms) -> Result<Committed, Store
     let Terms { now_ms, not_before_ms, gap_wait_ms, moved_ms, inbox_max, full_retry_s } = terms;
     let message = &arrival.message;
     let (sender, recipient) = (message.from_agent_id, arrival.recipient);
-    let known = inbox::known(tx, sender, message.msg_id, recipient)?;
+    let mut known = inbox::known(tx, sender, message.msg_id, recipient)?;
+    if known.take_if(|known| known.given_back && known.inner_digest == arrival.inner_digest).is_some() {
+        inbox::forget(tx, sender, message.msg_id, recipient)?;
+    }
     let mut row = AckRow {
         id: 0,
         acker: recipient,
@@ -484,10 +482,10 @@ fn commit(tx: Tx<'_>, arrived: Arrived, terms: Terms) -> Result<Committed, Store
     Ok(Committed::Known(row))
 }
 
-/// What is known of a message, if the very same copy of it came before.
+/// What is known of a message, if the very same copy of it came before. One that was given back is judged like a new one.
 fn copy_of<'a>(known: &'a Lookup, env_digest: &[u8; 32]) -> Option<&'a Known> {
     match known {
-        Lookup::Known(known) if known.env_digest == *env_digest => Some(known),
+        Lookup::Known(known) if known.env_digest == *env_digest && !known.given_back => Some(known),
         _ => None,
     }
 }

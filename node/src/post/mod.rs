@@ -5,6 +5,7 @@
 //! message goes through one pipeline in the protocol's normative order and ends in one transaction. Acknowledgements leave by a
 //! task of their own, and close deliveries when they come in. Two agents of one node write to each other in just this way, too.
 
+mod ack_again;
 mod ack_in;
 mod ack_out;
 mod dead_letter;
@@ -213,6 +214,7 @@ impl Post {
         tasks.spawn(publish::note_answers(Arc::clone(self), token.clone()));
         tasks.spawn(showing::note_pushes(Arc::clone(self), token.clone()));
         tasks.spawn(ack_out::run(Arc::clone(self), acks, token.clone()));
+        tasks.spawn(ack_again::run(Arc::clone(self), token.clone()));
         tasks.spawn(receive::run(Arc::clone(self), token.clone()));
         tasks.spawn(stream::run(Arc::clone(self), token.clone()));
         tasks.spawn(housekeeping::run(Arc::clone(self), token));

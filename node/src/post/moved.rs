@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use murmur_core::{code::Code, id::AgentId};
 
-use super::{Post, mail::STATUS_FAILED};
+use super::{Post, inbox::receipt_of};
 use crate::store::{
     StoreError, Tx,
-    ack::{self, AckRow},
+    ack::{self, AckRow, STATUS_FAILED},
     agents, inbox,
 };
 
@@ -48,19 +48,9 @@ async fn give_back_of(post: &Post, agent: AgentId) -> Result<(), StoreError> {
 /// Takes some unread messages out of an inbox, and refuses them for the place where they are.
 fn take(tx: Tx<'_>, agent: AgentId, now_ms: u64) -> Result<Vec<AckRow>, StoreError> {
     let refuse = |read: inbox::ReadRow| {
-        let mut row = AckRow {
-            id: 0,
-            acker: agent,
-            to_agent: read.sender,
-            route: read.reply_route,
-            msg_id: read.msg_id,
-            env_digest: read.env_digest,
-            status: STATUS_FAILED,
-            code: Code::AgentMoved.number(),
-            retry_after_s: 0,
-        };
+        let mut row = AckRow { status: STATUS_FAILED, code: Code::AgentMoved.number(), ..receipt_of(agent, read) };
         row.id = ack::insert(tx, &row, now_ms)?;
         Ok(row)
     };
-    inbox::take_unread(tx, agent, now_ms, BATCH)?.into_iter().map(refuse).collect()
+    inbox::give_back(tx, agent, now_ms, BATCH)?.into_iter().map(refuse).collect()
 }

@@ -1,15 +1,23 @@
 //! Acknowledgements that still have to leave.
 
 use murmur_core::{
+    code::Code,
     id::{AgentId, MessageId},
     subject::Route,
 };
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
     StoreError, Tx,
     row::{id, int, small, uint},
 };
+
+/// `AckRow.status` of a message that is on disk.
+pub const STATUS_DELIVERED: u32 = 1;
+/// `AckRow.status` of a message that its agent has read.
+pub const STATUS_READ: u32 = 2;
+/// `AckRow.status` of a message that was refused.
+pub const STATUS_FAILED: u32 = 3;
 
 /// One item of an acknowledgement frame, waiting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +34,93 @@ pub struct AckRow {
     pub msg_id: MessageId,
     /// The sealed copy.
     pub env_digest: [u8; 32],
-    /// 1 DELIVERED, 2 READ, 3 FAILED.
+    /// [`STATUS_DELIVERED`], [`STATUS_READ`] or [`STATUS_FAILED`].
     pub status: u32,
     /// FAILED: why, by number; else 0.
     pub code: u32,
     /// FAILED: seconds to wait before another try; 0 for no advice.
     pub retry_after_s: u32,
+}
+
+/// Where a reader of [`of_inbox`] is, who goes back in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// When the message came, Unix milliseconds.
+    pub received_ms: u64,
+    /// Its place in the store.
+    cursor: i64,
+}
+
+impl Mark {
+    /// Behind everything that came up to this time.
+    #[must_use]
+    pub const fn up_to(received_ms: u64) -> Self {
+        Self { received_ms, cursor: i64::MAX }
+    }
+}
+
+/// What is to be said of received messages as they stand, of those that came since `since_ms` and before a mark, newest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn of_inbox(tx: Tx<'_>, since_ms: u64, before: Mark, limit: u32) -> Result<Vec<(Mark, AckRow)>, StoreError> {
+    let sql = "SELECT received_ms, cursor, recipient, sender_agent, reply_route, msg_id, env_digest, read_ms IS NOT NULL AS is_read, given_back
+        FROM inbox WHERE received_ms >= ?1 AND (received_ms, cursor) < (?2, ?3)
+        ORDER BY received_ms DESC, cursor DESC LIMIT ?4";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let bounds = params![int(since_ms), int(before.received_ms), before.cursor, limit];
+    let rows = statement.query_map(bounds, |row| {
+        let mark = Mark { received_ms: uint(row, "received_ms")?, cursor: row.get("cursor")? };
+        let (status, code) = match (row.get("given_back")?, row.get("is_read")?) {
+            (true, _) => (STATUS_FAILED, Code::AgentMoved.number()),
+            (false, true) => (STATUS_READ, 0),
+            (false, false) => (STATUS_DELIVERED, 0),
+        };
+        let item = AckRow {
+            id: 0,
+            acker: id(row, "recipient", AgentId::from_bytes)?,
+            to_agent: id(row, "sender_agent", AgentId::from_bytes)?,
+            route: row.get::<_, Option<String>>("reply_route")?.and_then(|text| text.parse().ok()),
+            msg_id: id(row, "msg_id", MessageId::from_bytes)?,
+            env_digest: row.get("env_digest")?,
+            status,
+            code,
+            retry_after_s: 0,
+        };
+        Ok((mark, item))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The key in `meta` under which stands what is still to be said again.
+const OWED: &str = "acks_owed_ms";
+
+/// Up to when what came is to be acknowledged again, Unix milliseconds.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn owed(tx: Tx<'_>) -> Result<Option<u64>, StoreError> {
+    let sql = "SELECT value FROM meta WHERE key = ?1";
+    Ok(tx.conn().prepare_cached(sql)?.query_row([OWED], |row| uint(row, "value")).optional()?)
+}
+
+/// Notes that what came up to this time is to be acknowledged again.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn set_owed(tx: Tx<'_>, owed_ms: u64) -> Result<(), StoreError> {
+    let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
+    tx.conn().prepare_cached(sql)?.execute(params![OWED, int(owed_ms)])?;
+    Ok(())
+}
+
+/// Notes that everything was said again.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn clear_owed(tx: Tx<'_>) -> Result<(), StoreError> {
+    tx.conn().prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([OWED])?;
+    Ok(())
 }
 
 /// Adds an item and says its id.

@@ -145,6 +145,8 @@ pub struct Known {
     pub inner_digest: [u8; 32],
     /// When the agent read it.
     pub read_ms: Option<u64>,
+    /// It went back to its sender unread, since its agent had moved to another node.
+    pub given_back: bool,
 }
 
 /// A message that was just marked as read: what its receipt needs.
@@ -165,7 +167,7 @@ pub struct ReadRow {
 /// # Errors
 /// [`StoreError`].
 pub fn known(tx: Tx<'_>, sender: AgentId, msg_id: MessageId, recipient: AgentId) -> Result<Option<Known>, StoreError> {
-    let sql = "SELECT cursor, env_digest, inner_digest, read_ms FROM inbox
+    let sql = "SELECT cursor, env_digest, inner_digest, read_ms, given_back FROM inbox
         WHERE sender_agent = ?1 AND msg_id = ?2 AND recipient = ?3";
     let read = |row: &Row<'_>| {
         Ok(Known {
@@ -173,6 +175,7 @@ pub fn known(tx: Tx<'_>, sender: AgentId, msg_id: MessageId, recipient: AgentId)
             env_digest: row.get("env_digest")?,
             inner_digest: row.get("inner_digest")?,
             read_ms: uint_option(row, "read_ms")?,
+            given_back: row.get("given_back")?,
         })
     };
     let key = params![sender.as_bytes(), msg_id.as_bytes(), recipient.as_bytes()];
@@ -351,18 +354,29 @@ pub fn mark_read(tx: Tx<'_>, cursors: &[u64], now_ms: u64) -> Result<Vec<ReadRow
     Ok(read)
 }
 
-/// Marks unread rows without a file as dealt with, held ones too, at most so many, oldest first.
+/// Gives back unread rows without a file, held ones too, at most so many, oldest first: they count as dealt with.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn take_unread(tx: Tx<'_>, agent: AgentId, now_ms: u64, limit: u32) -> Result<Vec<ReadRow>, StoreError> {
-    let sql = "UPDATE inbox SET read_ms = ?2 WHERE cursor IN
+pub fn give_back(tx: Tx<'_>, agent: AgentId, now_ms: u64, limit: u32) -> Result<Vec<ReadRow>, StoreError> {
+    let sql = "UPDATE inbox SET read_ms = ?2, given_back = 1 WHERE cursor IN
         (SELECT cursor FROM inbox WHERE recipient = ?1 AND read_ms IS NULL AND stream_id IS NULL
             ORDER BY sequence_epoch, sequence LIMIT ?3)
         RETURNING sender_agent, msg_id, env_digest, reply_route";
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map(params![agent.as_bytes(), int(now_ms), limit], read_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Forgets a message that was given back and comes again, since its agent lives here again.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn forget(tx: Tx<'_>, sender: AgentId, msg_id: MessageId, recipient: AgentId) -> Result<(), StoreError> {
+    let sql = "DELETE FROM inbox WHERE sender_agent = ?1 AND msg_id = ?2 AND recipient = ?3";
+    let key = params![sender.as_bytes(), msg_id.as_bytes(), recipient.as_bytes()];
+    tx.conn().prepare_cached(sql)?.execute(key)?;
+    Ok(())
 }
 
 /// Deletes rows that were read and are older than `before_ms`, a bounded number at a time. Returns how many.

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use super::{OpenError, StoreError, closed, row::int};
 
 /// Every migration, in order; the database's `user_version` says how many it has had.
-const MIGRATIONS: [&str; 10] = [
+const MIGRATIONS: [&str; 11] = [
     include_str!("../../../migrations/node/0001_post.sql"),
     include_str!("../../../migrations/node/0002_directory.sql"),
     include_str!("../../../migrations/node/0003_rows.sql"),
@@ -24,6 +24,7 @@ const MIGRATIONS: [&str; 10] = [
     include_str!("../../../migrations/node/0008_events.sql"),
     include_str!("../../../migrations/node/0009_moved.sql"),
     include_str!("../../../migrations/node/0010_prompts.sql"),
+    include_str!("../../../migrations/node/0011_given_back.sql"),
 ];
 
 /// Pages that the writer keeps in memory, KiB.

@@ -12,7 +12,7 @@ use murmur_tests::{
 
 use crate::{
     metrics::{get, node_metrics},
-    pair::{Accepted, Pair, nothing_waits, texts},
+    pair::{Accepted, Pair, nothing_waits, read, texts},
 };
 
 /// Agents on each of the two nodes; each writes to its namesake on the other one.
@@ -99,6 +99,54 @@ async fn receipts_that_a_broker_lost_are_asked_for_again() {
     pair.settled(&accepted).await;
 }
 
+/// The sender knows that everything was delivered, and asks nobody: what it misses is only the word that it was read.
+#[tokio::test]
+async fn receipts_of_reading_that_a_broker_lost_are_said_again() {
+    let mut pair = Pair::start(&[]).await;
+    let accepted = read_while_the_sender_is_away(&mut pair).await;
+    wipe(&mut pair.network);
+    pair.network.broker.start();
+    pair.there.ready().await;
+    known_as_read(&mut pair, &accepted).await;
+}
+
+/// The reader was away, too, when the broker lost its store, and hears of it at its start.
+#[tokio::test]
+async fn receipts_of_reading_that_a_broker_lost_are_said_again_by_a_reader_that_was_away() {
+    let mut pair = Pair::start(&[]).await;
+    let accepted = read_while_the_sender_is_away(&mut pair).await;
+    pair.there.process.kill_9();
+    wipe(&mut pair.network);
+    pair.network.broker.start();
+    pair.there.process.start();
+    known_as_read(&mut pair, &accepted).await;
+}
+
+/// Bob reads while alice is away: his receipts are with the broker, and nowhere else.
+async fn read_while_the_sender_is_away(pair: &mut Pair) -> Vec<Accepted> {
+    let mut accepted = Vec::new();
+    for number in 0..5 {
+        accepted.push(pair.send(&format!("read {number}")).await);
+    }
+    for message in &accepted {
+        pair.until(message, DeliveryState::Delivered).await;
+    }
+    pair.here.process.kill_9();
+    assert_eq!(read(&pair.there, "bob").await.len(), accepted.len());
+    nothing_waits(&pair.there).await;
+    accepted
+}
+
+async fn known_as_read(pair: &mut Pair, accepted: &[Accepted]) {
+    pair.here.process.start();
+    pair.here.ready().await;
+    for message in accepted {
+        pair.until(message, DeliveryState::Read).await;
+    }
+    pair.settled(accepted).await;
+    assert_eq!(store::number(&pair.there, "SELECT count(*) FROM meta WHERE key = 'acks_owed_ms'"), 0);
+}
+
 /// Messages that the broker holds for a node that is away.
 async fn stored(pair: &mut Pair) -> Vec<Accepted> {
     pair.there.process.kill_9();
@@ -112,7 +160,7 @@ async fn stored(pair: &mut Pair) -> Vec<Accepted> {
     accepted
 }
 
-fn wipe(network: &mut Network) {
+pub(crate) fn wipe(network: &mut Network) {
     network.broker.kill_9();
     let folder = network.dir.path().join("broker/store");
     assert!(fs::read_dir(&folder).unwrap().next().is_some(), "there is something to lose");
