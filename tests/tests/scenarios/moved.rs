@@ -152,6 +152,11 @@ async fn what_nobody_read_follows_an_agent_that_moves_there_and_back() {
     })
     .await;
     move_bob(&pair.there).await;
+    wait::until("everything has come back", || async {
+        let sql = "SELECT count(*) FROM inbox WHERE cursor > 0 AND read_ms IS NULL";
+        (store::number(&pair.there, sql) == unread.len() as u64).then_some(())
+    })
+    .await;
     followed(&pair, &pair.there, &unread).await;
 }
 

@@ -60,6 +60,26 @@ async fn a_second_session_is_refused_by_name_or_takes_over() {
 }
 
 #[tokio::test]
+async fn a_session_brings_an_agent_from_another_host_with_its_mail_when_it_says_so() {
+    let network = Network::start().await;
+    let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
+    let bob = here.shim("bob").await;
+    bob.ok("register", json!({})).await;
+    bob.close().await;
+    here.shim("alice").await.ok("send", json!({"to": "bob", "text": "follow me"})).await;
+
+    let mut guest = there.shim("guest").await;
+    let refused = guest.call("register", json!({"name": "bob"})).await;
+    assert!(refused.is_error && refused.text.contains("bob"), "{}", refused.text);
+    let wrong = guest.call("register", json!({"name": "bob", "move": "yes"})).await;
+    assert!(wrong.is_error && wrong.text.contains("move"), "{}", wrong.text);
+    let moved = guest.ok("register", json!({"name": "bob", "move": true})).await;
+    assert_eq!(moved["slug"], "/w/acme/u/jdoe/bob");
+    let push = guest.push().await;
+    assert!(push["content"].as_str().unwrap().contains("follow me"), "{push}");
+}
+
+#[tokio::test]
 async fn a_killed_shim_leaves_no_ghost_and_its_agent_keeps_its_mail() {
     let network = Network::start().await;
     let node = network.node("here", "jdoe").await;
