@@ -28,7 +28,7 @@ use crate::{
     rpc::{
         control::{self, Control, ControlTasks, Parts},
         forward::Forward,
-        server::{Services, Shared},
+        server::{Copies, Services, Shared},
         socket,
     },
     runtime::{self, Runtime},
@@ -281,6 +281,7 @@ impl Base {
             data_dir: self.data_dir.path().to_owned(),
             started_ms: self.clock.now_ms(),
             clock: self.clock,
+            copies: Copies::default(),
         }
     }
 

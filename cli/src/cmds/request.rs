@@ -1,4 +1,4 @@
-//! `request TO TEXT`: the reply goes to stdout; no reply in time is exit code 6, and the request's id is kept for later.
+//! `request TO TEXT`, with `--file` about a file: the reply goes to stdout; no reply in time is exit code 6, and the request's id is kept for later.
 //!
 //! A node that restarts meanwhile is waited for: what it had accepted is waited for by its id, and what it may not have accepted is
 //! asked again under the same key, so that it is asked once.
@@ -13,7 +13,7 @@ use murmur_proto::{
 };
 use serde_json::json;
 
-use super::body;
+use super::{body, files::file_json, send_file::FileArgs};
 use crate::{
     args::Speaker,
     comeback::Comeback,
@@ -33,6 +33,8 @@ pub(crate) struct Args {
     text: Option<String>,
     #[command(flatten)]
     speaker: Speaker,
+    #[command(flatten)]
+    file: FileArgs,
     /// How long to wait for the reply, at most 7d
     #[arg(long, value_parser = duration::parse, default_value = "5m", value_name = "TIME")]
     timeout: Duration,
@@ -42,14 +44,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
-    let Args { to, text, speaker, timeout, idempotency_key } = args;
+    let Args { to, text, speaker, file, timeout, idempotency_key } = args;
     let request = RequestRequest {
         agent: speaker.agent.clone(),
         to,
-        body: body::read(text)?.into(),
+        body: if file.file.is_some() { body::read_if_given(text)? } else { body::read(text)? }.into(),
         content_type: String::new(),
         timeout_ms: u64::try_from(timeout.as_millis()).map_err(|_| Failure::usage("--timeout is too long"))?,
         idempotency_key: if idempotency_key.is_empty() { new_key()? } else { idempotency_key },
+        file: file.file.as_deref().map(|path| file.attachment(path)).transpose()?,
     };
     // Whoever is not there to begin with is no reason to wait.
     let mut node = target.node_as(&speaker).await?;
@@ -120,6 +123,7 @@ fn finish(accepted: &RequestAccepted, outcome: &RequestOutcome, timeout: Duratio
         let value = json!({
             "msg_id": msg_id,
             "to": accepted.to,
+            "file": accepted.file.as_ref().map(file_json),
             "delivery": view::state(outcome.delivery()),
             "reply": view::message_json(reply),
             "unread": outcome.unread,

@@ -30,6 +30,9 @@ pub(crate) struct Args {
     speaker: Speaker,
     #[command(flatten)]
     file: FileArgs,
+    /// Return as soon as the node has its own copy of the file, and let it travel in the background
+    #[arg(long, requires = "file")]
+    no_wait: bool,
     /// Id of the received message that this answers
     #[arg(long, value_name = "MSG_ID", default_value = "", hide_default_value = true)]
     in_reply_to: String,
@@ -48,7 +51,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
-    let Args { to, text, speaker, file, in_reply_to, ttl, idempotency_key, wait, timeout } = args;
+    let Args { to, text, speaker, file, no_wait, in_reply_to, ttl, idempotency_key, wait, timeout } = args;
     if let Some(path) = &file.file {
         if wait.is_some() {
             return Err(Failure::usage("--wait is for messages without a file")
@@ -63,7 +66,7 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
             idempotency_key,
             ..file.request(path)?
         };
-        return send_file::run(&mut target.node_as(&speaker).await?, request, &file, output).await;
+        return send_file::run(&mut target.node_as(&speaker).await?, request, no_wait, output).await;
     }
     let request = SendRequest {
         agent: speaker.agent.clone(),

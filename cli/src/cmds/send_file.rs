@@ -9,7 +9,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use murmur_proto::{
     client::NodeClient,
-    node::v1::{File, SendFileRequest, SendFileResponse, TransferState, WatchTransfersRequest},
+    node::v1::{Attachment, File, SendFileRequest, SendFileResponse, TransferState, WatchTransfersRequest},
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use crate::{
     text, view,
 };
 
-/// What `send` takes for a file.
+/// The file that goes with a message or a request.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FileArgs {
     /// Send this file along; the text may then be left out
@@ -37,22 +37,24 @@ pub(crate) struct FileArgs {
     /// Send it although its name is one under which secrets are kept, such as `.env` or `id_ed25519`
     #[arg(long, requires = "file")]
     allow_secret: bool,
-    /// Return as soon as the node has its own copy, and let it travel in the background
-    #[arg(long, requires = "file")]
-    no_wait: bool,
 }
 
 impl FileArgs {
     /// The call, with the path made absolute: the node runs elsewhere.
     pub(crate) fn request(&self, path: &Path) -> Result<SendFileRequest, Failure> {
+        let Attachment { path, name, content_type, allow_secret_names } = self.attachment(path)?;
+        Ok(SendFileRequest { path, name, content_type, allow_secret_names, ..SendFileRequest::default() })
+    }
+
+    /// The file of a call that may come without one, with the path made absolute.
+    pub(crate) fn attachment(&self, path: &Path) -> Result<Attachment, Failure> {
         let absolute = std::path::absolute(path).context(format!("finding `{}`", path.display()))?;
         let path = absolute.to_str().ok_or_else(|| Failure::usage("--file must be a path in UTF-8"))?;
-        Ok(SendFileRequest {
+        Ok(Attachment {
             path: path.to_owned(),
             name: self.file_name.clone(),
             content_type: self.file_type.clone(),
             allow_secret_names: self.allow_secret,
-            ..SendFileRequest::default()
         })
     }
 }
@@ -61,11 +63,11 @@ impl FileArgs {
 const TAKEN_UP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Sends the file and, while its recipient is there, follows it until it has arrived.
-pub(crate) async fn run(node: &mut NodeClient, request: SendFileRequest, args: &FileArgs, output: Output) -> Outcome {
+pub(crate) async fn run(node: &mut NodeClient, request: SendFileRequest, no_wait: bool, output: Output) -> Outcome {
     let agent = request.agent.clone();
     let sent = node.files.send_file(request).await?.into_inner();
     let mut file = sent.file.clone().unwrap_or_default();
-    if !args.no_wait {
+    if !no_wait {
         file = follow(node, &agent, &file, output).await?;
     }
     show(&sent, &file, output)

@@ -141,7 +141,7 @@ impl Murmur for Send {
 }
 
 /// The node reads the file, from wherever it runs.
-fn absolute(path: &str) -> Result<String, Failure> {
+pub(super) fn absolute(path: &str) -> Result<String, Failure> {
     let absolute = std::path::absolute(path).ok().and_then(|path| path.to_str().map(str::to_owned));
     absolute.ok_or_else(|| Failure::argument("argument `file` must be a path, and the working directory must exist"))
 }

@@ -1,11 +1,11 @@
 //! Acknowledgements that come in: believed only from the agent that was addressed, about a copy that was really sent
 //! (PROTOCOL §4.4).
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use murmur_core::{
     code::Code,
-    id::{AgentId, NodeId},
+    id::{AgentId, MessageId, NodeId},
     outbox::{Config, Event, Receipt, StateName},
 };
 use murmur_crypto::{
@@ -28,6 +28,7 @@ use crate::{
     store::{
         StoreError, Tx, copy,
         delivery::{self, DeliveryRow},
+        stream as streams,
     },
 };
 
@@ -64,13 +65,18 @@ impl Post {
             self.directory.set_left(body.acker_agent_id, source, body.at_ms);
         }
         let heard = stream::Heard::of(&body, chain.slug());
+        let files = self.files_back(&body).await?;
         let items = self.believe(body, &chain, now_ms);
-        let committing = self.store.queue_plainly(move |tx| commit(tx, &parties, items, now_ms, &config));
+        let come_back = files.clone();
+        let committing = self.store.queue_plainly(move |tx| commit(tx, &parties, items, &come_back, now_ms, &config));
         let post = Arc::clone(self);
         Ok(Box::pin(async move {
             let committed: Result<(Vec<Stepped>, usize), StoreError> = committing.await;
             let (steps, ignored) = committed?;
             failpoint("S7");
+            for msg_id in files.into_keys() {
+                post.restart_stream(msg_id, msg_id).await?;
+            }
             if let Some(heard) = heard {
                 post.hear(heard).await?;
             }
@@ -81,6 +87,24 @@ impl Post {
             };
             Ok(Box::new(after) as After)
         }))
+    }
+
+    /// Of the messages that come back from where their recipient has left, those with a file, and whether that can be sent again.
+    async fn files_back(&self, body: &AckBody) -> Result<HashMap<MessageId, bool>, StoreError> {
+        let mut files = HashMap::new();
+        for item in &body.items {
+            let AckStatus::Failed { code: Code::AgentMoved, .. } = item.status else { continue };
+            let (msg_id, recipient) = (item.msg_id, body.acker_agent_id);
+            let look = move |tx: Tx<'_>| {
+                let row = delivery::get(tx, msg_id, recipient)?;
+                let is_there = row.is_some_and(|row| row.delivery.state.name() == StateName::Delivered);
+                if is_there { streams::of_message(tx, msg_id) } else { Ok(None) }
+            };
+            if let Some(file) = self.store.read(look).await? {
+                files.insert(msg_id, self.file_back(file).await);
+            }
+        }
+        Ok(files)
     }
 
     /// The chain that came along, or the one that the directory has.
@@ -115,6 +139,7 @@ fn commit(
     tx: Tx<'_>,
     parties: &Parties,
     items: Vec<Believed>,
+    files: &HashMap<MessageId, bool>,
     now_ms: u64,
     config: &Config,
 ) -> Result<(Vec<Stepped>, usize), StoreError> {
@@ -156,6 +181,15 @@ fn commit(
             }
             receipt => Event::Receipt { seal_attempt, receipt },
         };
+        match (event, files.get(&key.msg_id)) {
+            // Without its file it is of more use where it is.
+            (Event::GivenBack, Some(false)) => {
+                ignored += 1;
+                continue;
+            }
+            (Event::GivenBack, Some(true)) => streams::reopen(tx, key.msg_id, now_ms)?,
+            _ => {}
+        }
         if is_accepted && !matches!(before.state.name(), StateName::Delivered | StateName::Read) {
             // It is this copy that was accepted: a stream goes under its key, and the names of the others stay for what is said of them.
             row.env_digest = Some(*item.env_digest.as_bytes());

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use murmur_core::{
-    id::{AgentId, MessageId},
+    id::{AgentId, ConversationId, MessageId},
     limits::PAGE_SIZE_MAX,
     outbox::{Config, Delivery, Event, Redrive, StateName, redrive},
     slug::Slug,
@@ -19,6 +19,7 @@ use super::{
     error::QueryError,
     inbox::sent_message,
     random,
+    stream::{Again, OutTarget},
     transition::{self, Stepped},
     types::{Direction, InboxMessage, TailItem},
 };
@@ -27,6 +28,7 @@ use crate::store::{
     delivery::{self, DeliveryRow},
     listing::{self, Listed, Place, Whose},
     outbox::{self, OutboxRow},
+    stream::{self, OutRow},
 };
 
 /// The attribute of a new message that names the dead one it stands for.
@@ -59,6 +61,8 @@ struct Means {
     config: Config,
     sequence_epoch: u64,
     random: Vec<[u8; 10]>,
+    /// For a message with a file, which has one recipient.
+    file: Option<Again>,
 }
 
 impl Post {
@@ -97,28 +101,44 @@ impl Post {
 
     /// Begins a dead letter again: under its own id while recipients would still know a duplicate of it and its recipient is
     /// the same, else as a new message with the attribute `redrive-of`. When the recipient has ended, the agent that has its
-    /// name now gets it.
+    /// name now gets it. A file goes along, from its first byte on.
     ///
     /// # Errors
-    /// [`QueryError::MessageNotFound`], [`QueryError::NotDead`], or [`QueryError::AgentEnded`] when nobody has the recipient's
-    /// name. Nothing has changed then.
-    pub async fn redrive(&self, whose: Whose, msg_id: MessageId) -> Result<Vec<Redriven>, QueryError> {
+    /// [`QueryError::MessageNotFound`], [`QueryError::NotDead`], [`QueryError::AgentEnded`] when nobody has the recipient's
+    /// name, [`QueryError::FileGone`] or [`QueryError::Send`] when its file cannot go along. Nothing has changed then.
+    pub async fn redrive(self: &Arc<Self>, whose: Whose, msg_id: MessageId) -> Result<Vec<Redriven>, QueryError> {
         let look = move |tx: Tx<'_>| Ok((listing::of_message(tx, whose, msg_id)?, outbox::get(tx, msg_id)?));
         let (listed, message) = self.store.read(look).await?;
         let letters = letters(listed, msg_id)?;
-        if message.is_some_and(|message| opens_stream(&message.inner)) {
-            return Err(QueryError::FileGone { msg_id });
-        }
         let target = |letter: &Listed| Ok((letter.row.recipient, self.target(&letter.row)?));
         let targets = letters.iter().map(target).collect::<Result<HashMap<_, _>, QueryError>>()?;
         let random = letters.iter().map(|_| random::id_bytes()).collect::<Option<Vec<_>>>();
+        let now_ms = self.clock.now_ms();
+        let file = match message.filter(|message| opens_stream(&message.inner)) {
+            Some(message) => {
+                let is_same = targets.iter().all(|(recipient, target)| target.agent_id == *recipient);
+                let as_new = !is_same || redrive(message.created_ms, message.ttl_seconds, now_ms) == Redrive::Anew;
+                let file = self.file_again(msg_id, as_new).await?;
+                Some(file.ok_or(QueryError::FileGone { msg_id })?)
+            }
+            None => None,
+        };
+        let taken = file.clone();
         let means = Means {
-            now_ms: self.clock.now_ms(),
+            now_ms,
+            file,
             config: self.config.outbox.clone(),
             sequence_epoch: self.store.sequence_epoch(),
             random: random.ok_or(QueryError::Random)?,
         };
-        let begun = self.store.transact(move |tx| begin_all(tx, whose, msg_id, targets, &means)).await?;
+        let begun = self.store.transact(move |tx| begin_all(tx, whose, msg_id, targets, &means)).await;
+        let begun = match (begun, taken.clone()) {
+            (Err(error), Some(taken)) => {
+                taken.undo(self).await;
+                return Err(error);
+            }
+            (begun, _) => begun?,
+        };
         let mut redriven = Vec::with_capacity(begun.len());
         for Begun { stepped, message, from } in begun {
             let row = &stepped.row;
@@ -134,7 +154,11 @@ impl Post {
                 message: sent_message(&message, from, row.to_slug.clone()),
                 state: Some(StateName::Queued),
             });
+            let begun = row.msg_id;
             self.follow_up(stepped);
+            if taken.is_some() {
+                self.restart_stream(msg_id, begun).await?;
+            }
         }
         Ok(redriven)
     }
@@ -144,14 +168,16 @@ impl Post {
     /// # Errors
     /// [`QueryError::MessageNotFound`], or [`QueryError::NotDead`].
     pub async fn drop_dead_letter(&self, whose: Whose, msg_id: MessageId) -> Result<Vec<Listed>, QueryError> {
-        let work = move |tx: Tx<'_>| -> Result<Vec<Listed>, QueryError> {
+        let work = move |tx: Tx<'_>| -> Result<(Vec<Listed>, Option<OutRow>), QueryError> {
             let letters = letters(listing::of_message(tx, whose, msg_id)?, msg_id)?;
             for letter in &letters {
                 dead_letter::remove(tx, msg_id, letter.row.recipient)?;
             }
-            Ok(letters)
+            Ok((letters, stream::of_message(tx, msg_id)?))
         };
-        self.store.transact(work).await
+        let (letters, file) = self.store.transact(work).await?;
+        self.streams.forget_copies(file.into_iter().map(|file| file.stream_id).collect()).await;
+        Ok(letters)
     }
 
     fn target(&self, row: &DeliveryRow) -> Result<Target, QueryError> {
@@ -216,6 +242,7 @@ fn begin_again(
     outbox::set_ttl(tx, msg_id, ttl_seconds)?;
     copy::retire(tx, msg_id, row.recipient)?;
     let mut row = DeliveryRow { delivery, env_digest: None, code: None, fresh_prekey: None, ..row };
+    open_stream(tx, &row, means)?;
     let effects = transition::advance(tx, &mut row, Event::Tick, *now_ms, config)?;
     delivery::update(tx, &row)?;
     Ok((Stepped { row, effects }, OutboxRow { ttl_seconds, ..message.clone() }))
@@ -233,7 +260,8 @@ fn begin_anew(
     let Means { now_ms, config, sequence_epoch, .. } = means;
     let Target { agent_id: recipient, slug } = target;
     let conversation_id = dm_conversation_id(message.sender, recipient);
-    let inner = inner_of_redrive(message, conversation_id).ok_or(QueryError::Unreadable { msg_id: row.msg_id })?;
+    let inner =
+        inner_of_redrive(message, conversation_id, means).ok_or(QueryError::Unreadable { msg_id: row.msg_id })?;
     let message = OutboxRow {
         msg_id: MessageId::new_v7(*now_ms, random),
         conversation_id,
@@ -261,16 +289,25 @@ fn begin_anew(
         delivered_ms: None,
         read_ms: None,
     };
+    open_stream(tx, &row, means)?;
     let effects = transition::advance(tx, &mut row, Event::Tick, *now_ms, config)?;
     delivery::insert(tx, &row)?;
     Ok((Stepped { row, effects }, message))
 }
 
+/// Lets the file go along.
+fn open_stream(tx: Tx<'_>, row: &DeliveryRow, means: &Means) -> Result<(), QueryError> {
+    let Some(file) = &means.file else { return Ok(()) };
+    let target = OutTarget { msg_id: row.msg_id, recipient: row.recipient, to: &row.to_slug, now_ms: means.now_ms };
+    file.open(tx, target).map_err(|error| QueryError::Send(Box::new(error)))
+}
+
 /// The same content, naming the message that it stands for; a redrive of a redrive names the latest.
-fn inner_of_redrive(message: &OutboxRow, conversation_id: murmur_core::id::ConversationId) -> Option<Bytes> {
+fn inner_of_redrive(message: &OutboxRow, conversation_id: ConversationId, means: &Means) -> Option<Bytes> {
     let mut inner = Inner::decode(&message.inner).ok()?;
     inner.attrs.retain(|attr| attr.key != REDRIVE_OF);
     inner.attrs.push(Attr { key: REDRIVE_OF.to_owned(), value: message.msg_id.to_string() });
     let inner = Inner { conversation_id, ..inner };
+    let inner = means.file.iter().fold(inner, |inner, file| file.announce(inner));
     Some(Bytes::copy_from_slice(&inner.encode().ok()?))
 }

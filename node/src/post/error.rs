@@ -142,12 +142,16 @@ pub enum QueryError {
         /// How it stands.
         state: StateName,
     },
-    /// `MESSAGE_NOT_DEAD`: the node's copy of the file that went with it is gone, so that it cannot be begun again.
-    #[error("message {msg_id} carried a file, whose copy is gone: send the file again")]
+    /// `MESSAGE_NOT_DEAD`: the file that went with it is gone, so that it cannot be begun again: the node has no copy any more, and the
+    /// original is not there, or not as it was.
+    #[error("message {msg_id} carried a file that is not there any more as it was: send the file again")]
     FileGone {
         /// What was named.
         msg_id: MessageId,
     },
+    /// The file of a message cannot be sent again now; reasons as in [`SendError`].
+    #[error(transparent)]
+    Send(Box<SendError>),
     /// `AGENT_NOT_FOUND`: the recipient of a dead letter has ended, and no agent has its name now.
     #[error("the agent {slug} has ended, and none has that name now")]
     AgentEnded {

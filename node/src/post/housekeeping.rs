@@ -9,7 +9,7 @@ use murmur_core::limits::DEDUP_RETENTION_MS;
 use tokio_util::sync::CancellationToken;
 
 use super::Post;
-use crate::store::{StoreError, dead_letter, guard, inbox, outbox, stream};
+use crate::store::{StoreError, Tx, dead_letter, guard, inbox, outbox, stream};
 
 /// How often: nothing here is urgent.
 const INTERVAL: Duration = Duration::from_secs(3600);
@@ -38,7 +38,13 @@ impl Post {
         let now_ms = self.clock.now_ms();
         let sent_before = now_ms.saturating_sub(DEDUP_RETENTION_MS);
         let read_before = now_ms.saturating_sub(self.config.history_ms.max(DEDUP_RETENTION_MS));
-        self.store.write(move |tx| dead_letter::prune(tx, read_before)).await?;
+        let forget = move |tx: Tx<'_>| {
+            let copies = stream::kept(tx, read_before)?;
+            dead_letter::prune(tx, read_before)?;
+            Ok(copies)
+        };
+        let copies = self.store.write(forget).await?;
+        self.streams.forget_copies(copies).await;
         while self.store.write(move |tx| outbox::prune(tx, sent_before, BATCH)).await? > 0 {}
         while self.store.write(move |tx| inbox::prune(tx, read_before, BATCH)).await? > 0 {}
         if let Some(keep_ms) = self.config.streams.keep_ms {

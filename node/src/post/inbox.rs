@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use super::{
     Post,
     error::QueryError,
-    stream::announced,
+    stream::{announced, deadline},
     types::{DeliveryView, Direction, InboxMessage, InboxPage, InboxQuery, LocalAgent, MessageKind, TailItem},
 };
 use crate::store::{
@@ -297,7 +297,7 @@ pub(super) fn sent_message(row: &OutboxRow, from: Slug, to: Slug) -> InboxMessag
         cursor: 0,
         redelivered: false,
         traceparent: row.traceparent.clone(),
-        deadline_ms: said.and_then(|inner| inner.deadline_ms),
+        deadline_ms: said.and_then(deadline),
         file: said.and_then(|inner| inner.stream.as_ref()).map(|manifest| Box::new(announced(manifest))),
         gap: false,
     }

@@ -23,7 +23,7 @@ use super::{
     order::{self as turns, Look, Released},
     policy::OverRate,
     receive::{After, Completion, Frame, Refusal},
-    stream::{Opening, Refusing},
+    stream::{Opening, Refusing, deadline},
     types::{Direction, InboxMessage, MessageKind, TailItem},
 };
 use crate::{
@@ -409,7 +409,11 @@ fn commit(tx: Tx<'_>, arrived: Arrived, terms: Terms) -> Result<Committed, Store
     let message = &arrival.message;
     let (sender, recipient) = (message.from_agent_id, arrival.recipient);
     let mut known = inbox::known(tx, sender, message.msg_id, recipient)?;
-    if known.take_if(|known| known.given_back && known.inner_digest == arrival.inner_digest).is_some() {
+    // A file comes only with another copy than it came with before.
+    let is_to_come = |known: &Known| opening.is_none() || known.env_digest != arrival.env_digest;
+    let comes_again =
+        |known: &Known| known.given_back && known.inner_digest == arrival.inner_digest && is_to_come(known);
+    if known.take_if(|known| comes_again(known)).is_some() {
         inbox::forget(tx, sender, message.msg_id, recipient)?;
     }
     let mut row = AckRow {
@@ -529,6 +533,7 @@ fn reply_route(header: &Header) -> Option<Route> {
 
 fn as_message(header: &Header, inner: Inner, kind: MessageKind, from: Slug, to: Slug) -> InboxMessage {
     InboxMessage {
+        deadline_ms: deadline(&inner),
         msg_id: header.msg_id,
         conversation_id: header.conversation_id,
         kind,
@@ -545,18 +550,18 @@ fn as_message(header: &Header, inner: Inner, kind: MessageKind, from: Slug, to: 
         cursor: 0,
         redelivered: false,
         traceparent: String::new(),
-        deadline_ms: inner.deadline_ms,
         file: None,
         gap: false,
     }
 }
 
-const fn kind(inner: &Inner) -> Option<MessageKind> {
+fn kind(inner: &Inner) -> Option<MessageKind> {
     match inner.kind {
         Kind::Message => Some(MessageKind::Message),
         Kind::Request => Some(MessageKind::Request),
         Kind::Reply => Some(MessageKind::Reply),
-        // A file may answer a request as well.
+        // A file may come with a request, and may answer one as well.
+        Kind::StreamOpen if deadline(inner).is_some() => Some(MessageKind::Request),
         Kind::StreamOpen if inner.in_reply_to.is_some() => Some(MessageKind::Reply),
         Kind::StreamOpen => Some(MessageKind::Message),
         Kind::Control => None,

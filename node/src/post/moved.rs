@@ -2,7 +2,7 @@
 //! (PROTOCOL §4.5, AGENT_MOVED).
 //!
 //! The agent's keys stay, so that it can say so, and so that what it sent from here is still delivered and acknowledged. A message with
-//! a file stays here, and readable: the file is here, and its sender has no copy of it any more.
+//! a file stays readable here as well: its sender sends the file again only if it still has it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use super::{Post, inbox::receipt_of};
 use crate::store::{
     StoreError, Tx,
     ack::{self, AckRow, STATUS_FAILED},
-    agents, inbox,
+    agents, inbox, stream,
+    transfer::TransferState,
 };
 
 /// Messages given back in one transaction.
@@ -34,6 +35,7 @@ pub(super) async fn give_back(post: Arc<Post>) {
 }
 
 async fn give_back_of(post: &Post, agent: AgentId) -> Result<(), StoreError> {
+    give_back_files(post, agent).await?;
     loop {
         let now_ms = post.clock.now_ms();
         let rows = post.store.write(move |tx| take(tx, agent, now_ms)).await?;
@@ -45,12 +47,38 @@ async fn give_back_of(post: &Post, agent: AgentId) -> Result<(), StoreError> {
     }
 }
 
+async fn give_back_files(post: &Post, agent: AgentId) -> Result<(), StoreError> {
+    loop {
+        let now_ms = post.clock.now_ms();
+        let take = move |tx: Tx<'_>| {
+            let mut given = Vec::new();
+            for (read, stream_id) in inbox::give_back_files(tx, agent, BATCH)? {
+                given.push((refusal(tx, agent, read, now_ms)?, stream::incoming(tx, stream_id)?));
+            }
+            Ok::<_, StoreError>(given)
+        };
+        let given = post.store.write(take).await?;
+        if given.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(agent.id = %agent, messages = given.len(), "an agent has moved: files that it did not read here go back");
+        for (row, file) in given {
+            if let Some(file) = file.filter(|file| file.state.is_open()) {
+                // Its sender goes on at the other node, and hears nothing of this end.
+                post.end_incoming(&file, TransferState::Failed, Code::AgentMoved, true).await?;
+            }
+            post.acknowledge([row]);
+        }
+    }
+}
+
 /// Takes some unread messages out of an inbox, and refuses them for the place where they are.
 fn take(tx: Tx<'_>, agent: AgentId, now_ms: u64) -> Result<Vec<AckRow>, StoreError> {
-    let refuse = |read: inbox::ReadRow| {
-        let mut row = AckRow { status: STATUS_FAILED, code: Code::AgentMoved.number(), ..receipt_of(agent, read) };
-        row.id = ack::insert(tx, &row, now_ms)?;
-        Ok(row)
-    };
-    inbox::give_back(tx, agent, now_ms, BATCH)?.into_iter().map(refuse).collect()
+    inbox::give_back(tx, agent, now_ms, BATCH)?.into_iter().map(|read| refusal(tx, agent, read, now_ms)).collect()
+}
+
+fn refusal(tx: Tx<'_>, agent: AgentId, read: inbox::ReadRow, now_ms: u64) -> Result<AckRow, StoreError> {
+    let mut row = AckRow { status: STATUS_FAILED, code: Code::AgentMoved.number(), ..receipt_of(agent, read) };
+    row.id = ack::insert(tx, &row, now_ms)?;
+    Ok(row)
 }

@@ -23,7 +23,7 @@ use super::{
     failpoint::failpoint,
     random,
     requested::Answered,
-    stream::Announced,
+    stream::{Announced, asks_until},
     transition::{self, Stepped},
     types::{Attachment, Direction, Draft, InboxMessage, LocalAgent, MessageKind, Sent, StateName, TailItem},
 };
@@ -123,7 +123,8 @@ impl Post {
         let inner = Inner {
             content_type,
             in_reply_to: draft.in_reply_to,
-            deadline_ms,
+            deadline_ms: deadline_ms.filter(|_| draft.file.is_none()),
+            attrs: deadline_ms.filter(|_| draft.file.is_some()).map(asks_until).into_iter().collect(),
             traceparent: Some(traceparent.clone()).filter(|text| !text.is_empty()),
             stream: draft.file.as_ref().map(|file| file.manifest.clone()),
             ..Inner::new(wire_kind(kind, draft.file.is_some()), conversation_id, draft.body)

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 use murmur_core::{id::StreamId, limits::PAGE_SIZE_MAX};
 use murmur_proto::node::v1::{self, file_service_server::FileService};
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -17,18 +16,14 @@ use super::{
 };
 use crate::post::{Draft, FileDraft};
 
-/// Files that are copied at one time: the disk does not get faster by more.
-const COPIES_MAX: usize = 4;
-
 /// Files, for local programs.
 pub(super) struct Files {
     shared: Arc<Shared>,
-    copies: Semaphore,
 }
 
 impl Files {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, copies: Semaphore::new(COPIES_MAX) }
+        Self { shared }
     }
 }
 
@@ -60,8 +55,7 @@ impl FileService for Files {
             ..Draft::default()
         };
         let draft = FileDraft { message, path, name, content_type, allow_secret_names };
-        // The semaphore is never closed.
-        let _place = self.copies.acquire().await.map_err(|_| Shared::draining())?;
+        let _place = self.shared.copy_place().await?;
         let (sent, file) = core.post.send_file(&from, draft).await.map_err(Refusal::from)?;
         Ok(Response::new(v1::SendFileResponse {
             msg_id: sent.msg_id.to_string(),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     app::Core,
-    post::{Draft, InboxQuery, LocalAgent, PendingReply},
+    post::{Draft, FileDraft, InboxQuery, LocalAgent, PendingReply},
 };
 
 /// Sends that are not on disk yet; more of them wait. Enough for two full commits, and what bounds the store's queue and the
@@ -88,7 +88,7 @@ impl MessageService for Messages {
 
     async fn request(&self, request: Request<v1::RequestRequest>) -> Result<Response<Self::RequestStream>, Status> {
         let (call, request) = Call::of(request);
-        let v1::RequestRequest { agent, to, body, content_type, timeout_ms, idempotency_key } = request;
+        let v1::RequestRequest { agent, to, body, content_type, timeout_ms, idempotency_key, file } = request;
         let (core, from) = self.speaker(&call, &agent).await?;
         let draft = Draft {
             to,
@@ -97,14 +97,26 @@ impl MessageService for Messages {
             idempotency_key: parse::text_option(idempotency_key),
             ..Draft::default()
         };
-        let place = self.place().await?;
-        let (sent, pending) = core.post.request(&from, draft, timeout_ms).await.map_err(Refusal::from)?;
-        drop(place);
+        let (sent, pending, file) = match file {
+            Some(v1::Attachment { path, name, content_type, allow_secret_names }) => {
+                let draft = FileDraft { message: draft, path, name, content_type, allow_secret_names };
+                let _place = self.shared.copy_place().await?;
+                let asked = core.post.request_with_file(&from, draft, timeout_ms).await;
+                let (sent, pending, file) = asked.map_err(Refusal::from)?;
+                (sent, pending, Some(convert::file(file)))
+            }
+            None => {
+                let _place = self.place().await?;
+                let (sent, pending) = core.post.request(&from, draft, timeout_ms).await.map_err(Refusal::from)?;
+                (sent, pending, None)
+            }
+        };
         let accepted = v1::RequestAccepted {
             msg_id: sent.msg_id.to_string(),
             conversation_id: sent.conversation_id.to_string(),
             to: sent.to.to_string(),
             recipient_online: sent.recipient_online,
+            file,
         };
         let accepted = v1::RequestResponse { item: Some(Item::Accepted(accepted)) };
         let outcome = self.outcome(core, from, pending);

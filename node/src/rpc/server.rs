@@ -16,7 +16,10 @@ use murmur_proto::{
     },
     status::status,
 };
-use tokio::{net::UnixListener, sync::watch};
+use tokio::{
+    net::UnixListener,
+    sync::{Semaphore, SemaphorePermit, watch},
+};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::Routes, transport::Server};
@@ -67,6 +70,18 @@ pub struct Shared {
     pub started_ms: u64,
     /// What time it is.
     pub clock: Clock,
+    /// Places for files that are copied.
+    pub copies: Copies,
+}
+
+/// Files that are copied at one time.
+pub struct Copies(Semaphore);
+
+impl Default for Copies {
+    /// The disk does not get faster by more.
+    fn default() -> Self {
+        Self(Semaphore::new(4))
+    }
 }
 
 impl Shared {
@@ -100,6 +115,12 @@ impl Shared {
                 Ok((core, local(&row)))
             }
         }
+    }
+
+    /// Waits for a place among the files that are copied.
+    pub(super) async fn copy_place(&self) -> Result<SemaphorePermit<'_>, Status> {
+        // The semaphore is never closed.
+        self.copies.0.acquire().await.map_err(|_| Self::draining())
     }
 
     /// The answer to new work while the node goes down.

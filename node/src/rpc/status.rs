@@ -163,6 +163,7 @@ fn of_query(error: QueryError) -> Status {
         QueryError::AgentEnded { .. } | QueryError::NoAgent { .. } => status(Reason::AgentNotFound, text),
         QueryError::Unreadable { .. } | QueryError::Random => internal(&text),
         QueryError::TransferNotFound { .. } => status(Reason::TransferNotFound, text),
+        QueryError::Send(error) => of_send(*error),
         QueryError::Resolve(error) => of_resolve("from", &error),
         QueryError::Store(error) => of_store(&error),
     }

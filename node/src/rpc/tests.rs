@@ -18,7 +18,7 @@ use tonic::{Request, Status, Streaming};
 
 use super::{
     control::{self, Control},
-    server::{Services, Shared},
+    server::{Copies, Services, Shared},
     socket,
 };
 use crate::tunnel::{TunnelConfig, Tunnels};
@@ -72,6 +72,7 @@ impl Door {
             data_dir: home.path().to_owned(),
             started_ms: 1,
             clock: Clock::system(),
+            copies: Copies::default(),
         };
         let (socket, listener) = socket::listen(&home.path().join("node.sock")).await.unwrap();
         let services = Services::new(Arc::new(shared)).await.unwrap();

@@ -64,14 +64,16 @@ impl Mark {
 /// # Errors
 /// [`StoreError`].
 pub fn of_inbox(tx: Tx<'_>, since_ms: u64, before: Mark, limit: u32) -> Result<Vec<(Mark, AckRow)>, StoreError> {
-    let sql = "SELECT received_ms, cursor, recipient, sender_agent, reply_route, msg_id, env_digest, read_ms IS NOT NULL AS is_read, given_back
+    let sql = "SELECT received_ms, cursor, recipient, sender_agent, reply_route, msg_id, env_digest, read_ms IS NOT NULL AS is_read,
+            stream_id IS NOT NULL AS has_file, given_back
         FROM inbox WHERE received_ms >= ?1 AND (received_ms, cursor) < (?2, ?3)
         ORDER BY received_ms DESC, cursor DESC LIMIT ?4";
     let mut statement = tx.conn().prepare_cached(sql)?;
     let bounds = params![int(since_ms), int(before.received_ms), before.cursor, limit];
     let rows = statement.query_map(bounds, |row| {
         let mark = Mark { received_ms: uint(row, "received_ms")?, cursor: row.get("cursor")? };
-        let (status, code) = match (row.get("given_back")?, row.get("is_read")?) {
+        let is_file_read = row.get("is_read")? && row.get("has_file")?;
+        let (status, code) = match (row.get::<_, bool>("given_back")? && !is_file_read, row.get("is_read")?) {
             (true, _) => (STATUS_FAILED, Code::AgentMoved.number()),
             (false, true) => (STATUS_READ, 0),
             (false, false) => (STATUS_DELIVERED, 0),

@@ -145,7 +145,7 @@ pub struct Known {
     pub inner_digest: [u8; 32],
     /// When the agent read it.
     pub read_ms: Option<u64>,
-    /// It went back to its sender unread, since its agent had moved to another node.
+    /// It was given back to its sender unread, since its agent had moved to another node.
     pub given_back: bool,
 }
 
@@ -368,14 +368,34 @@ pub fn give_back(tx: Tx<'_>, agent: AgentId, now_ms: u64, limit: u32) -> Result<
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Forgets a message that was given back and comes again, since its agent lives here again.
+/// Gives back unread rows with a file, at most so many. They stay unread: whether the file can be sent again only its sender knows.
+/// Also says by which stream each came.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn give_back_files(tx: Tx<'_>, agent: AgentId, limit: u32) -> Result<Vec<(ReadRow, StreamId)>, StoreError> {
+    let sql = "UPDATE inbox SET given_back = 1 WHERE cursor IN
+        (SELECT cursor FROM inbox WHERE recipient = ?1 AND read_ms IS NULL AND stream_id IS NOT NULL AND given_back = 0
+            ORDER BY sequence_epoch, sequence LIMIT ?2)
+        RETURNING sender_agent, msg_id, env_digest, reply_route, stream_id";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let read = |row: &Row<'_>| Ok((read_row(row)?, id(row, "stream_id", StreamId::from_bytes)?));
+    let rows = statement.query_map(params![agent.as_bytes(), limit], read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Forgets a message that was given back and comes again, since its agent lives here again. A file that had come stays on the disk.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn forget(tx: Tx<'_>, sender: AgentId, msg_id: MessageId, recipient: AgentId) -> Result<(), StoreError> {
-    let sql = "DELETE FROM inbox WHERE sender_agent = ?1 AND msg_id = ?2 AND recipient = ?3";
-    let key = params![sender.as_bytes(), msg_id.as_bytes(), recipient.as_bytes()];
-    tx.conn().prepare_cached(sql)?.execute(key)?;
+    for sql in [
+        "DELETE FROM inbox WHERE sender_agent = ?1 AND msg_id = ?2 AND recipient = ?3",
+        "DELETE FROM stream_in WHERE sender_agent = ?1 AND msg_id = ?2 AND recipient = ?3 AND state > 3",
+    ] {
+        let key = params![sender.as_bytes(), msg_id.as_bytes(), recipient.as_bytes()];
+        tx.conn().prepare_cached(sql)?.execute(key)?;
+    }
     Ok(())
 }
 

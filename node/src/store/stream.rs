@@ -309,6 +309,52 @@ pub fn incoming(tx: Tx<'_>, stream_id: StreamId) -> Result<Option<InRow>, StoreE
     Ok(tx.conn().prepare_cached(sql)?.query_row([stream_id.as_bytes()], in_row).optional()?)
 }
 
+/// The stream of a sent message.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn of_message(tx: Tx<'_>, msg_id: MessageId) -> Result<Option<OutRow>, StoreError> {
+    let sql = "SELECT * FROM stream_out WHERE msg_id = ?1";
+    Ok(tx.conn().prepare_cached(sql)?.query_row([msg_id.as_bytes()], out_row).optional()?)
+}
+
+/// Begins the stream of a sent message again, from its first chunk on.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn reopen(tx: Tx<'_>, msg_id: MessageId, now_ms: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE stream_out SET state = 1, reason = '', acked_index = 0, limit_index = 0, told = 0, active_ms = ?2
+        WHERE msg_id = ?1";
+    tx.conn().prepare_cached(sql)?.execute(params![msg_id.as_bytes(), int(now_ms)])?;
+    Ok(())
+}
+
+/// Whether the copy of a stream that has ended is kept: its message is a dead letter, and such copies of its sender have no more than
+/// `bytes_max` bytes.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn is_kept(tx: Tx<'_>, stream_id: StreamId, bytes_max: u64) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM dead_letter d WHERE d.msg_id = s.msg_id)
+            AND (SELECT coalesce(sum(o.size), 0) FROM stream_out o WHERE o.sender_agent = s.sender_agent AND o.state > 3
+                AND EXISTS (SELECT 1 FROM dead_letter d WHERE d.msg_id = o.msg_id)) <= ?2
+        FROM stream_out s WHERE s.stream_id = ?1 AND s.state > 3";
+    let key = params![stream_id.as_bytes(), int(bytes_max)];
+    Ok(tx.conn().prepare_cached(sql)?.query_row(key, |row| row.get(0)).optional()?.unwrap_or(false))
+}
+
+/// Streams whose copy may be kept, of messages that were given up before this time.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn kept(tx: Tx<'_>, before_ms: u64) -> Result<Vec<StreamId>, StoreError> {
+    let sql = "SELECT s.stream_id FROM dead_letter d JOIN stream_out s ON s.msg_id = d.msg_id
+        WHERE s.state > 3 AND d.at_ms < ?1";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map([int(before_ms)], |row| id(row, 0, StreamId::from_bytes))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Streams that are sent and have not ended, or whose end the other side may not know.
 ///
 /// # Errors

@@ -81,6 +81,174 @@ async fn a_session_sends_a_file_and_another_is_told_where_it_is() {
 }
 
 #[tokio::test]
+async fn a_session_asks_about_a_file_and_another_answers_when_it_is_whole() {
+    let network = Network::start().await;
+    let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
+    let mut bob = there.shim("bob").await;
+    bob.ok("register", json!({})).await;
+    let alice = here.shim("alice").await;
+    until_known(&alice, "/w/acme/u/jdoe/bob").await;
+    let path = network.dir.path().join("notes.md");
+    fs::write(&path, "# Notes\n").unwrap();
+
+    let question = json!({"to": "bob", "text": "what is it?", "file": path.to_str().unwrap(), "timeout_ms": 60_000});
+    let answer = async {
+        let push = bob.push().await;
+        assert_eq!(push["meta"]["kind"], "request", "{push}");
+        assert!(push["meta"]["deadline"].is_string(), "{push}");
+        assert_eq!(fs::read_to_string(push["meta"]["file_path"].as_str().unwrap()).unwrap(), "# Notes\n");
+        bob.ok("send", json!({"in_reply_to": push["meta"]["msg_id"], "text": "notes"})).await;
+    };
+    let (asked, ()) = tokio::join!(alice.ok("request", question), answer);
+    assert_eq!((&asked["status"], &asked["reply"]["text"]), (&json!("replied"), &json!("notes")));
+    assert_eq!(asked["file"]["name"], "notes.md");
+    let none = json!({"to": "bob", "text": "and this?", "file": "/nowhere/at/all"});
+    let refused = alice.call("request", none).await;
+    assert!(refused.is_error && refused.text.contains("FILE_REFUSED"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn the_command_line_asks_about_a_file() {
+    let pair = Pair::start().await;
+    let (path, bytes) = pair.file("data.bin", 3 * MIB);
+    let asking = pair
+        .command(&pair.here, &["request", "bob", "--file", &path, "--agent", "alice", "--timeout", "60s", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let file = until_state(&pair.there, "bob", TransferState::Done).await;
+    assert!(fs::read(&file.path).unwrap() == bytes, "the file changed on the way");
+    let inbox = pair.ctl(&pair.there, &["inbox", "--agent", "bob", "--json"]);
+    let request = &inbox["messages"][0];
+    assert_eq!(request["kind"], "request");
+    let to = request["msg_id"].as_str().unwrap();
+    pair.ctl(&pair.there, &["send", "alice", "seen", "--in-reply-to", to, "--agent", "bob", "--json"]);
+    let output = asking.wait_with_output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer["msg_id"], &answer["reply"]["body"]), (&json!(to), &json!("seen")));
+    assert_eq!(answer["file"]["name"], "data.bin");
+}
+
+/// The node's copy is kept with the dead letter: what became of the original does not matter.
+#[tokio::test]
+async fn a_file_whose_message_died_goes_again_from_the_nodes_own_copy() {
+    let mut pair = Pair::start().await;
+    let (path, bytes) = pair.file("data.bin", 3 * MIB);
+    let msg_id = pair.dies(&path).await;
+    fs::remove_file(&path).unwrap();
+    // A start sweeps what nobody needs any more.
+    pair.here.process.kill_9();
+    pair.here.process.start();
+    pair.here.ready().await;
+
+    let redriven = pair.ctl(&pair.here, &["dlq", "redrive", &msg_id, "--agent", "alice", "--json"]);
+    assert_eq!(redriven["redriven"][0]["msg_id"], json!(msg_id), "within its time it keeps its id");
+    pair.arrives(&bytes).await;
+}
+
+/// Whoever has the recipient's name now gets another message, and the file by another stream.
+#[tokio::test]
+async fn a_file_whose_message_died_goes_to_whoever_has_the_name_now() {
+    let mut pair = Pair::start().await;
+    let (path, bytes) = pair.file("data.bin", MIB + 7);
+    let msg_id = pair.dies(&path).await;
+    let before = transfers(&pair.here, "alice").await.pop().unwrap();
+    pair.ctl(&pair.there, &["deregister", "bob", "--json"]);
+    let request = RegisterRequest { agent: "bob".into(), ..Default::default() };
+    let new = pair.there.client().await.sessions.register(request).await.unwrap().into_inner();
+    let known = || async {
+        let peers = pair.ctl(&pair.here, &["peers", "--agent", "alice", "--json"]);
+        peers.to_string().contains(&new.agent_id).then_some(())
+    };
+    wait::until("the new bob is known", known).await;
+
+    let redriven = pair.ctl(&pair.here, &["dlq", "redrive", &msg_id, "--agent", "alice", "--json"]);
+    assert_ne!(redriven["redriven"][0]["msg_id"], json!(msg_id));
+    let file = until_state(&pair.there, "bob", TransferState::Done).await;
+    assert!(fs::read(&file.path).unwrap() == bytes, "the file changed on the way");
+    assert_ne!(file.transfer_id, before.file.unwrap().transfer_id, "no nonce is used for two recipients");
+    wait::until("no copy is left", || async {
+        let left = fs::read_dir(pair.here.dir.join("files/out")).unwrap().count();
+        (left == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_what_it_was_does_not_go_again() {
+    let mut pair = Pair::start().await;
+    let (path, _) = pair.file("data.bin", MIB);
+    let msg_id = pair.dies(&path).await;
+    // As a disk that was short of room, or a copy of the node, may leave it.
+    for copy in fs::read_dir(pair.here.dir.join("files/out")).unwrap() {
+        fs::remove_file(copy.unwrap().path()).unwrap();
+    }
+    fs::write(&path, vec![7; MIB]).unwrap();
+    let redrive = ["dlq", "redrive", &msg_id, "--agent", "alice", "--json"];
+    let refused = pair.command(&pair.here, &redrive).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("MESSAGE_NOT_DEAD") && said.contains("file"), "{said}");
+    let letters = pair.ctl(&pair.here, &["dlq", "ls", "--agent", "alice", "--json"]);
+    assert_eq!(letters["messages"][0]["msg_id"], json!(msg_id), "it stays where it is");
+    // As it was, it goes, although the node has no copy any more.
+    let (_, bytes) = pair.file("data.bin", MIB);
+    pair.ctl(&pair.here, &redrive);
+    pair.arrives(&bytes).await;
+}
+
+/// Dropping the letter drops the copy.
+#[tokio::test]
+async fn a_dropped_letter_leaves_no_file() {
+    let mut pair = Pair::start().await;
+    let (path, _) = pair.file("data.bin", MIB);
+    let msg_id = pair.dies(&path).await;
+    assert_eq!(pair.network.files("/files/out/").len(), 1, "it is kept with the letter");
+    pair.ctl(&pair.here, &["dlq", "drop", &msg_id, "--agent", "alice", "--json"]);
+    assert!(pair.network.files("/files/out/").is_empty());
+}
+
+/// What had arrived where nobody read it is copied from the original once more; without that it stays there, and readable.
+#[tokio::test]
+async fn a_file_that_nobody_read_follows_an_agent_that_moves_while_the_original_is_there() {
+    let pair = Pair::start().await;
+    let (path, bytes) = pair.file("data.bin", 2 * MIB);
+    let (changed, was) = pair.file("changed.bin", MIB);
+    for path in [&path, &changed] {
+        pair.send(path).await;
+    }
+    wait::until("both have arrived", || async {
+        let found = transfers(&pair.there, "bob").await;
+        let done = found.iter().filter(|transfer| is_done(transfer)).count();
+        (done == 2).then_some(())
+    })
+    .await;
+    fs::write(&changed, "another").unwrap();
+
+    let yonder = pair.network.node("yonder", "jdoe").await;
+    let request = RegisterRequest { agent: "bob".into(), move_here: true, ..Default::default() };
+    yonder.client().await.sessions.register(request).await.unwrap();
+    let file = until_state(&yonder, "bob", TransferState::Done).await;
+    assert!(fs::read(&file.path).unwrap() == bytes, "the file changed on the way");
+    let inbox = pair.ctl(&yonder, &["inbox", "--agent", "bob", "--json"]);
+    assert_eq!(inbox["messages"].as_array().unwrap().len(), 1, "{inbox}");
+    wait::until("alice knows that it was read there", || async {
+        let message = inbox["messages"][0]["msg_id"].as_str()?;
+        let stands = pair.ctl(&pair.here, &["message", message, "--agent", "alice", "--json"]);
+        stands.to_string().contains("\"read\"").then_some(())
+    })
+    .await;
+
+    let left = pair.ctl(&pair.there, &["inbox", "--agent", "bob", "--peek", "--json"]);
+    let stays = left["messages"].as_array().unwrap().iter().find(|message| message["file"]["name"] == "changed.bin");
+    let stays = PathBuf::from(stays.unwrap()["file"]["path"].as_str().unwrap());
+    assert!(fs::read(stays).unwrap() == was, "it can be read where it is");
+}
+
+fn is_done(transfer: &Transfer) -> bool {
+    transfer.file.as_ref().is_some_and(|file| file.state() == TransferState::Done)
+}
+
+#[tokio::test]
 async fn a_recipient_killed_in_the_middle_goes_on_where_its_disk_is() {
     let mut pair = Pair::start().await;
     let (path, bytes) = pair.file("data.bin", 60 * MIB);
@@ -375,14 +543,35 @@ impl Pair {
         .await;
     }
 
-    /// Runs the command line against a node and reads its JSON.
-    fn ctl(&self, node: &Node, args: &[&str]) -> Value {
+    /// Sends a file that bob's node refuses for its size, waits until its message is dead, and lets the node take such files from then on.
+    async fn dies(&mut self, path: &str) -> String {
+        const LIMIT: &str = "MURMUR_NODE_FILE_BYTES_MAX";
+        self.there.process.kill_9();
+        self.there.process.set_env(LIMIT, Some("1000"));
+        self.there.process.start();
+        self.there.ready().await;
+        let sent = self.send(path).await;
+        let failed = until_state(&self.here, "alice", TransferState::Failed).await;
+        assert_eq!(failed.reason, "STREAM_TOO_LARGE");
+        self.there.process.kill_9();
+        self.there.process.set_env(LIMIT, None);
+        self.there.process.start();
+        self.there.ready().await;
+        sent.msg_id
+    }
+
+    fn command(&self, node: &Node, args: &[&str]) -> Command {
         let mut command = Command::new(binary("murmurctl"));
         command.args(args).arg("--socket").arg(&node.socket).arg("--data-dir").arg(self.network.dir.path().join("ctl"));
         for name in ["MURMUR_SERVER_URL", "MURMUR_TOKEN_FILE", "MURMUR_AGENT", "MURMUR_AGENT_TOKEN_FILE"] {
             command.env_remove(name);
         }
-        let output = command.output().unwrap();
+        command
+    }
+
+    /// Runs the command line against a node and reads its JSON.
+    fn ctl(&self, node: &Node, args: &[&str]) -> Value {
+        let output = self.command(node, args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }

@@ -24,6 +24,7 @@ mod letters;
 mod message;
 mod metrics;
 mod moved;
+mod moved_back;
 mod notify;
 mod operator;
 mod pace;

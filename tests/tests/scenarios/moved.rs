@@ -8,10 +8,7 @@ use murmur_tests::{
     wait,
 };
 
-use crate::{
-    pair::{Accepted, Pair, nothing_waits, read, texts},
-    power::wipe,
-};
+use crate::pair::{Accepted, Pair, nothing_waits, read, texts};
 
 #[tokio::test]
 async fn what_waits_at_the_broker_for_a_node_that_is_gone_for_good_follows_the_agent() {
@@ -135,53 +132,6 @@ async fn what_an_agent_sent_before_it_moved_still_arrives_and_it_can_move_back()
     send(&pair.there, "bob", ALICE, "back again").await;
     wait::until("it arrives", || async { (inbox(&pair.here, "alice").await?.len() == 3).then_some(()) }).await;
     assert_eq!(store::rows(&pair.here, "quarantine"), 0);
-}
-
-/// Nobody read it at either place: the agent comes back to the node that gave it back before, and is shown it there.
-#[tokio::test]
-async fn what_nobody_read_follows_an_agent_that_moves_there_and_back() {
-    let pair = Pair::start(&[]).await;
-    let unread = some(&pair, "unread").await;
-    for message in &unread {
-        pair.until(message, DeliveryState::Delivered).await;
-    }
-    let yonder = pair.network.node("yonder", "jdoe").await;
-    move_bob(&yonder).await;
-    wait::until("everything is at the new place", || async {
-        (store::number(&yonder, "SELECT count(*) FROM inbox WHERE cursor > 0") == unread.len() as u64).then_some(())
-    })
-    .await;
-    move_bob(&pair.there).await;
-    wait::until("everything has come back", || async {
-        let sql = "SELECT count(*) FROM inbox WHERE cursor > 0 AND read_ms IS NULL";
-        (store::number(&pair.there, sql) == unread.len() as u64).then_some(())
-    })
-    .await;
-    followed(&pair, &pair.there, &unread).await;
-}
-
-/// The old node gave back what was unread, and the broker lost that before the sender heard of it.
-#[tokio::test]
-async fn what_was_given_back_to_a_broker_that_lost_its_store_follows_all_the_same() {
-    let mut pair = Pair::start(&[]).await;
-    let unread = some(&pair, "unread").await;
-    for message in &unread {
-        pair.until(message, DeliveryState::Delivered).await;
-    }
-    pair.here.process.kill_9();
-    let yonder = pair.network.node("yonder", "jdoe").await;
-    move_bob(&yonder).await;
-    wait::until("the old node has given it back", || async {
-        (store::number(&pair.there, "SELECT count(*) FROM inbox WHERE given_back = 1") == unread.len() as u64)
-            .then_some(())
-    })
-    .await;
-    nothing_waits(&pair.there).await;
-    wipe(&mut pair.network);
-    pair.network.broker.start();
-    pair.here.process.start();
-    pair.here.ready().await;
-    followed(&pair, &yonder, &unread).await;
 }
 
 /// Without being asked to move, an agent stays where it is; and the name of one that a node runs is never taken.

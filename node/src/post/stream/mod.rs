@@ -22,8 +22,11 @@
 //! had; they are sent again (PROTOCOL §5.6, T1). Silence for a minute stalls a stream; it is probed ever less often, and ends after
 //! a day (606).
 //!
+//! **Again.** A message that begins again takes its file along, from the node's copy or the original ([`again`]).
+//!
 //! The arithmetic of both ends is pure and stands in [`murmur_core::stream`].
 
+mod again;
 mod hear;
 mod offer;
 mod open;
@@ -52,8 +55,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::source::{content_type_of, secret_name};
 pub(super) use self::{
+    again::{Again, OutTarget},
     hear::Heard,
-    offer::{Announced, announced},
+    offer::{Announced, announced, asks_until, deadline},
     open::{Opening, Refusing},
 };
 pub use self::{
@@ -121,6 +125,8 @@ pub(super) struct Streams {
     words: mpsc::UnboundedSender<Word>,
     words_end: Mutex<Option<mpsc::UnboundedReceiver<Word>>>,
     publishing: Arc<Semaphore>,
+    /// Held while the copy of a stream that begins again is made.
+    copying_again: tokio::sync::Mutex<()>,
     /// What was left by an earlier process is taken up or swept: from here on the spool may be used.
     loaded: CancellationToken,
     stop: CancellationToken,
@@ -145,6 +151,7 @@ impl Streams {
             words,
             words_end: Mutex::new(Some(words_end)),
             publishing: Arc::new(Semaphore::new(PUBLISHES_MAX)),
+            copying_again: tokio::sync::Mutex::default(),
             loaded: CancellationToken::new(),
             stop: CancellationToken::new(),
         }
@@ -192,6 +199,13 @@ impl Streams {
         drop(tokio::task::spawn_blocking(move || paths.iter().for_each(|path| spool.forget(Path::new(path)))).await);
     }
 
+    /// Deletes copies of what is not sent any more.
+    pub(super) async fn forget_copies(&self, streams: Vec<StreamId>) {
+        let spool = self.spool.clone();
+        // The worst of it are copies that are swept at the next start.
+        drop(tokio::task::spawn_blocking(move || streams.into_iter().for_each(|stream| spool.drop_out(stream))).await);
+    }
+
     fn say(&self, word: Word) {
         // Nobody listens only when the node ends; what matters is said again at the next start.
         let _ = self.words.send(word);
@@ -209,7 +223,8 @@ pub(super) async fn load(post: &Arc<Post>) -> Result<(), StoreError> {
     let out = post.store.read(stream::live_out).await?;
     let incoming = post.store.read(stream::live_in).await?;
     let open = |state: TransferState, id| state.is_open().then_some(id);
-    let out_ids: HashSet<StreamId> = out.iter().filter_map(|row| open(row.state, row.stream_id)).collect();
+    let mut out_ids: HashSet<StreamId> = out.iter().filter_map(|row| open(row.state, row.stream_id)).collect();
+    out_ids.extend(post.store.read(|tx| stream::kept(tx, u64::MAX)).await?);
     let in_ids: HashSet<StreamId> = incoming.iter().filter_map(|row| open(row.state, row.stream_id)).collect();
     let spool = post.streams.spool.clone();
     let swept =

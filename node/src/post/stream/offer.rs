@@ -8,7 +8,7 @@ use murmur_core::{
     limits::{CONTENT_TYPE_BYTES_MAX, STREAMS_OPEN_PER_PAIR_MAX},
     slug::Slug,
 };
-use murmur_crypto::inner::StreamManifest;
+use murmur_crypto::inner::{Attr, InnerMessage as Inner, Kind, StreamManifest};
 
 use super::{
     CHUNK_BYTES,
@@ -16,13 +16,17 @@ use super::{
     spool::{Snapshot, SnapshotError, Spool},
 };
 use crate::{
-    post::{Draft, LocalAgent, Post, SendError, Sent, StreamConfig},
+    post::{Draft, LocalAgent, PendingReply, Post, SendError, Sent, StreamConfig},
     store::{
         StoreError, Tx,
         stream::{self, OutRow},
         transfer::{self, FileInfo, TransferState},
     },
 };
+
+/// The attribute of a message with a file whose sender waits for a reply, and until when, Unix milliseconds: the kind of such a message
+/// says that it opens a stream, and only one of kind REQUEST may have a deadline. A node that does not know it shows a message.
+const ASKS_UNTIL: &str = "asks-until-ms";
 
 /// A file to send, as the caller typed it.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +73,34 @@ impl Post {
         from: &LocalAgent,
         draft: FileDraft,
     ) -> Result<(Sent, FileInfo), SendError> {
+        let (stream_id, message) = self.attach(from, draft).await?;
+        let sent = self.send(from, message).await;
+        self.begin_stream(stream_id).await?;
+        let sent = sent?;
+        let file = self.file_of_sent(from, sent.msg_id).await?;
+        Ok((sent, file))
+    }
+
+    /// Sends a request with a file. When it returns, a copy of the file and the request are on disk. As [`Post::request`] else.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was accepted then.
+    pub async fn request_with_file(
+        self: &Arc<Self>,
+        from: &LocalAgent,
+        draft: FileDraft,
+        timeout_ms: u64,
+    ) -> Result<(Sent, PendingReply, FileInfo), SendError> {
+        let (stream_id, message) = self.attach(from, draft).await?;
+        let asked = self.request(from, message, timeout_ms).await;
+        self.begin_stream(stream_id).await?;
+        let (sent, pending) = asked?;
+        let file = self.file_of_sent(from, sent.msg_id).await?;
+        Ok((sent, pending, file))
+    }
+
+    /// Copies the file of a draft, and makes it part of the message.
+    async fn attach(&self, from: &LocalAgent, draft: FileDraft) -> Result<(StreamId, Draft), SendError> {
         let FileDraft { mut message, path, name, content_type, allow_secret_names } = draft;
         // A sweep must not meet a copy whose row is still to come.
         self.streams.loaded.cancelled().await;
@@ -79,20 +111,36 @@ impl Post {
         let attachment =
             tokio::task::spawn_blocking(take).await.map_err(|error| failed(&io::Error::other(error)))??;
         message.file = Some(Box::new(attachment));
-        let sent = self.send(from, message).await;
+        Ok((stream_id, message))
+    }
+
+    /// Sets a copied file in motion, or deletes the copy when its message was not accepted.
+    async fn begin_stream(self: &Arc<Self>, stream_id: StreamId) -> Result<(), SendError> {
         match self.store.read(move |tx| stream::outgoing(tx, stream_id)).await? {
             Some(row) => self.start_pump(row),
             // Refused, or a repeat of what was sent before.
             None => self.streams.spool.drop_out(stream_id),
         }
-        let sent = sent?;
-        let msg_id = sent.msg_id;
+        Ok(())
+    }
+
+    async fn file_of_sent(&self, from: &LocalAgent, msg_id: MessageId) -> Result<FileInfo, SendError> {
         self.streams.changed(from.agent_id);
         let file = self.store.read(move |tx| transfer::of_sent(tx, msg_id)).await?;
         // An idempotency key cannot stand for a message without a file: the content would differ.
-        let file = file.ok_or(SendError::Store(StoreError::Corrupt("stream row")))?;
-        Ok((sent, file))
+        file.ok_or(SendError::Store(StoreError::Corrupt("stream row")))
     }
+}
+
+/// Says in a message that opens a stream until when its sender waits for a reply.
+pub(in crate::post) fn asks_until(deadline_ms: u64) -> Attr {
+    Attr { key: ASKS_UNTIL.to_owned(), value: deadline_ms.to_string() }
+}
+
+/// Until when the sender of a message waits for a reply, Unix milliseconds; `None` when it does not.
+pub(in crate::post) fn deadline(inner: &Inner) -> Option<u64> {
+    let asks = inner.attrs.iter().find(|attr| inner.kind == Kind::StreamOpen && attr.key == ASKS_UNTIL);
+    inner.deadline_ms.or_else(|| asks.and_then(|attr| attr.value.parse().ok()))
 }
 
 struct Wanted {
@@ -169,7 +217,7 @@ fn failed(error: &io::Error) -> SendError {
     SendError::Spool(error.to_string())
 }
 
-fn random<const N: usize>() -> Result<[u8; N], SendError> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N], SendError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| SendError::Random)?;
     Ok(bytes)
@@ -185,16 +233,9 @@ impl Attachment {
 
     /// Adds the stream's row in the transaction of its message, within the limits of the pair and of the sender.
     pub(in crate::post) fn insert(&self, tx: Tx<'_>, announced: &Announced<'_>) -> Result<(), SendError> {
-        let usage = stream::usage_out(tx, announced.sender, announced.recipient)?;
-        if usage.pair >= STREAMS_OPEN_PER_PAIR_MAX {
-            let (to, limit) = (announced.to.to_string(), STREAMS_OPEN_PER_PAIR_MAX);
-            return Err(SendError::TransfersOpenTooMany { to, limit });
-        }
-        if usage.bytes.saturating_add(self.size) > self.spool_bytes_max {
-            return Err(SendError::SpoolFull { bytes: usage.bytes, limit: self.spool_bytes_max });
-        }
-        stream::insert_out(tx, &self.row(announced))?;
-        Ok(())
+        let row = self.row(announced);
+        check_usage(tx, &row, announced.recipient, announced.to, self.spool_bytes_max)?;
+        Ok(stream::insert_out(tx, &row)?)
     }
 
     fn row(&self, announced: &Announced<'_>) -> OutRow {
@@ -222,6 +263,24 @@ impl Attachment {
             active_ms: created_ms,
         }
     }
+}
+
+/// Whether the pair and the sender have room for another stream.
+pub(super) fn check_usage(
+    tx: Tx<'_>,
+    row: &OutRow,
+    recipient: AgentId,
+    to: &Slug,
+    bytes_max: u64,
+) -> Result<(), SendError> {
+    let usage = stream::usage_out(tx, row.sender, recipient)?;
+    if usage.pair >= STREAMS_OPEN_PER_PAIR_MAX {
+        return Err(SendError::TransfersOpenTooMany { to: to.to_string(), limit: STREAMS_OPEN_PER_PAIR_MAX });
+    }
+    if usage.bytes.saturating_add(row.size) > bytes_max {
+        return Err(SendError::SpoolFull { bytes: usage.bytes, limit: bytes_max });
+    }
+    Ok(())
 }
 
 /// What a manifest says of a file that is sent; how it stands is in the store.

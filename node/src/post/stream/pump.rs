@@ -20,6 +20,7 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::Outgoing as Publish,
@@ -41,6 +42,8 @@ pub(super) struct Outgoing {
     pub(super) row: OutRow,
     state: Mutex<State>,
     wake: Notify,
+    /// Cancelled when its pump has come to its end.
+    gone: CancellationToken,
 }
 
 struct State {
@@ -86,7 +89,7 @@ impl Outgoing {
             stepped: true,
             ended: false,
         };
-        Self { row, state: Mutex::new(state), wake: Notify::new() }
+        Self { row, state: Mutex::new(state), wake: Notify::new(), gone: CancellationToken::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -101,6 +104,11 @@ impl Outgoing {
     pub(super) fn ended(&self) {
         self.state().ended = true;
         self.wake.notify_one();
+    }
+
+    /// Waits until nothing is sent any more.
+    pub(super) async fn gone(&self) {
+        self.gone.cancelled().await;
     }
 
     /// Takes a credit. `resume` says that the recipient misses chunks. Returns what to keep of it.
@@ -149,11 +157,13 @@ impl Post {
         }
         let (post, stop) = (Arc::clone(self), self.streams.stop.clone());
         self.tasks.spawn(async move {
-            stop.run_until_cancelled(Pump::new(Arc::clone(&post), outgoing).run()).await;
+            stop.run_until_cancelled(Pump::new(Arc::clone(&post), Arc::clone(&outgoing)).run()).await;
             let mut open = post.streams.open();
             if let Some(outgoing) = open.outgoing.remove(&stream_id) {
                 open.by_message.remove(&outgoing.row.msg_id);
             }
+            drop(open);
+            outgoing.gone.cancel();
         });
     }
 
@@ -167,14 +177,18 @@ impl Post {
     ) -> Result<bool, StoreError> {
         let (stream_id, reason, now_ms) = (row.stream_id, reason.to_owned(), self.clock.now_ms());
         tracing::info!(%stream_id, msg_id = %row.msg_id, ?state, reason, "a file transfer ended");
-        let ended =
-            self.store.write(move |tx| stream::end(tx, End::Out, stream_id, state, &reason, told, now_ms)).await?;
+        let spool_bytes_max = self.config.streams.spool_bytes_max;
+        let end = move |tx: Tx<'_>| {
+            let ended = stream::end(tx, End::Out, stream_id, state, &reason, told, now_ms)?;
+            Ok((ended, stream::is_kept(tx, stream_id, spool_bytes_max)?))
+        };
+        let (ended, is_kept) = self.store.write(end).await?;
         if let Some(outgoing) = self.streams.outgoing(stream_id) {
             outgoing.ended();
         }
-        let spool = self.streams.spool.clone();
-        // The worst of it is a copy that is swept at the next start.
-        drop(tokio::task::spawn_blocking(move || spool.drop_out(stream_id)).await);
+        if !is_kept {
+            self.streams.forget_copies(vec![stream_id]).await;
+        }
         if ended && !told {
             self.streams.say(super::tell::end_of_out(&OutRow { state, ..row.clone() }));
         }

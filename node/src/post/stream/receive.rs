@@ -144,7 +144,7 @@ impl Post {
     }
 
     /// Ends a stream that is received other than by its completion, and its task. `told` says that the sender knows.
-    pub(super) async fn end_incoming(
+    pub(in crate::post) async fn end_incoming(
         &self,
         row: &InRow,
         state: TransferState,

@@ -111,6 +111,17 @@ impl Spool {
         Ok(Snapshot { size, sha256 })
     }
 
+    /// Whether there is a copy of so many bytes.
+    pub(super) fn has_copy(&self, stream: StreamId, size: u64) -> bool {
+        fs::metadata(self.out(stream)).is_ok_and(|copy| copy.len() == size)
+    }
+
+    /// Gives a copy to another stream as well; `false` when that cannot be done.
+    pub(super) fn link(&self, stream: StreamId, to: StreamId) -> bool {
+        let path = self.out(to);
+        fs::hard_link(self.out(stream), &path).and_then(|()| sync_folder(&path)).is_ok()
+    }
+
     /// Opens the part of a stream, cut to the `size` bytes that are known to be safe.
     pub(super) fn open_part(&self, stream: StreamId, size: u64) -> io::Result<File> {
         self.prepare()?;
