@@ -229,7 +229,7 @@ async fn start(
     let (notify, permissions) = (core.notify.clone(), core.permissions.clone());
     tasks.spawn(notify::follow_permissions(notify.clone(), permissions, stop.clone()));
     let runtime = base.runtime(&core, stop)?;
-    tasks.spawn(notify::follow_failures(notify.clone(), runtime.failures(), core.agents.clone(), stop.clone()));
+    tasks.spawn(notify::follow_failures(notify.clone(), runtime.failures(), stop.clone()));
     tasks.spawn(async move { notify.ended().await });
     tasks.spawn(async move {
         if let Err(error) = runtime.run().await {

@@ -30,6 +30,14 @@ pub fn number(node: &Node, sql: &str) -> u64 {
     u64::try_from(number).unwrap()
 }
 
+/// Changes what a node that does not run has stored.
+///
+/// # Panics
+/// When the statement is refused.
+pub fn change(node: &Node, sql: &str) {
+    Connection::open(node.dir.join("store.db")).unwrap().execute_batch(sql).unwrap();
+}
+
 /// Brings everything from the journal into the database file of a node that does not run.
 ///
 /// # Panics

@@ -15,7 +15,7 @@ use std::{
 };
 
 use murmur_core::{
-    event::{is_stale, subject},
+    event::{EventKind, is_stale, subject},
     id::AgentId,
     limits::PAGE_SIZE_MAX,
 };
@@ -267,8 +267,9 @@ fn to_store(event: &v1::Event) -> Option<NewEvent> {
     };
     let (event_id, kind) = (event.event_id.clone(), event.kind.clone());
     let subject = subject(&kind, |name| event.attributes.get(name).map(String::as_str));
-    // An agent that has it as work in its queue is not told of it as well.
-    Some(NewEvent { agent, event_id, kind, subject, is_read: event.queued, event: event.encode_to_vec() })
+    // An agent that has it as work in its queue is not told of it as well, and what tells of the agent itself is for people.
+    let is_own = EventKind::ChildLifecycle.as_str() == kind && event.attributes.get("child") == Some(&event.slug);
+    Some(NewEvent { agent, event_id, kind, subject, is_read: event.queued || is_own, event: event.encode_to_vec() })
 }
 
 /// An event as it is told now.

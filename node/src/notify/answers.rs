@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{Channel, Person, parcel::Question, question};
 use crate::{
     permission::{AnswerError, Answerer, PermissionRow, Permissions},
-    store::{Store, StoreError, prompt as table},
+    store::{Store, StoreError, permission, prompt as table},
 };
 
 /// Who is asked about a button's meaning.
@@ -82,7 +82,20 @@ impl Answers {
         }
     }
 
-    /// The message by which a channel asked a request.
+    /// Notes that a message needs no change any more.
+    pub(super) async fn closed(&self, channel: &Channel, number: u64) {
+        let name = channel.name.clone();
+        if let Err(error) = self.store.write(move |tx| table::closed(tx, &name, number)).await {
+            warn!(%error, "a question by {channel} is changed once more when this node restarts");
+        }
+    }
+
+    /// Requests that take no answer any more, and whose messages do not say so.
+    pub(super) async fn unclosed(&self, now_ms: u64) -> Result<Vec<PermissionRow>, StoreError> {
+        self.store.read(move |tx| permission::unclosed(tx, now_ms)).await
+    }
+
+    /// The message by which a channel asked a request, while that is to be changed when the request is over.
     pub(super) async fn message(&self, channel: &Channel, number: u64) -> Option<i64> {
         let name = channel.name.clone();
         self.store.read(move |tx| table::get(tx, &name, number)).await.ok()??.message_id

@@ -78,8 +78,12 @@ fn notice(event: &v1::Event, slugs: Vec<String>, now_ms: u64) -> Notice {
     if !event.text.is_empty() && known != Some(EventKind::Gap) {
         let _ = write!(line, ", {}", size(event.text.len()));
     }
+    let is_failure = kind == AGENT_FAILED;
     let general = general.map(EventKind::as_str);
-    Notice::new(&kind, &line, at_ms).of(general).about(about(event, slugs)).with_body(&event.text)
+    let notice = Notice::new(&kind, &line, at_ms).of(general).about(about(event, slugs)).with_body(&event.text);
+    // The whole slug, however long: it is what the other sides call it.
+    let whole = |name: &str| event.attributes.get(name).map_or("", String::as_str);
+    if is_failure { notice.once(failure(whole("child"), whole("incarnation"))) } else { notice }
 }
 
 /// That an agent failed.
@@ -87,10 +91,16 @@ pub(super) fn failed(slug: &str) -> String {
     format!("{} failed", short(slug))
 }
 
+/// One failure, whoever tells of it: the agent's own runtime, its parent's log, or the control plane.
+pub(super) fn failure(slug: &str, incarnation: &str) -> String {
+    format!("{AGENT_FAILED} {slug} {incarnation}")
+}
+
 /// Agents that an event is about: those who are told, and the child that it tells of.
 fn about(event: &v1::Event, mut slugs: Vec<String>) -> Vec<String> {
     let is_of_child = matches!(event.kind.parse(), Ok(EventKind::ChildLifecycle | EventKind::Progress));
-    slugs.extend(event.attributes.get("child").filter(|_| is_of_child).cloned());
+    let child = event.attributes.get("child").filter(|child| is_of_child && !slugs.contains(child)).cloned();
+    slugs.extend(child);
     slugs
 }
 

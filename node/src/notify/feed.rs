@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use murmur_core::{event::EventKind, id::MessageId, slug::Slug};
+use murmur_core::{event::EventKind, id::MessageId};
 use murmur_proto::v1;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,6 @@ use super::{
     short, size,
 };
 use crate::{
-    agents::Agents,
     permission::{News, PermissionRow, Permissions},
     post::{Post, TailItem},
     runtime::Failure,
@@ -42,9 +41,10 @@ pub async fn follow(notify: Arc<Notify>, post: Arc<Post>, stop: CancellationToke
 }
 
 /// Tells of permissions that agents ask for, until the node goes down. Whoever hears of one answers it on the host, or
-/// where they are asked.
+/// where they are asked. What was over while the node was away is told first.
 pub async fn follow_permissions(notify: Arc<Notify>, permissions: Arc<Permissions>, stop: CancellationToken) {
     let mut news = permissions.news();
+    notify.close_old().await;
     while let Some(told) = next(&mut news, &stop).await {
         match told {
             News::Asked(row) => notify.tell(&Arc::new(asked(row))),
@@ -66,25 +66,18 @@ pub async fn follow_events(
     }
 }
 
-/// Tells of agents that fail on this node, until it goes down. What has its parent here is told by the parent's event.
+/// Tells of agents that fail on this node, until it goes down: also while the control plane is away.
 pub async fn follow_failures(
     notify: Arc<Notify>,
     mut failures: broadcast::Receiver<Arc<Failure>>,
-    agents: Arc<Agents>,
     stop: CancellationToken,
 ) {
     while let Some(failure) = next(&mut failures, &stop).await {
-        let Failure { slug, why, at_ms } = &*failure;
-        let parent = slug
-            .path()
-            .parent()
-            .and_then(|path| Slug::new(slug.workspace().clone(), slug.account().clone(), path).ok());
-        if parent.is_some_and(|parent| agents.by_slug(&parent).is_some()) {
-            continue;
-        }
+        let Failure { slug, incarnation, why, at_ms } = &*failure;
         let slug = slug.to_string();
+        let once = event::failure(&slug, &incarnation.to_string());
         let notice = Notice::new(AGENT_FAILED, &event::failed(&slug), *at_ms);
-        let notice = notice.of(Some(EventKind::ChildLifecycle.as_str())).about(vec![slug]).with_body(why);
+        let notice = notice.of(Some(EventKind::ChildLifecycle.as_str())).about(vec![slug]).with_body(why).once(once);
         notify.tell(&Arc::new(notice));
     }
 }

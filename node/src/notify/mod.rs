@@ -24,7 +24,7 @@ mod service;
 mod worker;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Instant,
@@ -34,6 +34,7 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+use tracing::warn;
 
 pub use channel::{Channel, Filter, InvalidChannel, Service};
 pub use config::NotifyConfig;
@@ -59,6 +60,8 @@ use worker::Handle;
 
 /// Channels of one node.
 const CHANNELS_MAX: usize = 25;
+/// Keys that are remembered: each side tells of a thing soon, or not at all.
+const TOLD_MAX: usize = 512;
 
 /// The channels and their queues.
 pub struct Notify {
@@ -71,6 +74,8 @@ pub struct Notify {
     answers: OnceLock<Answers>,
     /// The bots that are listened to, by token.
     listening: Mutex<BTreeMap<String, DropGuard>>,
+    /// Keys of what is told once, the newest last.
+    told: Mutex<VecDeque<String>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -118,6 +123,7 @@ impl Notify {
             paces: Paces::default(),
             answers: OnceLock::new(),
             listening: Mutex::default(),
+            told: Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
         });
@@ -141,8 +147,20 @@ impl Notify {
         }
     }
 
-    /// Offers a notice to every channel that wants it. Never waits.
+    /// Tells what became of requests that were over while no node was there to tell it.
+    pub(super) async fn close_old(&self) {
+        let Some(answers) = self.answers.get() else { return };
+        match answers.unclosed(self.clock.now_ms()).await {
+            Ok(rows) => rows.into_iter().for_each(|row| self.settled(&Arc::new(row))),
+            Err(error) => warn!(%error, "questions that are over keep their buttons until they are pressed"),
+        }
+    }
+
+    /// Offers a notice to every channel that wants it, unless the same was offered before from another side. Never waits.
     pub fn tell(&self, notice: &Arc<Notice>) {
+        if notice.once.as_ref().is_some_and(|key| !self.is_first(key)) {
+            return;
+        }
         for handle in self.lock().values() {
             handle.offer(notice);
         }
@@ -245,6 +263,19 @@ impl Notify {
         while let Err(wait) = self.paces.take(rates, Instant::now()) {
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Whether nothing was told under this key so far, as far as is remembered.
+    fn is_first(&self, key: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.iter().any(|known| known == key) {
+            return false;
+        }
+        if told.len() == TOLD_MAX {
+            told.pop_front();
+        }
+        told.push_back(key.to_owned());
+        true
     }
 
     fn channels(&self) -> Vec<Arc<Channel>> {

@@ -27,6 +27,8 @@ pub struct Notice {
     pub at_ms: u64,
     /// What it asks: channels by which it can be answered ask it.
     pub question: Option<Arc<PermissionRow>>,
+    /// What is heard from more than one side and told once: the same for each.
+    pub once: Option<String>,
 }
 
 impl Notice {
@@ -34,13 +36,29 @@ impl Notice {
     #[must_use]
     pub fn new(kind: &str, line: &str, at_ms: u64) -> Self {
         let line = clean(line, LINE_BYTES_MAX, false);
-        Self { kind: kind.to_owned(), general: None, agents: Vec::new(), line, body: None, at_ms, question: None }
+        Self {
+            kind: kind.to_owned(),
+            general: None,
+            agents: Vec::new(),
+            line,
+            body: None,
+            at_ms,
+            question: None,
+            once: None,
+        }
     }
 
     /// Asking something.
     #[must_use]
     pub fn asking(mut self, question: Arc<PermissionRow>) -> Self {
         self.question = Some(question);
+        self
+    }
+
+    /// Told once, from whichever side it comes first.
+    #[must_use]
+    pub fn once(mut self, key: String) -> Self {
+        self.once = Some(key);
         self
     }
 

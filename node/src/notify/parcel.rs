@@ -15,6 +15,8 @@ pub(super) enum Parcel {
     Question(Question),
     /// What became of a question, in the place of the message that asked it.
     Outcome {
+        /// The permission request.
+        number: u64,
         /// The message.
         message_id: i64,
         /// What it says from now on.

@@ -155,6 +155,33 @@ fn whatsapp(template: Option<&str>) -> Service {
 }
 
 #[tokio::test]
+async fn what_is_heard_from_two_sides_is_told_once_and_another_life_of_it_again() {
+    let mut stranger = Stranger::start(&[(204, "", Value::Null)]).await;
+    let here = Here::with(Service::Webhook { url: stranger.url.clone(), secret: SECRET.to_owned() }, |_| {});
+    let slug = "/w/a/u/jdoe/lead/child";
+    let event = |log: &str, incarnation: u32| murmur_proto::v1::Event {
+        event_id: format!("murmur:child:{incarnation}"),
+        slug: log.to_owned(),
+        kind: "child_lifecycle".to_owned(),
+        attributes: [("child", slug), ("phase", "failed"), ("incarnation", &incarnation.to_string())]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        ..Default::default()
+    };
+    // From the log of its parent, for this node's people, and of another life, told apart from each other.
+    for event in [event("/w/a/u/jdoe/lead", 1), event(slug, 1), event(slug, 2)] {
+        event::notices(&[event], 5).into_iter().for_each(|notice| here.notify.tell(&Arc::new(notice)));
+    }
+    here.tell("the end");
+    let mut texts = Vec::new();
+    while texts.last().is_none_or(|text| text != "the end") {
+        texts.push(stranger.next().await.body["text"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(texts, ["jdoe/lead/child failed", "jdoe/lead/child failed", "the end"]);
+}
+
+#[tokio::test]
 async fn telegram_is_sent_a_line_and_no_body() {
     let mut stranger = Stranger::start(&[(200, "", json!({"ok": true, "result": {"message_id": 1}}))]).await;
     let here = Here::with(telegram(), |config| config.telegram_api.clone_from(&stranger.url));

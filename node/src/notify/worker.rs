@@ -196,7 +196,7 @@ impl Worker {
 
     async fn outcome(&self, row: &PermissionRow) -> Option<Parcel> {
         let message_id = self.notify.answers.get()?.message(&self.channel, row.number).await?;
-        Some(Parcel::Outcome { message_id, text: question::outcome(row) })
+        Some(Parcel::Outcome { number: row.number, message_id, text: question::outcome(row) })
     }
 
     /// Sends until it is taken, refused, or tried often enough; says whether it was taken.
@@ -204,10 +204,12 @@ impl Worker {
         let count = parcel.count();
         match self.deliver(parcel).await {
             Ok(Delivery { message_id, .. }) => {
-                if let (Parcel::Question(question), Some(message_id), Some(answers)) =
-                    (parcel, message_id, self.notify.answers.get())
-                {
-                    answers.asked(&self.channel, question.number, message_id).await;
+                match (parcel, message_id, self.notify.answers.get()) {
+                    (Parcel::Question(question), Some(message_id), Some(answers)) => {
+                        answers.asked(&self.channel, question.number, message_id).await;
+                    }
+                    (Parcel::Outcome { number, .. }, _, Some(answers)) => answers.closed(&self.channel, *number).await,
+                    _ => {}
                 }
                 let mut told = self.counts.lock();
                 told.sent += count;
@@ -220,6 +222,12 @@ impl Worker {
             // An old message that cannot be changed says nothing about new ones.
             Err(trouble) if matches!(parcel, Parcel::Outcome { .. }) => {
                 info!("a question by {} still has its buttons: {trouble}", self.channel);
+                // What can never be changed, since somebody deleted it, is not tried again when the node restarts.
+                if let (Trouble::Refused(_), Parcel::Outcome { number, .. }, Some(answers)) =
+                    (&trouble, parcel, self.notify.answers.get())
+                {
+                    answers.closed(&self.channel, *number).await;
+                }
                 true
             }
             Err(trouble) => {

@@ -62,7 +62,8 @@ async fn open(place: &Place, rules: &Rules, tls: &Arc<ClientConfig>) -> Result<B
         return Err(OutboundError::NotPublic { host: host() });
     }
     let failed = |source| OutboundError::Connect { host: host(), source };
-    let socket = first(&addresses).await.map_err(failed)?;
+    let unreached = |source| OutboundError::Unreached { host: host(), source };
+    let socket = first(&addresses).await.map_err(unreached)?;
     socket.set_nodelay(true).map_err(failed)?;
     if !place.is_tls() {
         return Ok(Box::new(socket));

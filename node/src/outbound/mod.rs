@@ -63,9 +63,18 @@ pub enum OutboundError {
         /// The host.
         host: String,
     },
-    /// Nobody answers.
+    /// It cannot be spoken with: its certificate is not the one, or the connection broke.
     #[error("{host} cannot be connected to")]
     Connect {
+        /// The host.
+        host: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Nobody listens there, or the way is closed: nothing was sent.
+    #[error("{host} cannot be connected to")]
+    Unreached {
         /// The host.
         host: String,
         /// Why.
@@ -176,7 +185,7 @@ impl Outbound {
         Ok(Answer { status, headers, body })
     }
 
-    /// Posts with more headers, and hands on the body of the answer as it comes, for as long as it is wanted. Returns the status.
+    /// Posts with more headers, and hands on the body of the answer as it comes, for as long as it is wanted. Returns how the answer began.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -185,8 +194,8 @@ impl Outbound {
         call: Call<'_>,
         more: HeaderMap,
         hear: impl FnMut(&Head, &[u8]) -> ControlFlow<()>,
-    ) -> Result<u16, OutboundError> {
-        Ok(self.exchange(call, more, hear).await?.status)
+    ) -> Result<Head, OutboundError> {
+        self.exchange(call, more, hear).await
     }
 
     async fn exchange(

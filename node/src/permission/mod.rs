@@ -7,12 +7,12 @@
 mod relay;
 mod rule;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use murmur_core::{id::AgentId, slug::Slug, text::is_hidden};
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::info;
+use tracing::{info, warn};
 
 pub use crate::store::permission::PermissionRow;
 pub use rule::Answerer;
@@ -43,7 +43,7 @@ const WORDS_BYTES_MAX: usize = 4 * 1024;
 pub enum News {
     /// Somebody is asked. Whoever follows this, and has found out who a person is, calls [`Permissions::answer`].
     Asked(Arc<PermissionRow>),
-    /// It was answered or withdrawn: an answer would be refused.
+    /// It was answered or withdrawn, or its time has passed: an answer would be refused.
     Settled(Arc<PermissionRow>),
 }
 
@@ -117,6 +117,8 @@ pub struct Permissions {
     directory: Arc<Directory>,
     clock: Clock,
     news: broadcast::Sender<News>,
+    /// Requests whose time had passed by then were told of as such by an earlier run, or stand so in whatever is shown from now on.
+    began_ms: u64,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -151,7 +153,8 @@ impl Permissions {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { store, events, post, agents, directory, clock, stop } = parts;
         let (news, tasks) = (broadcast::Sender::new(NEWS_CAPACITY), TaskTracker::new());
-        Arc::new(Self { store, events, post, agents, directory, clock, news, tasks, stop })
+        let began_ms = clock.now_ms();
+        Arc::new(Self { store, events, post, agents, directory, clock, news, began_ms, tasks, stop })
     }
 
     /// What happens to requests from now on. A follower that is too slow misses some, and looks at [`Permissions::list`].
@@ -160,13 +163,17 @@ impl Permissions {
         self.news.subscribe()
     }
 
-    /// Waits again for the answers to what was asked before this process began, until the node goes down.
+    /// Waits again for the answers to what was asked before this process began, and tells of requests whose time passes, until the node goes
+    /// down.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn run(self: &Arc<Self>) -> Result<(), StoreError> {
         self.resume_relays().await?;
-        self.stop.cancelled().await;
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.tell_expired() => {}
+        }
         self.tasks.close();
         self.tasks.wait().await;
         Ok(())
@@ -326,6 +333,45 @@ impl Permissions {
             let _ = self.news.send(News::Settled(Arc::new(row)));
         }
         Ok(())
+    }
+
+    /// Tells of each request when its time passes.
+    async fn tell_expired(&self) {
+        let (mut news, mut told_ms) = (self.news.subscribe(), self.began_ms);
+        loop {
+            let next = match self.expired(&mut told_ms).await {
+                Ok(next) => next,
+                Err(error) => {
+                    warn!(%error, "requests whose time has passed are not told of before the next one is asked");
+                    None
+                }
+            };
+            let timer = async {
+                match next {
+                    Some(at_ms) => {
+                        tokio::time::sleep(Duration::from_millis(at_ms.saturating_sub(self.clock.now_ms()))).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = timer => {}
+                told = news.recv() => if matches!(told, Err(RecvError::Closed)) { return },
+            }
+        }
+    }
+
+    /// Tells of what has expired since a moment, which moves on, and says when the next one does.
+    async fn expired(&self, told_ms: &mut u64) -> Result<Option<u64>, StoreError> {
+        let (from_ms, now_ms) = (*told_ms, self.clock.now_ms());
+        let look = move |tx: Tx<'_>| Ok((table::expired(tx, from_ms, now_ms)?, table::next_expiry(tx, now_ms)?));
+        let (expired, next) = self.store.read(look).await?;
+        *told_ms = now_ms.max(from_ms);
+        for row in expired {
+            info!(agent.slug = %row.slug, "the time of a permission request of {} has passed", row.slug);
+            let _ = self.news.send(News::Settled(Arc::new(row)));
+        }
+        Ok(next)
     }
 
     fn living_here(&self, slug: &Slug) -> Option<LocalAgent> {

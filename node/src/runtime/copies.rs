@@ -92,7 +92,9 @@ impl Mirrors {
         let base_sha = base.unwrap_or_default();
         let mut changed = self.between(dir, &base_sha, &stand.head).await;
         changed.extend(self.names(dir, &["diff-index", "--cached", "--name-only", "-z", "HEAD"]).await);
-        changed.extend(names(self.git_on_files(dir, &["diff-files", "--name-only", "-z"]).await));
+        // Git would look into a repository inside by that one's own configuration.
+        let differ = ["diff-files", "--ignore-submodules=dirty", "--name-only", "-z"];
+        changed.extend(names(self.git_on_files(dir, None, &differ).await));
         changed.extend(self.names(dir, &["ls-files", "--others", "--exclude-standard", "-z"]).await);
         let mut copy = WorkingCopy {
             branch,

@@ -134,22 +134,38 @@ impl Mirrors {
         self.run("worktree prune", url, &mirror, &["worktree", "prune"]).await?;
         let folder = into.to_string_lossy();
         if from != ours {
-            return self.begin(url, &mirror, &folder, branch, &from).await;
+            return self.begin(url, &mirror, into, branch, &from).await;
         }
-        let added = self.run("worktree add", url, &mirror, &["worktree", "add", "--", &folder, branch]).await;
+        let args = ["worktree", "add", "--no-checkout", "--", &folder, branch];
+        let added = self.run("worktree add", url, &mirror, &args).await;
         match added {
             Err(_) if *may_rename => {
                 let other = self.free_name(&mirror, branch).await?;
-                self.begin(url, &mirror, &folder, &other, &from).await
+                self.begin(url, &mirror, into, &other, &from).await
             }
-            added => added,
+            Err(error) => Err(error),
+            Ok(()) => self.fill(url, &mirror, into).await,
         }
     }
 
     /// A worktree on a new branch.
-    async fn begin(&self, url: &str, mirror: &Path, folder: &str, branch: &str, from: &str) -> Result<(), GitError> {
-        let args = ["worktree", "add", "--no-track", "-b", branch, "--", folder, from];
-        self.run("worktree add", url, mirror, &args).await
+    async fn begin(&self, url: &str, mirror: &Path, into: &Path, branch: &str, from: &str) -> Result<(), GitError> {
+        let folder = into.to_string_lossy();
+        let args = ["worktree", "add", "--no-checkout", "--no-track", "-b", branch, "--", &folder, from];
+        self.run("worktree add", url, mirror, &args).await?;
+        self.fill(url, mirror, into).await
+    }
+
+    /// Brings a new worktree's files, apart from making it, since another agent may have written into the mirror's configuration.
+    async fn fill(&self, url: &str, mirror: &Path, into: &Path) -> Result<(), GitError> {
+        let filled = self.git_on_files(into, Some(url), &["read-tree", "-u", "--reset", "HEAD"]).await?;
+        if filled.status.success() {
+            return Ok(());
+        }
+        // What is half there would pass for a working copy.
+        let folder = into.to_string_lossy();
+        self.git(mirror, &["worktree", "remove", "--force", "--", &folder]).await?;
+        Err(refused("checkout", url, &filled))
     }
 
     /// A branch of a similar name that nobody has.
@@ -196,13 +212,13 @@ impl Mirrors {
     }
 
     async fn run(&self, what: &'static str, url: &str, dir: &Path, args: &[&str]) -> Result<(), GitError> {
-        let output = self.git_on_files(dir, args).await?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr).replace(url, &shown(url));
-        let said = super::answer::cut(said.trim(), WORDS_BYTES_MAX).replace('\n', "; ");
-        Err(GitError::Refused { what, url: shown(url), said })
+        let output = self.git(dir, args).await?;
+        if output.status.success() { Ok(()) } else { Err(refused(what, url, &output)) }
+    }
+
+    /// Where the mirrors are.
+    pub(super) fn folder(&self) -> &Path {
+        &self.dir
     }
 
     pub(super) async fn git(&self, dir: &Path, args: &[&str]) -> io::Result<Output> {
@@ -225,6 +241,12 @@ impl Mirrors {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         locks.entry(mirror.to_owned()).or_default().clone()
     }
+}
+
+fn refused(what: &'static str, url: &str, output: &Output) -> GitError {
+    let said = String::from_utf8_lossy(&output.stderr).replace(url, &shown(url));
+    let said = super::answer::cut(said.trim(), WORDS_BYTES_MAX).replace('\n', "; ");
+    GitError::Refused { what, url: shown(url), said }
 }
 
 /// The folder's name of a repository: the last part of its URL.

@@ -25,6 +25,7 @@ mod state;
 mod tame;
 mod template;
 mod turn;
+mod view;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -110,6 +111,8 @@ pub(crate) struct Workshop {
 pub struct Failure {
     /// Which.
     pub slug: Slug,
+    /// Which life of it.
+    pub incarnation: u32,
     /// Why, in part in its program's words.
     pub why: String,
     /// Unix milliseconds.
@@ -247,13 +250,14 @@ impl Workshop {
             self.ended.notify_one();
         }
         if let Some(why) = failed {
-            self.failed(&whom.slug, why);
+            self.failed(&whom.slug, incarnation, why);
         }
         Ok(())
     }
 
-    fn failed(&self, slug: &Slug, why: String) {
+    fn failed(&self, slug: &Slug, incarnation: u32, why: String) {
+        let failure = Failure { slug: slug.clone(), incarnation, why, at_ms: self.clock.now_ms() };
         // Nobody may follow.
-        let _ = self.failures.send(Arc::new(Failure { slug: slug.clone(), why, at_ms: self.clock.now_ms() }));
+        let _ = self.failures.send(Arc::new(failure));
     }
 }

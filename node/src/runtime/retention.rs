@@ -4,8 +4,11 @@
 //! committed, or lies in a repository of the agent's own that was pushed nowhere, is never deleted.
 
 use std::{
+    ffi::OsStr,
     fs, io,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
+    process::Output,
     sync::Arc,
     time::Duration,
 };
@@ -179,14 +182,27 @@ impl Workshop {
     /// Whether a working copy has what nobody committed, or a repository of its own has what nobody pushed. One that git cannot read
     /// stays, too.
     async fn is_unsaved(&self, folder: &Path) -> bool {
-        let says = async |args: &[&str]| {
-            let output = self.mirrors.git(folder, args).await.ok().filter(|output| output.status.success())?;
+        let says = |output: io::Result<Output>| {
+            let output = output.ok().filter(|output| output.status.success())?;
             Some(!output.stdout.trim_ascii().is_empty())
         };
-        let is_changed = says(&["status", "--porcelain"]).await.unwrap_or(true);
+        let status = ["status", "--porcelain", "--ignore-submodules=dirty"];
+        let is_changed = says(self.mirrors.git_on_files(folder, None, &status).await).unwrap_or(true);
         // The commits of a worktree of ours are in the mirror.
         let is_own = folder.join(".git").is_dir();
-        is_changed || is_own && says(&["log", "--all", "--not", "--remotes", "-1", "--format=%H"]).await.unwrap_or(true)
+        let log = ["log", "--all", "--not", "--remotes", "-1", "--format=%H"];
+        is_changed
+            || self.has_repository_inside(folder).await
+            || is_own && says(self.mirrors.git(folder, &log).await).unwrap_or(true)
+    }
+
+    /// Whether a submodule is checked out. Git would look into it by its own configuration, which an agent may have written, so it is not asked.
+    async fn has_repository_inside(&self, folder: &Path) -> bool {
+        let listed = self.mirrors.git(folder, &["ls-files", "--stage", "-z"]).await;
+        let Some(listed) = listed.ok().filter(|listed| listed.status.success()) else { return true };
+        let paths = listed.stdout.split(|byte| *byte == 0).filter(|entry| entry.starts_with(b"160000 "));
+        let mut paths = paths.filter_map(|entry| entry.splitn(2, |byte| *byte == b'\t').nth(1));
+        paths.any(|path| folder.join(OsStr::from_bytes(path)).join(".git").exists())
     }
 }
 

@@ -195,7 +195,7 @@ impl Served {
             }
             Err(why) => {
                 self.tell((order_id, incarnation), Some((Phase::Failed, why.clone()))).await?;
-                self.shop.failed(&parsed, why);
+                self.shop.failed(&parsed, incarnation, why);
                 Ok(Over::Ended)
             }
         }
@@ -215,7 +215,7 @@ impl Served {
                 if let Err(error) = told {
                     warn!(agent.id = %self.agent, %error, "the end of an agent is not told");
                 }
-                self.shop.failed(&slug, why);
+                self.shop.failed(&slug, row.incarnation, why);
                 Over::Ended
             }
         }

@@ -1,10 +1,9 @@
 //! Git in a place where an agent may have written git's own configuration: what it left there must not run as the node.
 //!
-//! Content filters are the programs that git's plain commands run: `clean` when it is not sure whether a file was changed, `smudge` at a
-//! checkout. Those that the node's user or the host configured stay, such as git-lfs; those of the repository do not. The mirror's own ways to
-//! its origin are the node's: what an agent adds there is taken out before it is used.
+//! The mirror's own ways to its origin are the node's: what an agent adds there is taken out before it is used. What concerns files is
+//! `view`'s.
 
-use std::{collections::BTreeMap, io, path::Path, process::Output};
+use std::{io, path::Path};
 
 use super::git::Mirrors;
 
@@ -24,18 +23,6 @@ const TAKEN_OUT: [&str; 9] = [
 const OWN: [&str; 2] = ["remote.origin.url", "remote.origin.fetch"];
 
 impl Mirrors {
-    /// Runs a command that reads or writes files of a working copy, without the filters that its repository names.
-    pub(super) async fn git_on_files(&self, dir: &Path, args: &[&str]) -> io::Result<Output> {
-        let listed = self.git(dir, &["config", "--show-scope", "-z", "--get-regexp", r"^filter\."]).await?;
-        let mut command = self.command(dir, args);
-        let settings = settings(&listed.stdout);
-        command.env("GIT_CONFIG_COUNT", settings.len().to_string());
-        for (index, (key, value)) in settings.iter().enumerate() {
-            command.env(format!("GIT_CONFIG_KEY_{index}"), key).env(format!("GIT_CONFIG_VALUE_{index}"), value);
-        }
-        command.output().await
-    }
-
     /// Takes out of a mirror's configuration what leads git somewhere else, or to another program, on its way to the origin.
     pub(super) async fn tame(&self, mirror: &Path) -> io::Result<()> {
         let file = mirror.join("config");
@@ -58,37 +45,12 @@ impl Mirrors {
     }
 }
 
-/// What to set in the place of a repository's filters, from git's list of scope, key and value: what the user or the host says, or nothing.
-fn settings(listed: &[u8]) -> BTreeMap<String, String> {
-    let mut fields = listed.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-    let (mut trusted, mut hostile) = (BTreeMap::new(), BTreeMap::new());
-    while let (Some(scope), Some(setting)) = (fields.next(), fields.next()) {
-        // A key without a value is a true one, which is no program.
-        let (key, value) = setting.split_once('\n').unwrap_or((&setting, ""));
-        let of = if matches!(&*scope, "system" | "global") { &mut trusted } else { &mut hostile };
-        of.insert(key.to_owned(), value.to_owned());
-    }
-    for (key, value) in &mut hostile {
-        *value = trusted.get(key).cloned().unwrap_or_default();
-    }
-    hostile
-}
-
 #[cfg(test)]
 mod tests {
     use std::{fs, path::PathBuf, process::Command};
 
     use super::*;
     use crate::runtime::git::Checkout;
-
-    #[test]
-    fn what_the_user_configured_stays() {
-        let listed =
-            b"global\0filter.lfs.clean\ngit-lfs clean\0local\0filter.lfs.clean\nevil\0local\0filter.x.process\nevil\0";
-        let set = settings(listed);
-        assert_eq!(set["filter.lfs.clean"], "git-lfs clean");
-        assert_eq!((set["filter.x.process"].as_str(), set.len()), ("", 2));
-    }
 
     fn git(dir: &Path, args: &[&str]) -> String {
         let output = Command::new("git").args(args).current_dir(dir).output().unwrap();
@@ -132,6 +94,11 @@ mod tests {
         fs::File::options().append(true).open(copy.join(index)).unwrap().set_modified(time).unwrap();
     }
 
+    /// The folder of its mirror.
+    fn mirror_of(copy: &Path) -> PathBuf {
+        PathBuf::from(git(copy, &["rev-parse", "--path-format=absolute", "--git-common-dir"]).trim())
+    }
+
     #[tokio::test]
     async fn a_hostile_filter_of_a_working_copy_does_not_run_as_the_node() {
         let home = tempfile::tempdir().unwrap();
@@ -143,13 +110,27 @@ mod tests {
         fs::remove_file(&mark).unwrap();
 
         poison(&copy, &mark);
-        let seen = mirrors.git_on_files(&copy, &["diff-files", "--name-only", "-z"]).await.unwrap();
+        let seen = mirrors.git_on_files(&copy, None, &["diff-files", "--name-only", "-z"]).await.unwrap();
         assert!(seen.status.success(), "{}", String::from_utf8_lossy(&seen.stderr));
         assert_eq!(seen.stdout, b"a.txt\0", "what was changed is told all the same");
+        // The look before a folder is cleared.
+        poison(&copy, &mark);
+        fs::write(home.path().join("mirrors").join(mirror_of(&copy)).join("info/attributes"), "*.txt filter=evil\n")
+            .unwrap();
+        let seen = mirrors.git_on_files(&copy, None, &["status", "--porcelain"]).await.unwrap();
+        assert_eq!(seen.stdout, b" M a.txt\n");
         let other = Checkout { branch: "other".to_owned(), ..wanted };
         mirrors.check_out(&other, &home.path().join("second")).await.unwrap();
         assert_eq!(fs::read_to_string(home.path().join("second/a.txt")).unwrap(), "one\n");
         assert!(!mark.exists(), "neither looking nor checking out runs it");
+        assert_eq!(git(&home.path().join("second"), &["status", "--porcelain"]), "");
+        // Nothing of the repository's is read, so there is nothing that could be added in time.
+        let read = mirrors.git_on_files(&copy, None, &["config", "--list", "--show-scope"]).await.unwrap();
+        let read = String::from_utf8(read.stdout).unwrap();
+        let local: Vec<&str> = read.lines().filter_map(|line| line.strip_prefix("local\t")).collect();
+        assert_eq!(local, ["core.repositoryformatversion=0", "core.bare=false"]);
+        let left = fs::read_dir(home.path().join("mirrors")).unwrap().flatten();
+        assert_eq!(left.filter(|entry| entry.file_name().to_string_lossy().starts_with('.')).count(), 0);
     }
 
     #[tokio::test]

@@ -143,6 +143,39 @@ pub fn answer(tx: Tx<'_>, number: u64, allowed: bool, by: &str, now_ms: u64) -> 
     Ok(tx.conn().prepare_cached(sql)?.execute(params![int(number), allowed, by, int(now_ms)])? == 1)
 }
 
+/// Requests that nobody answered and whose time passed after one moment and not after another, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn expired(tx: Tx<'_>, after_ms: u64, until_ms: u64) -> Result<Vec<PermissionRow>, StoreError> {
+    let sql = "SELECT * FROM permission WHERE expires_ms > ?1 AND expires_ms <= ?2 AND answered_ms IS NULL AND withdrawn_ms IS NULL
+        ORDER BY expires_ms";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    Ok(statement.query_map(params![int(after_ms), int(until_ms)], read)?.collect::<Result<_, _>>()?)
+}
+
+/// When the time of an open request passes next; `None` while there is none.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn next_expiry(tx: Tx<'_>, after_ms: u64) -> Result<Option<u64>, StoreError> {
+    let sql = "SELECT min(expires_ms) AS at_ms FROM permission WHERE expires_ms > ?1 AND answered_ms IS NULL AND withdrawn_ms IS NULL";
+    Ok(tx.conn().prepare_cached(sql)?.query_row([int(after_ms)], |row| uint_option(row, "at_ms"))?)
+}
+
+/// Requests that take no answer any more, and stand with buttons in some message all the same.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn unclosed(tx: Tx<'_>, now_ms: u64) -> Result<Vec<PermissionRow>, StoreError> {
+    let sql =
+        "SELECT * FROM permission WHERE number IN (SELECT number FROM permission_prompt WHERE message_id IS NOT NULL)
+        ORDER BY number";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows: Vec<PermissionRow> = statement.query_map([], read)?.collect::<Result<_, _>>()?;
+    Ok(rows.into_iter().filter(|row| !row.is_open(now_ms)).collect())
+}
+
 /// Withdraws what another run of an agent's program asked. Returns what was open.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ pub struct PromptRow {
     pub channel: String,
     /// The request.
     pub number: u64,
-    /// The service's number of the message that asks.
+    /// The service's number of the message that asks; `None` before it was sent, and when it needs no change any more.
     pub message_id: Option<i64>,
 }
 
@@ -39,6 +39,16 @@ pub fn put(tx: Tx<'_>, channel: &str, number: u64, allow: &ButtonHash, deny: &Bu
 pub fn sent(tx: Tx<'_>, channel: &str, number: u64, message_id: i64) -> Result<(), StoreError> {
     let sql = "UPDATE permission_prompt SET message_id = ?3 WHERE channel = ?1 AND number = ?2";
     tx.conn().prepare_cached(sql)?.execute(params![channel, int(number), message_id])?;
+    Ok(())
+}
+
+/// Notes that the message says what became of the request, or cannot any more: it is not to be changed again.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn closed(tx: Tx<'_>, channel: &str, number: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE permission_prompt SET message_id = NULL WHERE channel = ?1 AND number = ?2";
+    tx.conn().prepare_cached(sql)?.execute(params![channel, int(number)])?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use murmur_tests::{
     agents::RUNTIME,
     network::{Network, Node},
+    store,
     strangers::{CHAT, Message, Strangers, TOKEN},
     talk::register,
     wait,
@@ -171,6 +172,51 @@ async fn an_answer_that_came_while_the_node_was_away_counts_once_however_often_i
     worker.ask_permission(question("fghij")).await;
     let asked = strangers.message("(fghij)").await;
     assert_eq!(strangers.told(&strangers.press(JO, &asked, "Allow")).await.0, "Allowed.");
+}
+
+#[tokio::test]
+async fn a_question_whose_time_has_passed_says_so_over_restarts_too() {
+    let (network, strangers) = (Network::start().await, Strangers::start().await);
+    let mut node = node(&network, &strangers).await;
+    telegram(&node).await;
+    let worker = session(&node, "worker").await;
+    let mut asked = Vec::new();
+    for id in ["abcde", "fghij"] {
+        worker.ask_permission(question(id)).await;
+        asked.push(strangers.message(&format!("({id})")).await);
+    }
+    let open = "SELECT count(*) FROM permission_prompt WHERE message_id IS NOT NULL";
+    wait::until("both messages are known", || async { (store::number(&node, open) == 2).then_some(()) }).await;
+    node.process.kill_9();
+    // The hour of one passes while nobody is there, and that of the other soon after.
+    let soon = "expires_ms = CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) + 3000";
+    store::change(
+        &node,
+        &format!(
+            "UPDATE permission SET expires_ms = asked_ms + 1 WHERE request_id = 'fghij';
+             UPDATE permission SET {soon} WHERE request_id = 'abcde';"
+        ),
+    );
+    node.process.start();
+    node.ready().await;
+    for message in asked.iter().rev() {
+        let now = until_says(&strangers, message, "\nIts time has passed.").await;
+        assert!(now.buttons.is_empty(), "{now:?}");
+        let (text, is_alert) = strangers.told(&strangers.press(JO, message, "Allow")).await;
+        assert_eq!((text.as_str(), is_alert), ("Too late: its time has passed.", true));
+    }
+    wait::until("both are done with", || async { (store::number(&node, open) == 0).then_some(()) }).await;
+
+    // What says so is left alone from then on.
+    let edits = strangers.calls("editMessageText").len();
+    node.process.kill_9();
+    node.process.start();
+    node.ready().await;
+    worker.ask_permission(question("kmnop")).await;
+    let third = strangers.message("(kmnop)").await;
+    node.ctl_json(None, &["permission", "deny", "kmnop"]).await;
+    until_says(&strangers, &third, "Denied").await;
+    assert_eq!(strangers.calls("editMessageText").len(), edits + 1, "only the third was changed");
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! A hosted agent behind a URL: its turns are calls, their answers its answers.
 
-use std::{convert::Infallible, fs};
+use std::{
+    convert::Infallible,
+    fs,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
@@ -21,9 +25,12 @@ use murmur_tests::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
+
+/// Calls of the prompt `busy`: the first two are turned away.
+static BUSY: AtomicU32 = AtomicU32::new(0);
 
 /// What a hosted agent was sent.
 struct Asked {
@@ -50,7 +57,10 @@ struct Service {
 
 impl Service {
     async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    fn on(listener: TcpListener) -> Self {
         let port = listener.local_addr().unwrap().port();
         let ((ask, asked), (leave, left)) = (unbounded_channel(), unbounded_channel());
         tokio::spawn(async move {
@@ -108,6 +118,11 @@ async fn answer(
             json!({"success": false, "output": "", "error": "it is too hard"}).to_string(),
         ),
         "refuse" => whole(503, "text/plain", "come back later".into()),
+        "busy" if BUSY.fetch_add(1, Ordering::Relaxed) < 2 => {
+            let mut busy = whole(429, "text/plain", "too many".into());
+            busy.headers_mut().insert("retry-after", "1".parse().unwrap());
+            busy
+        }
         "move" => {
             let mut moved = whole(302, "text/plain", String::new());
             moved.headers_mut().insert("location", "http://127.0.0.1:1/".parse().unwrap());
@@ -130,8 +145,13 @@ async fn answer(
 }
 
 async fn stage() -> (Network, Node, Service) {
-    let network = Network::start().await;
     let service = Service::start().await;
+    let (network, node) = stage_at(service.port).await;
+    (network, node, service)
+}
+
+async fn stage_at(port: u16) -> (Network, Node) {
+    let network = Network::start().await;
     let secret = network.dir.path().join("secret");
     fs::write(&secret, "Bearer s3cret\n").unwrap();
     let toml = format!(
@@ -140,20 +160,25 @@ async fn stage() -> (Network, Node, Service) {
 preset = "http"
 
 [runtime.backends.hosted.http]
-url = "http://127.0.0.1:{}/agents/x/run?a=1"
+url = "http://127.0.0.1:{0}/agents/x/run?a=1"
 allow_local = true
+retry_ms = [1, 5]
 headers = {{ X-Team = "a" }}
-header_files = {{ authorization = "{}" }}
+header_files = {{ authorization = "{1}" }}
+
+[runtime.backends.patient]
+preset = "http"
+http = {{ url = "http://127.0.0.1:{0}/run", allow_local = true, tries = 100, retry_ms = [50, 500] }}
 
 [runtime.backends.inside]
 preset = "http"
 http = {{ url = "https://localhost/run" }}
 "#,
-        service.port,
+        port,
         secret.display()
     );
     let node = network.node_configured("here", "jdoe", &toml).await;
-    (network, node, service)
+    (network, node)
 }
 
 fn asks(backend: &str, prompt: &str) -> v1::AgentSpec {
@@ -209,7 +234,8 @@ async fn a_failure_a_refusal_a_redirect_and_an_address_inside_are_told_as_failur
     let owner = here.owner("jdoe").await;
     for (path, backend, prompt, why) in [
         ("unable", "hosted", "cannot", "it is too hard"),
-        ("refused", "hosted", "refuse", "answered 503: come back later"),
+        ("refused", "hosted", "refuse", "asked 5 times: http://127.0.0.1"),
+        ("refused-why", "hosted", "refuse", "answered 503: come back later"),
         ("moved", "hosted", "move", "answered 302"),
         ("inside", "inside", "x", "not public"),
     ] {
@@ -217,6 +243,38 @@ async fn a_failure_a_refusal_a_redirect_and_an_address_inside_are_told_as_failur
         let reason = owner.is(path, Phase::Failed).await.reason;
         assert!(reason.contains(why), "{path}: {reason}");
     }
+}
+
+#[tokio::test]
+async fn a_service_that_is_busy_is_asked_again_when_it_says_and_people_see_it() {
+    let (_network, here, mut service) = stage().await;
+    let owner = here.owner("jdoe").await;
+    owner.spawn("far", asks("hosted", "busy")).await;
+    let waits = wait::until("it says that it waits", || async { owner.status("far").await.progress }).await;
+    assert!(waits.label.contains("answered 429: too many; asked again in 1 s"), "{waits:?}");
+    answers(&owner, "far", "heard: busy").await;
+    let mut asked = Vec::new();
+    while let Ok(one) = service.asked.try_recv() {
+        asked.push(one.body);
+    }
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    assert!(asked.iter().all(|body| *body == asked[0]), "the same turn each time: {asked:?}");
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_up_yet_is_asked_when_it_is() {
+    // Nobody else gets the port meanwhile: it is bound, and does not listen.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (_network, here) = stage_at(socket.local_addr().unwrap().port()).await;
+    let owner = here.owner("jdoe").await;
+    owner.spawn("early", asks("patient", "hello")).await;
+    let waits = wait::until("it says that it waits", || async { owner.status("early").await.progress }).await;
+    assert!(waits.label.contains("cannot be connected to"), "{waits:?}");
+    assert_eq!(owner.status("early").await.phase(), Phase::Running);
+    let mut service = Service::on(socket.listen(16).unwrap());
+    answers(&owner, "early", "heard: hello").await;
+    assert!(service.asked.recv().await.is_some() && service.asked.try_recv().is_err(), "it was asked twice");
 }
 
 #[tokio::test]

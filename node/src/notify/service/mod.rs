@@ -64,6 +64,7 @@ impl From<OutboundError> for Trouble {
             }
             OutboundError::Resolve { .. }
             | OutboundError::Connect { .. }
+            | OutboundError::Unreached { .. }
             | OutboundError::Timeout { .. }
             | OutboundError::Broken { .. } => Self::Later { why, after: None },
         }

@@ -4,14 +4,18 @@ use std::{
     fs,
     io::{self, Write as _},
     ops::ControlFlow,
-    time::Duration,
+    time::Instant,
 };
 
 use anyhow::{Context as _, bail};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::{Hosted, events::Events};
+use super::{
+    Hosted,
+    again::{Busy, Tries},
+    events::Events,
+};
 use crate::outbound::{Call, Head, Outbound, Place};
 
 /// Of an answer that is one document.
@@ -27,15 +31,34 @@ pub(super) async fn call(hosted: &Hosted) -> anyhow::Result<()> {
     let ca =
         hosted.ca.as_ref().map(|file| fs::read_to_string(file).with_context(|| format!("http.ca: {}", file.display())));
     let outbound = Outbound::new(hosted.rules(), ca.transpose()?.as_deref())?;
-    let call = Call {
-        place: &place,
-        headers: vec![("accept", "application/json, text/event-stream".to_owned())],
-        body: serde_json::to_vec(&hosted.body)?,
-        timeout: Duration::from_secs(hosted.timeout_s),
-    };
-    let mut answer = Answer::default();
-    let status = outbound.post_heard(call, headers(hosted)?, |head, piece| answer.hear(head, piece)).await?;
-    answer.end(&place, status)
+    let (body, headers) = (serde_json::to_vec(&hosted.body)?, headers(hosted)?);
+    let mut tries = Tries::new(hosted, Instant::now());
+    loop {
+        let call = Call {
+            place: &place,
+            headers: vec![("accept", "application/json, text/event-stream".to_owned())],
+            body: body.clone(),
+            timeout: tries.left(Instant::now()),
+        };
+        let mut answer = Answer::default();
+        let heard = outbound.post_heard(call, headers.clone(), |head, piece| answer.hear(head, piece)).await;
+        let (ended, busy) = match heard {
+            Ok(head) => (answer.end(&place, head.status), Busy::of(&head)),
+            Err(error) => {
+                let busy = Busy::unreached(&error);
+                (Err(error.into()), busy)
+            }
+        };
+        let (Err(why), Some(busy)) = (&ended, busy) else { return ended };
+        match tries.next(busy, Instant::now()) {
+            Ok(wait) => {
+                let told = json!({ "progress": tries.told(&format!("{why:#}"), wait) });
+                print(format!("{told}\n").as_bytes())?;
+                tokio::time::sleep(wait).await;
+            }
+            Err(end) => return ended.with_context(|| end),
+        }
+    }
 }
 
 /// What the configuration adds.

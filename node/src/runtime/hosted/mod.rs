@@ -1,8 +1,11 @@
 //! One turn of a hosted agent, as a program: `murmur-node hosted-turn <request>` posts the prompt to a URL and prints what is answered.
 //!
+//! A service that takes no call now is asked again while the turn has time.
+//!
 //! Being a program like any other, it is kept, heard, interrupted and found again like any other; ending it is what ends the call. Where
 //! it may call is `outbound`'s to say.
 
+mod again;
 mod call;
 mod events;
 mod request;

@@ -12,6 +12,7 @@ use crate::{
 };
 
 const TIMEOUT_S_MAX: u64 = 24 * 3600;
+const TRIES_MAX: u32 = 100;
 /// Headers that the call itself sets, or that would change how it is read.
 const OURS: [HeaderName; 8] = [
     header::HOST,
@@ -39,9 +40,15 @@ pub struct Hosted {
     /// Sent with it: each the content of a file, which is where secrets belong.
     #[serde(default)]
     pub header_files: BTreeMap<String, PathBuf>,
-    /// How long an answer may take, to its end.
+    /// How long an answer may take, to its end, with all tries.
     #[serde(default = "default_timeout_s")]
     pub timeout_s: u64,
+    /// How often a service is asked that takes no call now.
+    #[serde(default = "default_tries")]
+    pub tries: u32,
+    /// The shortest and the longest wait between two tries; a service that asks for a longer one gets it.
+    #[serde(default = "default_retry_ms")]
+    pub retry_ms: [u64; 2],
     /// It may be on this host or its networks, on any port, and without TLS.
     #[serde(default)]
     pub allow_local: bool,
@@ -62,6 +69,14 @@ const fn default_timeout_s() -> u64 {
     600
 }
 
+const fn default_tries() -> u32 {
+    5
+}
+
+const fn default_retry_ms() -> [u64; 2] {
+    [1_000, 60_000]
+}
+
 fn default_ports() -> Vec<u16> {
     Rules::default().ports
 }
@@ -78,6 +93,10 @@ impl Hosted {
         let place = self.url.parse::<Place>().map_err(|refused| ("http.url", refused.rule()))?;
         place.check(&self.rules()).map_err(|refused| ("http.url", refused.rule()))?;
         rule((1..=TIMEOUT_S_MAX).contains(&self.timeout_s), "http.timeout_s", "be 1 to 86400")?;
+        rule((1..=TRIES_MAX).contains(&self.tries), "http.tries", "be 1 to 100")?;
+        let [shortest, longest] = self.retry_ms;
+        let is_wait = shortest >= 1 && shortest <= longest && longest <= TIMEOUT_S_MAX * 1000;
+        rule(is_wait, "http.retry_ms", "be two waits, the shorter one first, of 1 ms to a day")?;
         let is_free = |name: &String| name.parse::<HeaderName>().is_ok_and(|name| !OURS.contains(&name));
         rule(self.headers.keys().all(is_free), "http.headers", "name headers that the call does not set itself")?;
         rule(
@@ -117,6 +136,9 @@ mod tests {
             ("url = 'https://example.com:8443/run'", "http.url"),
             ("url = 'https://me:you@example.com/run'", "http.url"),
             ("url = 'https://example.com'\ntimeout_s = 0", "http.timeout_s"),
+            ("url = 'https://example.com'\ntries = 0", "http.tries"),
+            ("url = 'https://example.com'\nretry_ms = [20, 10]", "http.retry_ms"),
+            ("url = 'https://example.com'\nretry_ms = [0, 10]", "http.retry_ms"),
             ("url = 'https://example.com'\nheaders = { Host = 'x' }", "http.headers"),
             ("url = 'https://example.com'\nheaders = { x-a = \"a\\nb\" }", "http.headers"),
             ("url = 'https://example.com'\nheader_files = { authorization = 'key' }", "http.header_files"),
