@@ -17,6 +17,10 @@ use murmur_server::{
     lifecycle::{Lifecycle, drain_on_signal},
 };
 
+/// A call is a few hundred allocations that live for a millisecond and end on another thread than they began on.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The control plane of a Murmur network.
 #[derive(Parser)]
 #[command(name = "murmur-server", version)]

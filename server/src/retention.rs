@@ -63,7 +63,7 @@ impl Retention {
         let before_ms = now_ms.saturating_sub(self.keep_ms);
         let mut count = 0;
         loop {
-            if agent_pruned::due(&mut *self.db.look().await?, before_ms, 1).await?.is_empty() {
+            if agent_pruned::due(&mut *self.db.read().await?, before_ms, 1).await?.is_empty() {
                 break;
             }
             let mut tx = self.db.write().await?;

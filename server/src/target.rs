@@ -9,7 +9,7 @@ use murmur_core::{
 use crate::{
     agents::{AgentError, Who, resolved},
     db::{
-        Conn, DbError,
+        Conn, DbError, Source,
         agent_run::{self, AgentRun},
     },
     tokens::Principal,
@@ -49,7 +49,11 @@ impl From<DbError> for TargetError {
 }
 
 /// An agent that the caller may read about, whether it lives or not.
-pub(crate) async fn readable(conn: &mut Conn, principal: &Principal, text: &str) -> Result<AgentRun, TargetError> {
+pub(crate) async fn readable(
+    conn: &mut impl Source,
+    principal: &Principal,
+    text: &str,
+) -> Result<AgentRun, TargetError> {
     let who = Who::of(conn, principal).await?;
     Ok(resolved(conn, &who, text).await?)
 }

@@ -37,12 +37,9 @@ const READ_GOAL: f64 = 0.5;
 
 /// Measures all of it on one control plane.
 pub(crate) async fn measure(settings: Settings) -> Section {
-    let env = RAISED.iter().chain(&MANY).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let options = Options { sync_always: settings.sync_always, env, ..Options::default() };
-    let network = Network::start_with(options).await;
+    let network = network(settings).await;
     let started = started::measure(&network).await;
-    let mut host = host::Host::take_place(&network).await;
-    host.spawn(&network, "few", calls::AGENTS).await;
+    let mut host = few(&network).await;
     let heard = many::heard(&network, &mut host).await;
     let (calls, share) = calls::measure(&network).await;
     let many = many::measure(&network, &mut host).await;
@@ -53,15 +50,39 @@ pub(crate) async fn measure(settings: Settings) -> Section {
                echo is a gRPC server that returns 256 bytes over TCP, called in the same run, as often at a time. `status` tells of one \
                of 100 agents, with its queue; `ls` of ten of them; `task get` of one item; `who am I` touches no database."
             .into(),
-        headlines: vec![Headline {
-            what: "Reads of the control plane beside a bare echo, 64 in flight, the slowest of them, share".into(),
-            figure: share.into(),
-            goal: format!("≥ {READ_GOAL}"),
-            is_met: share >= READ_GOAL,
-        }],
+        headlines: vec![reads_headline(share)],
         tables: [vec![started, heard], calls, many].concat(),
         ..Default::default()
     }
+}
+
+/// Measures reads alone.
+pub(crate) async fn measure_reads(settings: Settings) -> Section {
+    let network = network(settings).await;
+    let _host = few(&network).await;
+    let (tables, share) = calls::measure(&network).await;
+    Section { title: "Reads".into(), headlines: vec![reads_headline(share)], tables, ..Default::default() }
+}
+
+fn reads_headline(share: f64) -> Headline {
+    Headline {
+        what: "Reads of the control plane beside a bare echo, 64 in flight, the slowest of them, share".into(),
+        figure: share.into(),
+        goal: format!("≥ {READ_GOAL}"),
+        is_met: share >= READ_GOAL,
+    }
+}
+
+async fn network(settings: Settings) -> Network {
+    let env = RAISED.iter().chain(&MANY).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Network::start_with(Options { sync_always: settings.sync_always, env, ..Options::default() }).await
+}
+
+/// A played node with the agents that are read.
+async fn few(network: &Network) -> host::Host {
+    let mut host = host::Host::take_place(network).await;
+    host.spawn(network, "few", calls::AGENTS).await;
+    host
 }
 
 /// A person's client on a connection of its own.

@@ -111,6 +111,8 @@ enum Command {
     Events,
     /// Spawns, waits, reads beside a bare echo, 10,000 live agents
     Agents,
+    /// Reads of it alone: what a change did
+    Reads,
     /// What `make bench` runs: limits, latency, roundtrip, load, throughput, sizes, shim
     Core,
     /// What `make bench-full` adds: memory, outbox, scale, restart, events, agents
@@ -195,6 +197,7 @@ fn chosen(command: &Command) -> Vec<&'static str> {
         Command::Restart => vec!["restart"],
         Command::Events => vec!["events"],
         Command::Agents => vec!["agents"],
+        Command::Reads => vec!["reads"],
         Command::Core => CORE.into(),
         Command::Long => LONG.into(),
         Command::All => [CORE.as_slice(), LONG.as_slice()].concat(),
@@ -217,6 +220,7 @@ fn measure(name: &str, settings: Settings) -> Measuring {
         "restart" => Box::pin(restart::measure(settings)),
         "events" => Box::pin(events::measure(settings)),
         "agents" => Box::pin(agents::measure(settings)),
+        "reads" => Box::pin(agents::measure_reads(settings)),
         "shim" => Box::pin(shim::measure(settings)),
         _ => panic!("no measure {name}"),
     }

@@ -106,6 +106,7 @@ fn primitives_are_named_in_one_crate() {
 #[test]
 fn one_room_owns_each_library() {
     only("server/src", "sqlx", &["server/src/db/"]);
+    only("server/src", "rusqlite", &["server/src/db/"]);
     only("server/src", "async_nats", &["server/src/broker/"]);
     only("server/src", "tonic", &["server/src/rpc/", "server/src/http/", "server/src/app.rs"]);
     only("server/src", "axum", &["server/src/rpc/", "server/src/http/", "server/src/app.rs"]);

@@ -29,7 +29,8 @@ pub enum Event {
         /// The answer.
         answer: PublishAnswer,
     },
-    /// The lookup asked for by [`Effect::Resolve`] is done.
+    /// The lookup asked for by [`Effect::Resolve`] is done, or a sealed copy that is about to be published was found to be for another
+    /// place than where its recipient is.
     Resolved {
         /// Whether the recipient still has the prekey and route of the sealed copy.
         unchanged: bool,

@@ -204,14 +204,18 @@ impl Clock<'_> {
     /// Silence is met with the same bytes when the recipient's keys and route are the same, otherwise with a new seal. When
     /// no seal is left, the old bytes are still the best there is: the prekey they use lives for weeks.
     fn resolved(&self, state: State, unchanged: bool, effects: &mut Vec<Effect>) -> State {
-        let State::Stored { seal_attempt, republish_count, backoff_prev_ms, .. } = state else {
-            return state;
-        };
-        if !unchanged && seal_attempt < SEAL_ATTEMPT_MAX {
-            return self.queued_after(seal_attempt + 1, 0);
+        match state {
+            State::Sealed { seal_attempt, .. } | State::Stored { seal_attempt, .. }
+                if !unchanged && seal_attempt < SEAL_ATTEMPT_MAX =>
+            {
+                self.queued_after(seal_attempt + 1, 0)
+            }
+            State::Stored { seal_attempt, republish_count, backoff_prev_ms, .. } => {
+                effects.push(Effect::RenewNatsMsgId);
+                self.sealed_again(seal_attempt, republish_count.saturating_add(1), self.now_ms, backoff_prev_ms)
+            }
+            _ => state,
         }
-        effects.push(Effect::RenewNatsMsgId);
-        self.sealed_again(seal_attempt, republish_count.saturating_add(1), self.now_ms, backoff_prev_ms)
     }
 
     fn receipt(&self, state: State, copy: u32, receipt: Receipt, effects: &mut Vec<Effect>) -> State {

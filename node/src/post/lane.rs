@@ -4,7 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use murmur_core::{
     id::AgentId,
-    outbox::{Event, PublishAnswer},
+    outbox::{Event, PublishAnswer, StateName},
+    subject::Route,
 };
 use murmur_crypto::seal::SealError;
 
@@ -71,7 +72,8 @@ pub(super) async fn work(
     let mut report = LaneReport::default();
     let sealed = seal_all(post, sender, recipient, jobs, &mut report).await;
     let begun: Vec<Job> = sealed.iter().map(|(job, _)| *job).collect();
-    let ready = match commit_all(post, sealed).await {
+    let route = post.directory.verified(recipient, post.clock.now_ms()).ok().map(|peer| peer.route.clone());
+    let ready = match commit_all(post, sealed, route).await {
         Ok(ready) => ready,
         Err(error) => {
             give_up(post, begun, &error, &mut report).await;
@@ -250,14 +252,19 @@ fn load(tx: Tx<'_>, key: Key) -> Result<Option<(OutboxRow, DeliveryRow)>, StoreE
     Ok(outbox::get(tx, key.msg_id)?.zip(delivery::get(tx, key.msg_id, key.recipient)?))
 }
 
-/// Commits copies, broker ids and begun publishes of a whole batch at once. A delivery that ended meanwhile is left out.
-async fn commit_all(post: &Post, work: Vec<(Job, Option<Fresh>)>) -> Result<Vec<Ready>, StoreError> {
+/// Commits copies, broker ids and begun publishes of a whole batch at once. Left out are deliveries that ended meanwhile, and those whose
+/// copy is for a node that the recipient has left since: they are sealed anew.
+async fn commit_all(
+    post: &Post,
+    work: Vec<(Job, Option<Fresh>)>,
+    route: Option<Route>,
+) -> Result<Vec<Ready>, StoreError> {
     if work.is_empty() {
         return Ok(Vec::new());
     }
     let (now_ms, config, node) = (post.clock.now_ms(), post.config.outbox.clone(), post.identity.node_id);
-    let commit = move |tx: Tx<'_>| -> Result<Vec<(Ready, Stepped)>, StoreError> {
-        let mut ready = Vec::new();
+    let commit = move |tx: Tx<'_>| -> Result<(Vec<Ready>, Vec<Stepped>), StoreError> {
+        let (mut ready, mut steps) = (Vec::new(), Vec::new());
         for (job, fresh) in work {
             let key = job.key;
             let Some(mut row) = delivery::get(tx, key.msg_id, key.recipient)? else { continue };
@@ -266,16 +273,26 @@ async fn commit_all(post: &Post, work: Vec<(Job, Option<Fresh>)>) -> Result<Vec<
                 None => stored_copy(tx, &row)?,
             };
             let Some(copy) = copy else { continue };
+            if route.as_ref().is_some_and(|route| *route != copy.route) {
+                let effects = transition::advance(tx, &mut row, Event::Resolved { unchanged: false }, now_ms, &config)?;
+                if row.delivery.state.name() != StateName::Sealed {
+                    delivery::update(tx, &row)?;
+                    steps.push(Stepped { row, effects });
+                    continue;
+                }
+            }
             let traceparent = outbox::get(tx, key.msg_id)?.map(|message| message.traceparent).unwrap_or_default();
             let begun = seal::begin_publish(node, tx, &mut row, copy, traceparent, now_ms, &config)?;
             delivery::update(tx, &row)?;
-            ready.extend(begun.map(|(next, effects)| (next, Stepped { row, effects })));
+            if let Some((next, effects)) = begun {
+                ready.push(next);
+                steps.push(Stepped { row, effects });
+            }
         }
-        Ok(ready)
+        Ok((ready, steps))
     };
-    let committed = post.store.write(commit).await?;
-    let (ready, stepped): (Vec<_>, Vec<_>) = committed.into_iter().unzip();
-    stepped.into_iter().for_each(|stepped| post.follow_up(stepped));
+    let (ready, steps) = post.store.write(commit).await?;
+    steps.into_iter().for_each(|stepped| post.follow_up(stepped));
     Ok(ready)
 }
 

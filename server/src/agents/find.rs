@@ -11,7 +11,7 @@ use murmur_core::{
 use super::AgentError;
 use crate::{
     db::{
-        Conn, DbError, agent_pruned,
+        Conn, DbError, Source, agent_pruned,
         agent_run::{self, AgentRun},
     },
     tokens::Principal,
@@ -38,7 +38,7 @@ impl Who {
     ///
     /// # Errors
     /// [`AgentError`]: an agent that has ended calls no more.
-    pub(crate) async fn of(conn: &mut Conn, principal: &Principal) -> Result<Self, AgentError> {
+    pub(crate) async fn of(conn: &mut impl Source, principal: &Principal) -> Result<Self, AgentError> {
         let (workspace_id, workspace) = principal.workspace.clone().ok_or(AgentError::NoWorkspace)?;
         let agent = match principal.agent_id {
             Some(id) => {
@@ -119,7 +119,7 @@ impl Who {
 ///
 /// # Errors
 /// [`AgentError`].
-pub(crate) async fn resolved(conn: &mut Conn, who: &Who, text: &str) -> Result<AgentRun, AgentError> {
+pub(crate) async fn resolved(conn: &mut impl Source, who: &Who, text: &str) -> Result<AgentRun, AgentError> {
     let caller = who.caller();
     let (mut known, mut runs) = (Known::default(), Vec::new());
     for slug in asked(text, caller.as_ref()).into_iter().filter(|slug| who.sees(slug)) {
@@ -153,7 +153,11 @@ pub(crate) async fn resolved(conn: &mut Conn, who: &Who, text: &str) -> Result<A
 ///
 /// # Errors
 /// [`AgentError::Pruned`].
-pub(crate) async fn require_kept(conn: &mut Conn, workspace_id: WorkspaceId, slug: &Slug) -> Result<(), AgentError> {
+pub(crate) async fn require_kept(
+    conn: &mut impl Source,
+    workspace_id: WorkspaceId,
+    slug: &Slug,
+) -> Result<(), AgentError> {
     match agent_pruned::by_slug(conn, workspace_id, slug).await? {
         Some(gone) => {
             let (ended, pruned) = (day(gone.ended_ms), day(gone.pruned_ms));

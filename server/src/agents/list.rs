@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     db::{
-        Conn,
+        Source,
         agent_run::{self, AgentRun, Filter},
         timeline::{self, Entry},
     },
@@ -72,9 +72,11 @@ impl Agents {
         with_children: bool,
         kinds: &[v1::TimelineKind],
     ) -> Result<Detail, AgentError> {
+        let mut tx = self.db.look()?;
         // An agent alone is one row.
-        let is_one = !with_children && kinds.is_empty();
-        let mut tx = if is_one { self.db.look().await? } else { self.db.read().await? };
+        if with_children || !kinds.is_empty() {
+            tx.begin()?;
+        }
         let who = Who::of(&mut tx, principal).await?;
         let run = resolved(&mut tx, &who, slug).await?;
         let children = if with_children { agent_run::children(&mut tx, run.agent_id).await? } else { Vec::new() };
@@ -101,7 +103,7 @@ impl Agents {
         let page = Page::new(if page_size == 0 { PAGE_SIZE_DEFAULT } else { page_size }, page_token)?;
         let (id, slug) = behind(&page.after)?;
         // The page is one statement; who asks, and below whom, need not be of the same moment.
-        let mut tx = self.db.look().await?;
+        let mut tx = self.db.look()?;
         let filter = filter(&mut tx, principal, wanted).await?;
         let runs = agent_run::page(&mut tx, &filter, (slug, &id), page.limit()).await?;
         let key = |run: &AgentRun| [run.agent_id.as_bytes().as_slice(), run.slug.to_string().as_bytes()].concat();
@@ -147,7 +149,7 @@ impl Agents {
 }
 
 /// The bounds of a list: what was asked for, inside what the caller may see.
-async fn filter(conn: &mut Conn, principal: &Principal, wanted: &Listing) -> Result<Filter, AgentError> {
+async fn filter(conn: &mut impl Source, principal: &Principal, wanted: &Listing) -> Result<Filter, AgentError> {
     let who = Who::of(conn, principal).await?;
     let within = who.horizon();
     let account = match (wanted.account.as_str(), &who.account) {

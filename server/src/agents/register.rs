@@ -15,7 +15,7 @@ use super::{
 use crate::db::{
     Conn, DbError,
     agent::NewAgent,
-    agent_run::{self, AgentRun},
+    agent_run::{self, AgentRun, Backlog},
 };
 
 /// Refuses a name that the life of another agent holds, or that lies below one that is being ended.
@@ -60,7 +60,7 @@ pub(crate) async fn registered(work: &mut Work, agent: &NewAgent<'_>) -> Result<
         node_version: String::new(),
         parent_slug: None,
         children: 0,
-        has_queue: false,
+        backlog: Backlog::default(),
     };
     agent_run::insert(work, &run).await?;
     work.begun(&run).await

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     db::{
         account,
-        agent_run::{self, AgentRun},
+        agent_run::{self, AgentRun, Backlog},
     },
     events,
     idempotency::{Once, recall, remember},
@@ -147,7 +147,7 @@ impl Agents {
             node_version: String::new(),
             parent_slug: parent.map(|parent| parent.slug.to_string()),
             children: 0,
-            has_queue: false,
+            backlog: Backlog::default(),
         };
         require_known(work, &run).await?;
         account::ensure(work, run.workspace_id, &run.account, now_ms).await?;

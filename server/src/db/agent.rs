@@ -6,12 +6,11 @@ use murmur_core::{
     id::{AgentId, NodeId, WorkspaceId},
     slug::Slug,
 };
-use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{
-    Conn, DbError,
+    Conn, DbError, Row, Source,
     agent_key::AgentKeys,
-    row::{fixed, fixed_or_null, number, number_or_null, parsed, signed},
+    row::{fixed, fixed_or_null, flag, number, number_or_null, parsed, signed, text},
 };
 
 /// What keeps an agent alive (DESIGN §8 point 1).
@@ -78,25 +77,25 @@ pub struct Agent {
 }
 
 impl Agent {
-    fn from_row(row: &SqliteRow) -> Result<Self, DbError> {
+    fn from_row(row: &dyn Row) -> Result<Self, DbError> {
         let former_node = fixed_or_null(row, "former_node_id")?.map(NodeId::from_bytes);
-        let has_keys = row.try_get::<Option<i64>, _>("key_serial")?.is_some();
+        let has_keys = row.int("key_serial")?.is_some();
         Ok(Self {
             id: AgentId::from_bytes(fixed(row, "id")?),
             workspace_id: WorkspaceId::from_bytes(fixed(row, "workspace_id")?),
             slug: parsed(row, "slug")?,
             node_id: NodeId::from_bytes(fixed(row, "node_id")?),
-            kind: row.try_get::<&str, _>("kind")?.parse().map_err(|()| DbError::Corrupt { column: "kind" })?,
-            description: row.try_get("description")?,
-            group: row.try_get("group_name")?,
-            attached: row.try_get("attached")?,
+            kind: parsed(row, "kind")?,
+            description: text(row, "description")?.to_owned(),
+            group: text(row, "group_name")?.to_owned(),
+            attached: flag(row, "attached")?,
             created_ms: number(row, "created_ms")?,
             ended_ms: number_or_null(row, "ended_ms")?,
             revision: number(row, "revision")?,
             keys: has_keys.then(|| AgentKeys::from_row(row)).transpose()?,
-            host: row.try_get("host")?,
-            route: row.try_get("route")?,
-            node_online: row.try_get("node_online")?,
+            host: text(row, "host")?.to_owned(),
+            route: text(row, "route")?.to_owned(),
+            node_online: flag(row, "node_online")?,
             former: former_node.zip(number_or_null(row, "moved_ms")?),
         })
     }
@@ -164,13 +163,9 @@ macro_rules! select {
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn live(conn: &mut Conn, workspace_id: WorkspaceId, id: AgentId) -> Result<Option<Agent>, DbError> {
-    let row = sqlx::query(select!("a.id = $2 AND a.ended_ms IS NULL"))
-        .bind(workspace_id.to_vec())
-        .bind(id.to_vec())
-        .fetch_optional(conn)
-        .await?;
-    row.as_ref().map(Agent::from_row).transpose()
+pub async fn live(conn: &mut impl Source, workspace_id: WorkspaceId, id: AgentId) -> Result<Option<Agent>, DbError> {
+    let sql = select!("a.id = $2 AND a.ended_ms IS NULL");
+    conn.row(sql, vec![workspace_id.to_vec().into(), id.to_vec().into()], Agent::from_row).await
 }
 
 /// The live agent of this slug.
@@ -183,7 +178,7 @@ pub async fn live_by_slug(conn: &mut Conn, workspace_id: WorkspaceId, slug: &Slu
         .bind(slug.to_string())
         .fetch_optional(conn)
         .await?;
-    row.as_ref().map(Agent::from_row).transpose()
+    row.as_ref().map(|row| Agent::from_row(row)).transpose()
 }
 
 /// Live agents in order of their slugs, behind `after`.
@@ -197,7 +192,7 @@ pub async fn page(conn: &mut Conn, workspace_id: WorkspaceId, after: &str, limit
         .bind(i64::from(limit))
         .fetch_all(conn)
         .await?;
-    rows.iter().map(Agent::from_row).collect()
+    rows.iter().map(|row| Agent::from_row(row)).collect()
 }
 
 /// Agents, ended ones too, that changed after a revision, in the order of their changes.
@@ -210,7 +205,7 @@ pub async fn changed_since(conn: &mut Conn, workspace_id: WorkspaceId, revision:
         .bind(signed(revision))
         .fetch_all(conn)
         .await?;
-    rows.iter().map(Agent::from_row).collect()
+    rows.iter().map(|row| Agent::from_row(row)).collect()
 }
 
 /// The live agents of a node.
@@ -223,7 +218,7 @@ pub async fn live_of_node(conn: &mut Conn, workspace_id: WorkspaceId, node_id: N
         .bind(node_id.to_vec())
         .fetch_all(conn)
         .await?;
-    rows.iter().map(Agent::from_row).collect()
+    rows.iter().map(|row| Agent::from_row(row)).collect()
 }
 
 /// Replaces description and group.

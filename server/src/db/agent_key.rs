@@ -1,11 +1,10 @@
 //! The public keys of agents.
 
 use murmur_core::id::{AgentId, WorkspaceId};
-use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{
-    Conn, DbError,
-    row::{fixed, number, signed},
+    Conn, DbError, Row,
+    row::{bytes, fixed, number, signed},
 };
 
 /// An agent's published keys.
@@ -24,10 +23,10 @@ pub struct AgentKeys {
 }
 
 impl AgentKeys {
-    pub(super) fn from_row(row: &SqliteRow) -> Result<Self, DbError> {
+    pub(super) fn from_row(row: &dyn Row) -> Result<Self, DbError> {
         Ok(Self {
-            chain: row.try_get("chain")?,
-            prekey: row.try_get("prekey")?,
+            chain: bytes(row, "chain")?,
+            prekey: bytes(row, "prekey")?,
             certificate_fp: fixed(row, "certificate_fp")?,
             serial: number(row, "key_serial")?,
             prekey_seq: number(row, "prekey_seq")?,

@@ -5,11 +5,10 @@ use murmur_core::{
     phase::Phase,
     slug::Slug,
 };
-use sqlx::Row as _;
 
 use super::{
-    Conn, DbError,
-    row::{corrupt, fixed, number, number_or_null, signed},
+    Conn, DbError, Row, Source,
+    row::{fixed, number, number_or_null, parsed, signed},
 };
 
 /// What is still told of an agent.
@@ -121,24 +120,22 @@ pub async fn prune(conn: &mut Conn, id: AgentId, now_ms: u64) -> Result<(), DbEr
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn by_slug(conn: &mut Conn, workspace_id: WorkspaceId, slug: &Slug) -> Result<Option<Pruned>, DbError> {
-    let row = sqlx::query(
-        "SELECT phase, ended_ms, pruned_ms FROM agent_pruned WHERE workspace_id = $1 AND slug = $2
-         ORDER BY ended_ms DESC LIMIT 1",
-    )
-    .bind(workspace_id.to_vec())
-    .bind(slug.to_string())
-    .fetch_optional(conn)
-    .await?;
-    row.map(|row| {
+pub async fn by_slug(
+    conn: &mut impl Source,
+    workspace_id: WorkspaceId,
+    slug: &Slug,
+) -> Result<Option<Pruned>, DbError> {
+    let sql = "SELECT slug, phase, ended_ms, pruned_ms FROM agent_pruned WHERE workspace_id = $1 AND slug = $2
+         ORDER BY ended_ms DESC LIMIT 1";
+    let pruned = |row: &dyn Row| {
         Ok(Pruned {
-            slug: slug.clone(),
-            phase: row.try_get::<&str, _>("phase")?.parse().map_err(corrupt("phase"))?,
-            ended_ms: number(&row, "ended_ms")?,
-            pruned_ms: number(&row, "pruned_ms")?,
+            slug: parsed(row, "slug")?,
+            phase: parsed(row, "phase")?,
+            ended_ms: number(row, "ended_ms")?,
+            pruned_ms: number(row, "pruned_ms")?,
         })
-    })
-    .transpose()
+    };
+    conn.row(sql, vec![workspace_id.to_vec().into(), slug.to_string().into()], pruned).await
 }
 
 /// Of these agents, those that are known to be gone. One that was never here may be another database's.

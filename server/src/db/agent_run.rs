@@ -3,15 +3,15 @@
 use murmur_core::{
     id::{AgentId, NodeId, WorkspaceId},
     phase::Phase,
+    queue::Lease,
     slug::{AccountName, Slug},
 };
 use murmur_proto::v1;
 use prost::Message as _;
-use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{
-    Conn, DbError,
-    row::{corrupt, fixed, fixed_or_null, number, number_or_null, parsed, signed},
+    Conn, DbError, Row, Source,
+    row::{corrupt, fixed, fixed_or_null, flag, number, number_or_null, parsed, signed, text},
 };
 
 /// An agent's life as stored.
@@ -81,38 +81,69 @@ pub struct AgentRun {
     pub parent_slug: Option<String>,
     /// Live agents directly below it.
     pub children: u32,
-    /// Its queue holds something, handed out or not.
-    pub has_queue: bool,
+    /// What its queue holds.
+    pub backlog: Backlog,
+}
+
+/// How much an agent's queue holds, and what of it its latest turn was handed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Backlog {
+    entries: u64,
+    handed: u64,
+    lease: Option<Lease>,
+}
+
+impl Backlog {
+    /// Nothing is there, handed out or not.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// How many entries wait for the agent in this incarnation: all but those that a turn holds now.
+    #[must_use]
+    pub fn waiting(&self, incarnation: u32, now_ms: u64) -> u64 {
+        let is_held = self.lease.is_some_and(|lease| lease.holds(incarnation, now_ms));
+        self.entries - if is_held { self.handed } else { 0 }
+    }
+
+    fn from_row(row: &dyn Row) -> Result<Self, DbError> {
+        let lease = match number_or_null(row, "turn_expire_ms")? {
+            Some(expire_ms) => Some(Lease { incarnation: small(row, "turn_incarnation")?, expire_ms }),
+            None => None,
+        };
+        Ok(Self { entries: number(row, "entries")?, handed: number(row, "handed")?, lease })
+    }
 }
 
 impl AgentRun {
-    fn from_row(row: &SqliteRow) -> Result<Self, DbError> {
-        let end_as = row.try_get::<&str, _>("end_as")?;
+    fn from_row(row: &dyn Row) -> Result<Self, DbError> {
+        let end_as = text(row, "end_as")?;
         Ok(Self {
             agent_id: AgentId::from_bytes(fixed(row, "agent_id")?),
             workspace_id: WorkspaceId::from_bytes(fixed(row, "workspace_id")?),
             account: parsed(row, "account")?,
             slug: parsed(row, "slug")?,
             parent_id: fixed_or_null(row, "parent_id")?.map(AgentId::from_bytes),
-            interactive: row.try_get("interactive")?,
+            interactive: flag(row, "interactive")?,
             node_id: fixed_or_null(row, "node_id")?.map(NodeId::from_bytes),
-            placed: row.try_get("placed")?,
-            phase: row.try_get::<&str, _>("phase")?.parse().map_err(corrupt("phase"))?,
+            placed: flag(row, "placed")?,
+            phase: parsed(row, "phase")?,
             rev: number(row, "rev")?,
             incarnation: small(row, "incarnation")?,
-            reason: row.try_get("reason")?,
+            reason: text(row, "reason")?.to_owned(),
             end_as: if end_as.is_empty() { None } else { Some(end_as.parse().map_err(corrupt("end_as"))?) },
-            end_reason: row.try_get("end_reason")?,
-            spec: v1::AgentSpec::decode(row.try_get::<&[u8], _>("spec")?).map_err(corrupt("spec"))?,
+            end_reason: text(row, "end_reason")?.to_owned(),
+            spec: decoded(row, "spec")?.ok_or(DbError::Corrupt { column: "spec" })?,
             fork_from: fixed_or_null(row, "fork_from")?.map(AgentId::from_bytes),
-            current_description: row.try_get("current_description")?,
+            current_description: text(row, "current_description")?.to_owned(),
             progress: decoded(row, "progress")?,
             output: decoded(row, "output")?,
-            repos: row.try_get("repos")?,
-            stuck: row.try_get("stuck")?,
+            repos: row.bytes("repos")?.map(<[u8]>::to_vec),
+            stuck: flag(row, "stuck")?,
             turns: small(row, "turns")?,
             exit_code: row
-                .try_get::<Option<i64>, _>("exit_code")?
+                .int("exit_code")?
                 .map(|code| i32::try_from(code).map_err(corrupt("exit_code")))
                 .transpose()?,
             created_ms: number(row, "created_ms")?,
@@ -120,21 +151,21 @@ impl AgentRun {
             deadline_ms: number_or_null(row, "deadline_ms")?,
             ended_ms: number_or_null(row, "ended_ms")?,
             change: number(row, "change")?,
-            node_name: row.try_get::<Option<String>, _>("node_name")?.unwrap_or_default(),
-            node_version: row.try_get::<Option<String>, _>("node_version")?.unwrap_or_default(),
-            parent_slug: row.try_get("parent_slug")?,
+            node_name: row.text("node_name")?.unwrap_or_default().to_owned(),
+            node_version: row.text("node_version")?.unwrap_or_default().to_owned(),
+            parent_slug: row.text("parent_slug")?.map(str::to_owned),
             children: small(row, "children")?,
-            has_queue: row.try_get("has_queue")?,
+            backlog: Backlog::from_row(row)?,
         })
     }
 }
 
-fn small(row: &SqliteRow, column: &'static str) -> Result<u32, DbError> {
+fn small(row: &dyn Row, column: &'static str) -> Result<u32, DbError> {
     u32::try_from(number(row, column)?).map_err(corrupt(column))
 }
 
-fn decoded<T: prost::Message + Default>(row: &SqliteRow, column: &'static str) -> Result<Option<T>, DbError> {
-    row.try_get::<Option<&[u8]>, _>(column)?.map(|bytes| T::decode(bytes).map_err(corrupt(column))).transpose()
+fn decoded<T: prost::Message + Default>(row: &dyn Row, column: &'static str) -> Result<Option<T>, DbError> {
+    row.bytes(column)?.map(|bytes| T::decode(bytes).map_err(corrupt(column))).transpose()
 }
 
 macro_rules! select {
@@ -142,8 +173,13 @@ macro_rules! select {
         concat!(
             "SELECT r.*, n.name AS node_name, n.version AS node_version, p.slug AS parent_slug,
                     (SELECT count(*) FROM agent_run c WHERE c.parent_id = r.agent_id AND c.ended_ms IS NULL) AS children,
-                    EXISTS (SELECT 1 FROM follow_up f WHERE f.agent_id = r.agent_id) AS has_queue
+                    (SELECT count(*) FROM follow_up f WHERE f.agent_id = r.agent_id) AS entries,
+                    CASE WHEN t.expire_ms IS NULL THEN 0
+                         ELSE (SELECT count(*) FROM follow_up f WHERE f.agent_id = r.agent_id AND f.turn_id = t.id)
+                    END AS handed,
+                    t.incarnation AS turn_incarnation, t.expire_ms AS turn_expire_ms
              FROM agent_run r LEFT JOIN node n ON n.id = r.node_id LEFT JOIN agent_run p ON p.agent_id = r.parent_id
+             LEFT JOIN turn t ON t.agent_id = r.agent_id
              WHERE ",
             $rest
         )
@@ -251,13 +287,9 @@ pub async fn last_change(conn: &mut Conn) -> Result<u64, DbError> {
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn get(conn: &mut Conn, workspace_id: WorkspaceId, id: AgentId) -> Result<Option<AgentRun>, DbError> {
-    let row = sqlx::query(select!("r.workspace_id = $1 AND r.agent_id = $2"))
-        .bind(workspace_id.to_vec())
-        .bind(id.to_vec())
-        .fetch_optional(conn)
-        .await?;
-    row.as_ref().map(AgentRun::from_row).transpose()
+pub async fn get(conn: &mut impl Source, workspace_id: WorkspaceId, id: AgentId) -> Result<Option<AgentRun>, DbError> {
+    let values = vec![workspace_id.to_vec().into(), id.to_vec().into()];
+    conn.row(select!("r.workspace_id = $1 AND r.agent_id = $2"), values, AgentRun::from_row).await
 }
 
 /// Who holds a slug now.
@@ -265,16 +297,13 @@ pub async fn get(conn: &mut Conn, workspace_id: WorkspaceId, id: AgentId) -> Res
 /// # Errors
 /// [`DbError`].
 pub async fn live_by_slug(
-    conn: &mut Conn,
+    conn: &mut impl Source,
     workspace_id: WorkspaceId,
     slug: &Slug,
 ) -> Result<Option<AgentRun>, DbError> {
-    let row = sqlx::query(select!("r.workspace_id = $1 AND r.slug = $2 AND r.ended_ms IS NULL"))
-        .bind(workspace_id.to_vec())
-        .bind(slug.to_string())
-        .fetch_optional(conn)
-        .await?;
-    row.as_ref().map(AgentRun::from_row).transpose()
+    let values = vec![workspace_id.to_vec().into(), slug.to_string().into()];
+    let sql = select!("r.workspace_id = $1 AND r.slug = $2 AND r.ended_ms IS NULL");
+    conn.row(sql, values, AgentRun::from_row).await
 }
 
 /// Who held a slug last and has ended.
@@ -282,18 +311,15 @@ pub async fn live_by_slug(
 /// # Errors
 /// [`DbError`].
 pub async fn ended_by_slug(
-    conn: &mut Conn,
+    conn: &mut impl Source,
     workspace_id: WorkspaceId,
     slug: &Slug,
 ) -> Result<Option<AgentRun>, DbError> {
-    let row = sqlx::query(select!(
+    let values = vec![workspace_id.to_vec().into(), slug.to_string().into()];
+    let sql = select!(
         "r.workspace_id = $1 AND r.slug = $2 AND r.ended_ms IS NOT NULL ORDER BY r.created_ms DESC, r.agent_id DESC LIMIT 1"
-    ))
-    .bind(workspace_id.to_vec())
-    .bind(slug.to_string())
-    .fetch_optional(conn)
-    .await?;
-    row.as_ref().map(AgentRun::from_row).transpose()
+    );
+    conn.row(sql, values, AgentRun::from_row).await
 }
 
 /// The live agents at and below a slug, deepest first.
@@ -311,7 +337,7 @@ pub async fn subtree(conn: &mut Conn, workspace_id: WorkspaceId, slug: &Slug) ->
     .bind(to)
     .fetch_all(conn)
     .await?;
-    let mut found = rows.iter().map(AgentRun::from_row).collect::<Result<Vec<_>, _>>()?;
+    let mut found = rows.iter().map(|row| AgentRun::from_row(row)).collect::<Result<Vec<_>, _>>()?;
     found.sort_by_key(|run| std::cmp::Reverse(run.slug.path().depth()));
     Ok(found)
 }
@@ -320,12 +346,9 @@ pub async fn subtree(conn: &mut Conn, workspace_id: WorkspaceId, slug: &Slug) ->
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn children(conn: &mut Conn, parent: AgentId) -> Result<Vec<AgentRun>, DbError> {
-    let rows = sqlx::query(select!("r.parent_id = $1 AND r.ended_ms IS NULL ORDER BY r.slug LIMIT 500"))
-        .bind(parent.to_vec())
-        .fetch_all(conn)
-        .await?;
-    rows.iter().map(AgentRun::from_row).collect()
+pub async fn children(conn: &mut impl Source, parent: AgentId) -> Result<Vec<AgentRun>, DbError> {
+    let sql = select!("r.parent_id = $1 AND r.ended_ms IS NULL ORDER BY r.slug LIMIT 500");
+    conn.rows(sql, vec![parent.to_vec().into()], AgentRun::from_row).await
 }
 
 /// The live agents of a node that have a process of ours, or are to have one.
@@ -340,7 +363,7 @@ pub async fn spawned_of_node(conn: &mut Conn, node_id: NodeId) -> Result<Vec<Age
     .bind(node_id.to_vec())
     .fetch_all(conn)
     .await?;
-    rows.iter().map(AgentRun::from_row).collect()
+    rows.iter().map(|row| AgentRun::from_row(row)).collect()
 }
 
 /// Agents that wait for a node, oldest first.
@@ -353,7 +376,7 @@ pub async fn waiting(conn: &mut Conn) -> Result<Vec<AgentRun>, DbError> {
     ))
     .fetch_all(conn)
     .await?;
-    rows.iter().map(AgentRun::from_row).collect()
+    rows.iter().map(|row| AgentRun::from_row(row)).collect()
 }
 
 /// Agents whose time is used up.
@@ -365,7 +388,7 @@ pub async fn overdue(conn: &mut Conn, now_ms: u64) -> Result<Vec<AgentRun>, DbEr
         .bind(signed(now_ms))
         .fetch_all(conn)
         .await?;
-    rows.iter().map(AgentRun::from_row).collect()
+    rows.iter().map(|row| AgentRun::from_row(row)).collect()
 }
 
 /// When the next agent's time is used up.
@@ -467,7 +490,7 @@ pub struct Filter {
 /// # Errors
 /// [`DbError`].
 pub async fn page(
-    conn: &mut Conn,
+    conn: &mut impl Source,
     filter: &Filter,
     (slug, id): (&str, &[u8]),
     limit: u32,
@@ -477,24 +500,24 @@ pub async fn page(
     // A later page begins where the one before it ended.
     let from = from.max(slug.to_owned());
     let (from_too, to_too) = below_prefix(within);
-    let rows = sqlx::query(select!(
+    let sql = select!(
         "r.workspace_id = $1 AND r.slug >= $2 AND r.slug < $3 AND r.slug >= $4 AND r.slug < $5
          AND ($6 OR r.ended_ms IS NULL) AND ($7 = '' OR r.phase = $7)
          AND (r.slug > $8 OR (r.slug = $8 AND r.agent_id > $9)) ORDER BY r.slug, r.agent_id LIMIT $10"
-    ))
-    .bind(workspace_id.to_vec())
-    .bind(from)
-    .bind(to)
-    .bind(from_too)
-    .bind(to_too)
-    .bind(all)
-    .bind(phase.map_or("", Phase::as_str))
-    .bind(slug)
-    .bind(id.to_vec())
-    .bind(i64::from(limit))
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(AgentRun::from_row).collect()
+    );
+    let values = vec![
+        workspace_id.to_vec().into(),
+        from.into(),
+        to.into(),
+        from_too.into(),
+        to_too.into(),
+        (*all).into(),
+        phase.map_or("", Phase::as_str).into(),
+        slug.into(),
+        id.to_vec().into(),
+        limit.into(),
+    ];
+    conn.rows(sql, values, AgentRun::from_row).await
 }
 
 /// Lives that changed after a change, in that order, ended ones too.
@@ -513,7 +536,7 @@ pub async fn changed_since(
         .bind(i64::from(limit))
         .fetch_all(conn)
         .await?;
-    rows.iter().map(AgentRun::from_row).collect()
+    rows.iter().map(|row| AgentRun::from_row(row)).collect()
 }
 
 /// The range of slugs below one.

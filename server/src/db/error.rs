@@ -6,6 +6,9 @@ pub enum DbError {
     /// The database refused or could not be reached.
     #[error("asking the database")]
     Sql(#[from] sqlx::Error),
+    /// As [`DbError::Sql`], of a look.
+    #[error("asking the database")]
+    Look(#[from] rusqlite::Error),
     /// The schema could not be brought up to date.
     #[error("migrating the database")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -23,7 +26,7 @@ impl DbError {
     pub fn is_duplicate(&self) -> bool {
         match self {
             Self::Sql(error) => error.as_database_error().is_some_and(|error| error.is_unique_violation()),
-            Self::Migrate(_) | Self::Corrupt { .. } => false,
+            Self::Look(_) | Self::Migrate(_) | Self::Corrupt { .. } => false,
         }
     }
 }

@@ -9,7 +9,7 @@ use murmur_core::{
 use sqlx::{QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
 
 use super::{
-    Conn, DbError,
+    Conn, DbError, Row, Source,
     row::{corrupt, fixed, number, number_or_null, signed},
 };
 
@@ -390,9 +390,10 @@ pub async fn since(conn: &mut Conn, after: u64, limit: u32) -> Result<Vec<Event>
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn last_position(conn: &mut Conn) -> Result<u64, DbError> {
-    let value: i64 = sqlx::query_scalar("SELECT value FROM counter WHERE name = 'event'").fetch_one(conn).await?;
-    u64::try_from(value).map_err(corrupt("counter.value"))
+pub async fn last_position(conn: &mut impl Source) -> Result<u64, DbError> {
+    let position = |row: &dyn Row| number(row, "value");
+    let found = conn.row("SELECT value FROM counter WHERE name = 'event'", Vec::new(), position).await?;
+    found.ok_or(DbError::Corrupt { column: "value" })
 }
 
 /// Whose logs are read.

@@ -1,6 +1,9 @@
 //! The database's epoch and the directory's revision.
 
-use super::{Conn, DbError, row::corrupt};
+use super::{
+    Conn, DbError, Row, Source,
+    row::{corrupt, text},
+};
 
 /// Names the database for good, unless it has a name.
 ///
@@ -18,8 +21,10 @@ pub(super) async fn set_epoch_once(conn: &mut Conn, epoch: &str) -> Result<(), D
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn epoch(conn: &mut Conn) -> Result<String, DbError> {
-    Ok(sqlx::query_scalar("SELECT value FROM meta WHERE name = 'epoch'").fetch_one(conn).await?)
+pub async fn epoch(conn: &mut impl Source) -> Result<String, DbError> {
+    let epoch = |row: &dyn Row| text(row, "value").map(str::to_owned);
+    let found = conn.row("SELECT value FROM meta WHERE name = 'epoch'", Vec::new(), epoch).await?;
+    found.ok_or(DbError::Corrupt { column: "value" })
 }
 
 /// The newest revision.

@@ -1,6 +1,6 @@
-//! The database room: the only one that names sqlx, a file per table group.
+//! The database room: the only one that names sqlx and rusqlite, a file per table group.
 //!
-//! One writer connection, so that nobody meets a busy database, and a pool of readers that each see a consistent snapshot.
+//! One writer connection, so that nobody meets a busy database, a pool of readers that each see a consistent snapshot, and short looks.
 //! Every query is bounded by a workspace, except where a credential is looked up by its own secret and for the administrator.
 //! Time is an argument.
 
@@ -17,6 +17,7 @@ pub mod follow_up;
 pub mod idempotency;
 pub mod invite;
 pub mod lease;
+mod look;
 pub mod meta;
 pub mod node;
 pub mod node_order;
@@ -25,6 +26,7 @@ mod open;
 pub mod pull_request;
 mod reader;
 mod row;
+mod source;
 pub mod task;
 pub mod timeline;
 pub mod token;
@@ -35,5 +37,7 @@ pub mod webhook_delivery;
 pub mod workspace;
 
 pub use error::DbError;
+pub use look::Look;
 pub use open::{Conn, Db, Tx};
 pub use reader::Reading;
+pub use source::{Decode, Row, Source, Value};

@@ -6,11 +6,10 @@ use murmur_core::{
     id::{InviteId, NodeId, WorkspaceId},
     slug::{AccountName, Scope},
 };
-use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{
-    Conn, DbError,
-    row::{fixed, lines, number, number_or_null, parsed, signed, to_lines},
+    Conn, DbError, Row, Source,
+    row::{fixed, lines, number, number_or_null, parsed, signed, text, to_lines},
 };
 
 /// How far a node's enrolment has come.
@@ -84,22 +83,22 @@ pub struct Node {
 }
 
 impl Node {
-    fn from_row(row: &SqliteRow) -> Result<Self, DbError> {
+    fn from_row(row: &dyn Row) -> Result<Self, DbError> {
         Ok(Self {
             id: NodeId::from_bytes(fixed(row, "id")?),
             workspace_id: WorkspaceId::from_bytes(fixed(row, "workspace_id")?),
             invite_id: InviteId::from_bytes(fixed(row, "invite_id")?),
-            name: row.try_get("name")?,
+            name: text(row, "name")?.to_owned(),
             account: parsed(row, "account")?,
-            state: row.try_get::<&str, _>("state")?.parse().map_err(|()| DbError::Corrupt { column: "state" })?,
+            state: parsed(row, "state")?,
             public_key: fixed(row, "public_key")?,
-            broker_public_key: row.try_get("broker_public_key")?,
-            certificate: row.try_get("certificate")?,
+            broker_public_key: text(row, "broker_public_key")?.to_owned(),
+            certificate: row.bytes("certificate")?.map(<[u8]>::to_vec),
             serial: number(row, "serial")?,
             slug_scope: lines(row, "slug_scope")?,
-            version: row.try_get("version")?,
-            online: row.try_get::<Option<Vec<u8>>, _>("session")?.is_some(),
-            route: row.try_get("route")?,
+            version: text(row, "version")?.to_owned(),
+            online: row.bytes("session")?.is_some(),
+            route: text(row, "route")?.to_owned(),
             created_ms: number(row, "created_ms")?,
             last_seen_ms: number_or_null(row, "last_seen_ms")?,
             revision: number(row, "revision")?,
@@ -146,13 +145,9 @@ pub async fn put(conn: &mut Conn, node: &Node) -> Result<(), DbError> {
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn get(conn: &mut Conn, workspace_id: WorkspaceId, id: NodeId) -> Result<Option<Node>, DbError> {
-    let row = sqlx::query("SELECT * FROM node WHERE workspace_id = $1 AND id = $2")
-        .bind(workspace_id.to_vec())
-        .bind(id.to_vec())
-        .fetch_optional(conn)
-        .await?;
-    row.as_ref().map(Node::from_row).transpose()
+pub async fn get(conn: &mut impl Source, workspace_id: WorkspaceId, id: NodeId) -> Result<Option<Node>, DbError> {
+    let sql = "SELECT * FROM node WHERE workspace_id = $1 AND id = $2";
+    conn.row(sql, vec![workspace_id.to_vec().into(), id.to_vec().into()], Node::from_row).await
 }
 
 /// The node of this identity key.
@@ -169,7 +164,7 @@ pub async fn by_public_key(
         .bind(public_key.to_vec())
         .fetch_optional(conn)
         .await?;
-    row.as_ref().map(Node::from_row).transpose()
+    row.as_ref().map(|row| Node::from_row(row)).transpose()
 }
 
 /// The workspace of a node, for the administrator, who acts in all of them.
@@ -200,7 +195,7 @@ pub async fn page(
             .bind(after.to_vec())
             .bind(i64::from(limit)),
     };
-    query.fetch_all(conn).await?.iter().map(Node::from_row).collect()
+    query.fetch_all(conn).await?.iter().map(|row| Node::from_row(row)).collect()
 }
 
 /// Nodes that changed after a revision, in the order of their changes; those of all workspaces for the administrator.
@@ -218,7 +213,7 @@ pub async fn changed_since(
             .bind(id.to_vec()),
         None => sqlx::query("SELECT * FROM node WHERE revision > $1 ORDER BY revision").bind(signed(revision)),
     };
-    query.fetch_all(conn).await?.iter().map(Node::from_row).collect()
+    query.fetch_all(conn).await?.iter().map(|row| Node::from_row(row)).collect()
 }
 
 /// Begins a session, in place of any other.

@@ -14,7 +14,9 @@ use sqlx::{
 };
 
 use super::{
-    DbError, meta,
+    DbError, Look,
+    look::Lookers,
+    meta,
     reader::{Readers, Reading},
 };
 
@@ -91,6 +93,7 @@ impl DerefMut for Tx {
 pub struct Db {
     writer: SqlitePool,
     readers: Arc<Readers>,
+    lookers: Arc<Lookers>,
 }
 
 impl Db {
@@ -115,7 +118,8 @@ impl Db {
         MIGRATIONS.run(&writer).await?;
         let reading = options.read_only(true).create_if_missing(false);
         let readers = Arc::new(Readers::new(reading, READERS_MAX));
-        let db = Self { writer, readers };
+        let lookers = Arc::new(Lookers::new(file, BUSY_TIMEOUT));
+        let db = Self { writer, readers, lookers };
         let mut tx = db.write().await?;
         meta::set_epoch_once(&mut tx, new_epoch).await?;
         tx.commit().await?;
@@ -138,16 +142,17 @@ impl Db {
         self.readers.begin().await
     }
 
-    /// As [`Db::read`], where each statement may see what was committed before it: for one statement, or for several that need not agree.
+    /// For short reads of few rows by an index, on the caller's own thread. Each statement sees what was committed before it.
     ///
     /// # Errors
     /// [`DbError`] when the database cannot be reached.
-    pub async fn look(&self) -> Result<Reading, DbError> {
-        self.readers.look().await
+    pub fn look(&self) -> Result<Look, DbError> {
+        self.lookers.look()
     }
 
     /// Closes the file after the last transaction.
     pub async fn close(&self) {
+        self.lookers.close();
         self.readers.close().await;
         self.writer.close().await;
     }

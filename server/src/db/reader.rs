@@ -30,12 +30,10 @@ pub(super) struct Readers {
 #[derive(Default)]
 struct Idle(Mutex<Vec<SqliteConnection>>);
 
-/// A connection that reads; it goes back when it is dropped.
+/// A connection that sees one snapshot, which ends when it is dropped and goes back.
 pub struct Reading {
     /// `None` once it is dropped.
     conn: Option<SqliteConnection>,
-    /// It sees one snapshot, which ends with it.
-    is_begun: bool,
     idle: Arc<Idle>,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -47,22 +45,16 @@ impl Readers {
         Self { options, count, permits, idle: Arc::default() }
     }
 
-    /// One on which every statement sees what is newest.
-    pub(super) async fn look(&self) -> Result<Reading, DbError> {
+    /// One on which all statements see the same snapshot.
+    pub(super) async fn begin(&self) -> Result<Reading, DbError> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle.lock().pop();
         let conn = match idle {
             Some(conn) => conn,
             None => self.options.connect().await?,
         };
-        Ok(Reading { conn: Some(conn), is_begun: false, idle: Arc::clone(&self.idle), permit: Some(permit) })
-    }
-
-    /// One on which all statements see the same snapshot.
-    pub(super) async fn begin(&self) -> Result<Reading, DbError> {
-        let mut reading = self.look().await?;
-        // Before it is so: a caller who leaves in the middle must not hold a snapshot.
-        reading.is_begun = true;
+        // Before it has begun: a caller who leaves in the middle must not hold a snapshot.
+        let mut reading = Reading { conn: Some(conn), idle: Arc::clone(&self.idle), permit: Some(permit) };
         sqlx::query("BEGIN").execute(&mut *reading).await?;
         Ok(reading)
     }
@@ -107,10 +99,6 @@ impl Drop for Reading {
     fn drop(&mut self) {
         let (Some(mut conn), permit) = (self.conn.take(), self.permit.take()) else { return };
         let idle = Arc::clone(&self.idle);
-        if !self.is_begun {
-            idle.lock().push(conn);
-            return;
-        }
         // A snapshot that is held keeps the write-ahead log from shrinking. Without a runtime the connection is closed instead.
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {

@@ -2,37 +2,51 @@
 
 use std::str::FromStr;
 
-use sqlx::{Row as _, sqlite::SqliteRow};
-
-use super::DbError;
+use super::{DbError, source::Row};
 
 pub(super) fn corrupt<E>(column: &'static str) -> impl FnOnce(E) -> DbError {
     move |_| DbError::Corrupt { column }
 }
 
-pub(super) fn fixed<const N: usize>(row: &SqliteRow, column: &'static str) -> Result<[u8; N], DbError> {
-    row.try_get::<Vec<u8>, _>(column)?.try_into().map_err(corrupt(column))
+fn there<T>(value: Option<T>, column: &'static str) -> Result<T, DbError> {
+    value.ok_or(DbError::Corrupt { column })
 }
 
-pub(super) fn fixed_or_null<const N: usize>(row: &SqliteRow, column: &'static str) -> Result<Option<[u8; N]>, DbError> {
-    row.try_get::<Option<Vec<u8>>, _>(column)?.map(|bytes| bytes.try_into().map_err(corrupt(column))).transpose()
+pub(super) fn fixed<const N: usize>(row: &dyn Row, column: &'static str) -> Result<[u8; N], DbError> {
+    there(fixed_or_null(row, column)?, column)
 }
 
-pub(super) fn number(row: &SqliteRow, column: &'static str) -> Result<u64, DbError> {
-    u64::try_from(row.try_get::<i64, _>(column)?).map_err(corrupt(column))
+pub(super) fn fixed_or_null<const N: usize>(row: &dyn Row, column: &'static str) -> Result<Option<[u8; N]>, DbError> {
+    row.bytes(column)?.map(|bytes| bytes.try_into().map_err(corrupt(column))).transpose()
 }
 
-pub(super) fn number_or_null(row: &SqliteRow, column: &'static str) -> Result<Option<u64>, DbError> {
-    row.try_get::<Option<i64>, _>(column)?.map(|value| u64::try_from(value).map_err(corrupt(column))).transpose()
+pub(super) fn number(row: &dyn Row, column: &'static str) -> Result<u64, DbError> {
+    there(number_or_null(row, column)?, column)
 }
 
-pub(super) fn parsed<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<T, DbError> {
-    row.try_get::<String, _>(column)?.parse().map_err(corrupt(column))
+pub(super) fn number_or_null(row: &dyn Row, column: &'static str) -> Result<Option<u64>, DbError> {
+    row.int(column)?.map(|value| u64::try_from(value).map_err(corrupt(column))).transpose()
 }
 
-/// Values stored one a line.
-pub(super) fn lines<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<Vec<T>, DbError> {
-    row.try_get::<String, _>(column)?.lines().map(|line| line.parse().map_err(corrupt(column))).collect()
+pub(super) fn flag(row: &dyn Row, column: &'static str) -> Result<bool, DbError> {
+    Ok(there(row.int(column)?, column)? != 0)
+}
+
+pub(super) fn text<'a>(row: &'a dyn Row, column: &'static str) -> Result<&'a str, DbError> {
+    there(row.text(column)?, column)
+}
+
+pub(super) fn bytes(row: &dyn Row, column: &'static str) -> Result<Vec<u8>, DbError> {
+    Ok(there(row.bytes(column)?, column)?.to_vec())
+}
+
+pub(super) fn parsed<T: FromStr>(row: &dyn Row, column: &'static str) -> Result<T, DbError> {
+    text(row, column)?.parse().map_err(corrupt(column))
+}
+
+/// Values stored one a line; NULL is none.
+pub(super) fn lines<T: FromStr>(row: &dyn Row, column: &'static str) -> Result<Vec<T>, DbError> {
+    row.text(column)?.unwrap_or_default().lines().map(|line| line.parse().map_err(corrupt(column))).collect()
 }
 
 pub(super) fn to_lines<T: ToString>(values: &[T]) -> String {

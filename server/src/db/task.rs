@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{
-    Conn, DbError,
-    row::{corrupt, number, parsed, signed},
+    Conn, DbError, Row, Source,
+    row::{corrupt, flag, lines, number, parsed, signed, text},
 };
 
 /// An item as stored, with its edges.
@@ -40,14 +40,14 @@ pub struct Task {
 }
 
 impl Task {
-    fn from_row(row: &SqliteRow) -> Result<Self, DbError> {
+    fn from_row(row: &dyn Row) -> Result<Self, DbError> {
         Ok(Self {
             id: task_id(row, "number")?,
             subject: parsed(row, "subject")?,
             details: parsed(row, "details")?,
             status: parsed(row, "status")?,
-            pattern: row.try_get("pattern")?,
-            dormant: row.try_get("dormant")?,
+            pattern: text(row, "pattern")?.to_owned(),
+            dormant: flag(row, "dormant")?,
             created_ms: number(row, "created_ms")?,
             updated_ms: number(row, "updated_ms")?,
             rev: number(row, "rev")?,
@@ -63,8 +63,8 @@ impl Task {
     }
 }
 
-fn task_id(row: &SqliteRow, column: &'static str) -> Result<TaskId, DbError> {
-    let number = u32::try_from(row.try_get::<i64, _>(column)?).map_err(corrupt(column))?;
+fn task_id(row: &dyn Row, column: &'static str) -> Result<TaskId, DbError> {
+    let number = u32::try_from(number(row, column)?).map_err(corrupt(column))?;
     TaskId::new(number).ok_or(DbError::Corrupt { column })
 }
 
@@ -136,32 +136,18 @@ pub async fn touch(conn: &mut Conn, agent_id: AgentId, id: TaskId, now_ms: u64) 
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn get(conn: &mut Conn, agent_id: AgentId, id: TaskId) -> Result<Option<Task>, DbError> {
-    let row = sqlx::query("SELECT * FROM task WHERE agent_id = $1 AND number = $2")
-        .bind(agent_id.to_vec())
-        .bind(column(id))
-        .fetch_optional(&mut *conn)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let mut task = Task::from_row(&row)?;
-    let rows = sqlx::query(
-        "SELECT blocker, blocked FROM task_edge WHERE agent_id = $1 AND blocker = $2
-         UNION ALL SELECT blocker, blocked FROM task_edge WHERE agent_id = $1 AND blocked = $2
-         ORDER BY blocker, blocked",
-    )
-    .bind(agent_id.to_vec())
-    .bind(column(id))
-    .fetch_all(conn)
-    .await?;
-    for row in &rows {
-        let Edge { blocker, blocked } = edge(row)?;
-        if blocker == id {
-            task.blocks.push(blocked);
-        } else {
-            task.blocked_by.push(blocker);
-        }
-    }
-    Ok(Some(task))
+pub async fn get(conn: &mut impl Source, agent_id: AgentId, id: TaskId) -> Result<Option<Task>, DbError> {
+    let sql = "SELECT *,
+             (SELECT group_concat(blocked, char(10) ORDER BY blocked) FROM task_edge e
+              WHERE e.agent_id = $1 AND e.blocker = $2) AS blocks,
+             (SELECT group_concat(blocker, char(10) ORDER BY blocker) FROM task_edge e
+              WHERE e.agent_id = $1 AND e.blocked = $2) AS blocked_by
+         FROM task WHERE agent_id = $1 AND number = $2";
+    let whole = |row: &dyn Row| {
+        let (blocks, blocked_by) = (lines(row, "blocks")?, lines(row, "blocked_by")?);
+        Ok(Task { blocks, blocked_by, ..Task::from_row(row)? })
+    };
+    conn.row(sql, vec![agent_id.to_vec().into(), column(id).into()], whole).await
 }
 
 /// Items behind `after` that are not deleted, in order and without their edges; `open` leaves only those that count and are not done.
@@ -187,7 +173,7 @@ pub async fn page(
     .bind(open)
     .fetch_all(conn)
     .await?;
-    rows.iter().map(Task::from_row).collect()
+    rows.iter().map(|row| Task::from_row(row)).collect()
 }
 
 /// How the items stand that are not deleted.

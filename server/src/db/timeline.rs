@@ -1,11 +1,10 @@
 //! What happened to agents.
 
 use murmur_core::{id::AgentId, phase::Phase};
-use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{
-    Conn, DbError,
-    row::{corrupt, number, signed},
+    Conn, DbError, Row, Source,
+    row::{corrupt, number, signed, text},
 };
 
 /// Entries that are kept of an agent.
@@ -29,13 +28,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn from_row(row: &SqliteRow) -> Result<Self, DbError> {
-        let phase = row.try_get::<Option<&str>, _>("phase")?;
+    fn from_row(row: &dyn Row) -> Result<Self, DbError> {
+        let phase = row.text("phase")?;
         Ok(Self {
             seq: number(row, "seq")?,
             kind: i32::try_from(number(row, "kind")?).map_err(corrupt("kind"))?,
             at_ms: number(row, "at_ms")?,
-            text: row.try_get("text")?,
+            text: text(row, "text")?.to_owned(),
             phase: phase.map(|phase| phase.parse().map_err(corrupt("phase"))).transpose()?,
             incarnation: u32::try_from(number(row, "incarnation")?).map_err(corrupt("incarnation"))?,
         })
@@ -79,13 +78,9 @@ pub async fn append(conn: &mut Conn, agent: AgentId, entry: &Entry) -> Result<()
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn since(conn: &mut Conn, agent: AgentId, after: u64) -> Result<Vec<Entry>, DbError> {
-    let rows = sqlx::query("SELECT * FROM timeline WHERE agent_id = $1 AND seq > $2 ORDER BY seq")
-        .bind(agent.to_vec())
-        .bind(signed(after))
-        .fetch_all(conn)
-        .await?;
-    rows.iter().map(Entry::from_row).collect()
+pub async fn since(conn: &mut impl Source, agent: AgentId, after: u64) -> Result<Vec<Entry>, DbError> {
+    let sql = "SELECT * FROM timeline WHERE agent_id = $1 AND seq > $2 ORDER BY seq";
+    conn.rows(sql, vec![agent.to_vec().into(), signed(after).into()], Entry::from_row).await
 }
 
 /// The number of an agent's newest entry; 0 without one.

@@ -10,7 +10,7 @@ use super::{EventError, Events};
 use crate::{
     agents::{AgentError, Who, resolved},
     db::{
-        Conn,
+        Source,
         event::{self, About, Event, Filter, Range, Whose},
     },
     invalid::{Invalid, parse},
@@ -61,7 +61,7 @@ impl Events {
 
 /// What a filter means to a caller: never more than it may see.
 pub(super) async fn filter(
-    conn: &mut Conn,
+    conn: &mut impl Source,
     principal: &Principal,
     wanted: &v1::EventFilter,
 ) -> Result<Filter, EventError> {

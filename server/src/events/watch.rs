@@ -107,32 +107,37 @@ impl Events {
         let resumed: Option<ResumeToken> = if resume_token.is_empty() { None } else { Some(resume_token.parse()?) };
         // Before the first look, or what comes between the two is missed.
         let live = self.live.subscribe();
+        let wanted = wanted.clone().unwrap_or_default();
         // Thousands open watches at once after a restart, and only a backlog must agree with the position behind it.
-        let mut tx = if *backlog > 0 { self.db.read().await? } else { self.db.look().await? };
-        let filter = filter(&mut tx, principal, &wanted.clone().unwrap_or_default()).await?;
-        let newest = event::last_position(&mut tx).await?;
-        let epoch = self.epoch.get_or_try_init(async || meta::epoch(&mut tx).await.map(Arc::from)).await?;
+        let (filter, newest, backlog) = if *backlog > 0 && resumed.is_none() {
+            let mut tx = self.db.read().await?;
+            let filter = filter(&mut tx, principal, &wanted).await?;
+            let newest = event::last_position(&mut tx).await?;
+            let range = Range { after: 0, descending: true, limit: *backlog };
+            let mut backlog = event::page(&mut tx, &filter, range).await?;
+            backlog.reverse();
+            (filter, newest, backlog)
+        } else {
+            let mut tx = self.db.look()?;
+            (filter(&mut tx, principal, &wanted).await?, event::last_position(&mut tx).await?, Vec::new())
+        };
+        let epoch = async || meta::epoch(&mut self.db.look()?).await.map(Arc::from);
+        let epoch = self.epoch.get_or_try_init(epoch).await?;
         let mut watch = Watch {
             filter,
             epoch: Arc::clone(epoch),
             last: newest,
             caught_up: false,
-            backlog: Vec::new(),
+            backlog,
             step: Step::Backlog,
             live,
             checked_ms: self.clock.now_ms(),
         };
-        match resumed {
-            Some(token) if token.epoch != watch.epoch || token.position > newest => {
+        if let Some(token) = resumed {
+            if token.epoch != watch.epoch || token.position > newest {
                 return Err(EventError::ResumeTokenStale);
             }
-            Some(token) => (watch.last, watch.step) = (token.position, Step::Log),
-            None if *backlog > 0 => {
-                let range = Range { after: 0, descending: true, limit: *backlog };
-                watch.backlog = event::page(&mut tx, &watch.filter, range).await?;
-                watch.backlog.reverse();
-            }
-            None => {}
+            (watch.last, watch.step) = (token.position, Step::Log);
         }
         Ok(watch)
     }

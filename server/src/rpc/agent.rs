@@ -13,7 +13,7 @@ use super::{Answers, STREAM_ITEMS_MAX, caller, convert, convert_agent, status};
 use crate::{
     agents::{Agents, Listing, read_phase},
     clock::Clock,
-    db::{Db, DbError, agent_run::AgentRun},
+    db::{Db, agent_run::AgentRun},
     idempotency::Once,
     invalid::Invalid,
     lifecycle::Lifecycle,
@@ -34,39 +34,15 @@ pub(crate) struct AgentRpc {
 }
 
 impl AgentRpc {
-    async fn one(&self, run: AgentRun) -> Result<v1::AgentStatus, Status> {
-        Ok(self.all(vec![run]).await?.remove(0))
-    }
-
-    /// Statuses, with what waits in their queues.
-    async fn all(&self, runs: Vec<AgentRun>) -> Result<Vec<v1::AgentStatus>, Status> {
-        statuses(&self.agents, &self.db, &self.clock, runs)
-            .await
-            .map_err(|error| crate::agents::AgentError::from(error).into())
+    fn status(&self, run: AgentRun) -> v1::AgentStatus {
+        status_of(&self.agents, &self.clock, run)
     }
 }
 
-async fn statuses(
-    agents: &Agents,
-    db: &Db,
-    clock: &Clock,
-    runs: Vec<AgentRun>,
-) -> Result<Vec<v1::AgentStatus>, DbError> {
-    let now_ms = clock.now_ms();
-    let mut tx = match runs.iter().any(|run| run.has_queue) {
-        true => Some(db.look().await?),
-        false => None,
-    };
-    let mut all = Vec::with_capacity(runs.len());
-    for run in runs {
-        let queued = match &mut tx {
-            Some(tx) if run.has_queue => queue::count_waiting(tx, run.agent_id, run.incarnation, now_ms).await?,
-            _ => 0,
-        };
-        let kept_until_ms = agents.kept_until(&run);
-        all.push(convert_agent::status(run, queued, kept_until_ms));
-    }
-    Ok(all)
+fn status_of(agents: &Agents, clock: &Clock, run: AgentRun) -> v1::AgentStatus {
+    let queued = run.backlog.waiting(run.incarnation, clock.now_ms());
+    let kept_until_ms = agents.kept_until(&run);
+    convert_agent::status(run, queued, kept_until_ms)
 }
 
 #[tonic::async_trait]
@@ -77,7 +53,7 @@ impl AgentService for AgentRpc {
     ) -> Result<Response<v1::SpawnAgentResponse>, Status> {
         let caller = caller(&request)?;
         let runs = self.agents.spawn(&caller, request.into_inner()).await?;
-        Ok(Response::new(v1::SpawnAgentResponse { agents: self.all(runs).await? }))
+        Ok(Response::new(v1::SpawnAgentResponse { agents: runs.into_iter().map(|run| self.status(run)).collect() }))
     }
 
     async fn kill_agent(
@@ -126,7 +102,7 @@ impl AgentService for AgentRpc {
         let phases = phases.into_iter().map(|phase| phase_of("phases", phase)).collect::<Result<Vec<_>, _>>()?;
         let timeout = timeout.map(duration).transpose()?;
         let agents = Arc::clone(&self.agents);
-        let (db, clock, drain) = (self.db.clone(), self.clock.clone(), self.lifecycle.clone());
+        let (clock, drain) = (self.clock.clone(), self.lifecycle.clone());
         // Found before the answer begins, so that a slug that means nobody refuses the call itself.
         let wait = agents.begin_wait(&caller, &slug).await?;
         let (answers, stream) = mpsc::channel(1);
@@ -134,9 +110,8 @@ impl AgentService for AgentRpc {
             let waited = async {
                 let waited = agents.wait(&caller, &wait, &phases, timeout).await?;
                 let (matched, timed_out) = (waited.matched, waited.timed_out);
-                let mut all =
-                    statuses(&agents, &db, &clock, vec![waited.run]).await.map_err(crate::agents::AgentError::from)?;
-                Ok::<_, Status>(v1::WaitAgentResponse { agent: all.pop(), matched, timed_out })
+                let agent = status_of(&agents, &clock, waited.run);
+                Ok::<_, Status>(v1::WaitAgentResponse { agent: Some(agent), matched, timed_out })
             };
             tokio::select! {
                 answer = waited => { let _ = answers.send(answer).await; }
@@ -156,7 +131,10 @@ impl AgentService for AgentRpc {
         let phase = if phase == 0 { None } else { Some(phase_of("phase", phase)?) };
         let wanted = Listing { all, account, parent, phase };
         let (runs, next_page_token) = self.agents.list(&caller, &wanted, page_size, &page_token).await?;
-        Ok(Response::new(v1::ListAgentStatusResponse { agents: self.all(runs).await?, next_page_token }))
+        Ok(Response::new(v1::ListAgentStatusResponse {
+            agents: runs.into_iter().map(|run| self.status(run)).collect(),
+            next_page_token,
+        }))
     }
 
     async fn get_agent_status(
@@ -172,8 +150,8 @@ impl AgentService for AgentRpc {
         let found = self.agents.detail(&caller, &request.slug, request.children, &kinds).await?;
         let follow_ups = self.follow_ups(&found.run).await?;
         Ok(Response::new(v1::GetAgentStatusResponse {
-            agent: Some(self.one(found.run).await?),
-            children: self.all(found.children).await?,
+            agent: Some(self.status(found.run)),
+            children: found.children.into_iter().map(|run| self.status(run)).collect(),
             timeline: found.timeline.into_iter().map(convert_agent::entry).collect(),
             queued_follow_ups: follow_ups,
         }))
@@ -192,15 +170,8 @@ impl AgentService for AgentRpc {
         // Read before the answer begins, so that a wrong parent refuses the call itself.
         self.agents.list(&caller, &wanted, 1, "").await?;
         let (answers, stream) = mpsc::channel(STREAM_ITEMS_MAX);
-        let watching = Watching {
-            agents: Arc::clone(&self.agents),
-            db: self.db.clone(),
-            clock: self.clock.clone(),
-            caller,
-            wanted,
-            bell,
-            answers,
-        };
+        let watching =
+            Watching { agents: Arc::clone(&self.agents), clock: self.clock.clone(), caller, wanted, bell, answers };
         let drain = self.lifecycle.clone();
         self.lifecycle.spawn(async move {
             let answers = watching.answers.clone();
@@ -221,7 +192,7 @@ impl AgentService for AgentRpc {
     ) -> Result<Response<v1::UpdateAgentStatusResponse>, Status> {
         let caller = caller(&request)?;
         let run = self.agents.update(&caller, request.into_inner()).await?;
-        Ok(Response::new(v1::UpdateAgentStatusResponse { agent: Some(self.one(run).await?) }))
+        Ok(Response::new(v1::UpdateAgentStatusResponse { agent: Some(self.status(run)) }))
     }
 
     type WatchAgentOutputStream = Answers<v1::WatchAgentOutputResponse>;
@@ -258,7 +229,7 @@ impl AgentService for AgentRpc {
 
 impl AgentRpc {
     async fn follow_ups(&self, run: &AgentRun) -> Result<Vec<v1::FollowUp>, Status> {
-        if !run.has_queue {
+        if run.backlog.is_empty() {
             return Ok(Vec::new());
         }
         let waiting = async {
@@ -283,7 +254,6 @@ const FOLLOW_UPS_BYTES_MAX: usize = 1024 * 1024;
 /// One watch of a list.
 struct Watching {
     agents: Arc<Agents>,
-    db: Db,
     clock: Clock,
     caller: Arc<Principal>,
     wanted: Listing,
@@ -310,9 +280,8 @@ impl Watching {
             let read = self.agents.status_batch(&self.caller, &self.wanted, *end, first).await;
             let batch = read.map_err(|error| Some(error.into()))?;
             *end = Some(batch.end);
-            let all = statuses(&self.agents, &self.db, &self.clock, batch.runs).await;
-            for agent in all.map_err(|error| Some(crate::agents::AgentError::from(error).into()))? {
-                self.send(Item::Agent(agent)).await?;
+            for run in batch.runs {
+                self.send(Item::Agent(status_of(&self.agents, &self.clock, run))).await?;
             }
             if batch.whole {
                 return Ok(());

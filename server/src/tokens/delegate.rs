@@ -14,7 +14,7 @@ use murmur_proto::v1::Scope;
 
 use super::{Principal, ScopeSet, Tokens};
 use crate::db::{
-    Conn, DbError, agent,
+    DbError, Source, agent,
     node::{self, Node, State},
 };
 
@@ -90,7 +90,7 @@ impl Tokens {
         named: Delegate,
     ) -> Result<Principal, DelegateError> {
         // A node and one of its agents, which need not be of the same moment.
-        let mut tx = self.db.look().await?;
+        let mut tx = self.db.look()?;
         let (_, workspace) = node.workspace.as_ref().ok_or(DelegateError::NotANode)?;
         let found = node::get(&mut tx, place.0, place.1).await?;
         let found = found.filter(|node| node.state == State::Approved).ok_or(DelegateError::NotApproved)?;
@@ -105,7 +105,7 @@ impl Tokens {
 }
 
 async fn own_agent(
-    conn: &mut Conn,
+    conn: &mut impl Source,
     (workspace_id, node_id): (WorkspaceId, NodeId),
     id: AgentId,
 ) -> Result<AgentId, DelegateError> {

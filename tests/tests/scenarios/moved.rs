@@ -79,10 +79,31 @@ async fn a_sender_that_cannot_hear_of_the_move_waits_and_gives_nothing_up() {
     })
     .await;
     for message in &accepted {
-        // What is behind it waits with it.
-        pair.until(message, DeliveryState::Queued).await;
+        // What is behind it waits with it; what was accepted after the refusal is sealed and goes nowhere.
+        wait::until(&format!("{} is not with the broker", message.text), || async {
+            let state = pair.delivery(message).await?.state;
+            [DeliveryState::Queued as i32, DeliveryState::Sealed as i32].contains(&state).then_some(())
+        })
+        .await;
     }
     pair.network.server.start();
+    followed(&pair, &yonder, &accepted).await;
+}
+
+/// Nobody at the old place is left who could send it back.
+#[tokio::test]
+async fn what_was_sealed_for_a_node_that_is_gone_for_good_goes_to_the_new_one() {
+    let mut pair = Pair::start(&[]).await;
+    acquainted(&pair).await;
+    pair.there.process.kill_9();
+    let yonder = pair.network.node("yonder", "jdoe").await;
+    pair.network.broker.kill_9();
+    let accepted = some(&pair, "sealed").await;
+    for message in &accepted {
+        pair.until(message, DeliveryState::Sealed).await;
+    }
+    move_bob(&yonder).await;
+    pair.network.broker.start();
     followed(&pair, &yonder, &accepted).await;
 }
 
