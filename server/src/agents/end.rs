@@ -23,7 +23,7 @@ pub(super) async fn begin_end(
     reason: &str,
 ) -> Result<bool, AgentError> {
     if !has_process(run) {
-        work.end_as(run, end, reason).await?;
+        work.end_unseen(run, end, reason).await?;
         return Ok(false);
     }
     run.end_as = Some(end);

@@ -75,7 +75,7 @@ impl Agents {
                 Some(end) => (end, run.end_reason.clone()),
                 None => (Phase::Failed, why),
             };
-            work.end_as(&mut run, end, &why).await?;
+            work.end_unseen(&mut run, end, &why).await?;
             tracing::warn!(agent.slug = %run.slug, "agent {} was lost with its node", run.slug);
         }
         let now_ms = work.now_ms();
@@ -83,7 +83,7 @@ impl Agents {
             if let (Phase::Destroying, Some(end)) = (run.phase, run.end_as) {
                 tracing::warn!(agent.slug = %run.slug, "node {} does not tell of the end of {}", run.node_name, run.slug);
                 let why = run.end_reason.clone();
-                work.end_as(&mut run, end, &why).await?;
+                work.end_unseen(&mut run, end, &why).await?;
                 continue;
             }
             begin_end(&mut work, &mut run, Phase::Failed, "budget: its time is used up").await?;

@@ -78,9 +78,9 @@ async fn gone(work: &mut Work, run: &mut AgentRun) -> Result<(), AgentError> {
     match (run.phase, run.end_as) {
         (Phase::Destroying, Some(end)) => {
             let reason = run.end_reason.clone();
-            work.end_as(run, end, &reason).await
+            work.end_unseen(run, end, &reason).await
         }
-        _ => work.end_as(run, Phase::Failed, "process_lost: its node does not run it any more").await,
+        _ => work.end_unseen(run, Phase::Failed, "process_lost: its node does not run it any more").await,
     }
 }
 

@@ -142,6 +142,11 @@ impl Work {
         self.wakes.fed.extend(run.node_id);
     }
 
+    /// Tells a node that there is more for it to be told.
+    pub(crate) fn node_told(&mut self, node_id: NodeId) {
+        self.wakes.fed.insert(node_id);
+    }
+
     /// Lets an agent take up work that was given to it on the way, before the change is done.
     pub(crate) fn drain_later(&mut self, run: &AgentRun) {
         self.wakes.drains.push((run.workspace_id, run.agent_id));
@@ -186,6 +191,15 @@ impl Work {
     pub(super) async fn end_as(&mut self, run: &mut AgentRun, to: Phase, reason: &str) -> Result<(), AgentError> {
         for step in run.phase.end_as(to)? {
             self.enter(run, *step, reason).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Work::end_as`], without a word of its node's: it may have seen nothing of the end.
+    pub(super) async fn end_unseen(&mut self, run: &mut AgentRun, to: Phase, reason: &str) -> Result<(), AgentError> {
+        self.end_as(run, to, reason).await?;
+        if to == Phase::Failed {
+            events::failed_unseen(self, run).await?;
         }
         Ok(())
     }

@@ -379,15 +379,13 @@ pub async fn waiting(conn: &mut Conn) -> Result<Vec<AgentRun>, DbError> {
     rows.iter().map(|row| AgentRun::from_row(row)).collect()
 }
 
-/// Agents whose time is used up.
+/// Agents whose time is used up: that of their budget, or the one in which their node was to tell of their end.
 ///
 /// # Errors
 /// [`DbError`].
 pub async fn overdue(conn: &mut Conn, now_ms: u64) -> Result<Vec<AgentRun>, DbError> {
-    let rows = sqlx::query(select!("r.deadline_ms <= $1 AND r.ended_ms IS NULL AND r.phase <> 'destroying'"))
-        .bind(signed(now_ms))
-        .fetch_all(conn)
-        .await?;
+    let rows =
+        sqlx::query(select!("r.deadline_ms <= $1 AND r.ended_ms IS NULL")).bind(signed(now_ms)).fetch_all(conn).await?;
     rows.iter().map(|row| AgentRun::from_row(row)).collect()
 }
 
@@ -396,12 +394,8 @@ pub async fn overdue(conn: &mut Conn, now_ms: u64) -> Result<Vec<AgentRun>, DbEr
 /// # Errors
 /// [`DbError`].
 pub async fn next_deadline(conn: &mut Conn) -> Result<Option<u64>, DbError> {
-    let row = sqlx::query(
-        "SELECT min(deadline_ms) AS at_ms FROM agent_run
-         WHERE deadline_ms IS NOT NULL AND ended_ms IS NULL AND phase <> 'destroying'",
-    )
-    .fetch_one(conn)
-    .await?;
+    let query = "SELECT min(deadline_ms) AS at_ms FROM agent_run WHERE deadline_ms IS NOT NULL AND ended_ms IS NULL";
+    let row = sqlx::query(query).fetch_one(conn).await?;
     number_or_null(&row, "at_ms")
 }
 

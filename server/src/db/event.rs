@@ -172,7 +172,8 @@ pub async fn append(conn: &mut Conn, new: &NewEvent<'_>) -> Result<u64, DbError>
     number(&log, "kept")
 }
 
-async fn next_position(conn: &mut Conn) -> Result<i64, DbError> {
+/// Takes the next position in the order of all events.
+pub(super) async fn next_position(conn: &mut Conn) -> Result<i64, DbError> {
     let next = "UPDATE counter SET value = value + 1 WHERE name = 'event' RETURNING value";
     Ok(sqlx::query_scalar(next).fetch_one(conn).await?)
 }

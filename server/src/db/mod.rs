@@ -20,6 +20,7 @@ pub mod lease;
 mod look;
 pub mod meta;
 pub mod node;
+pub mod node_event;
 pub mod node_order;
 pub mod node_runtime;
 mod open;

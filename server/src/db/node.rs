@@ -150,6 +150,28 @@ pub async fn get(conn: &mut impl Source, workspace_id: WorkspaceId, id: NodeId) 
     conn.row(sql, vec![workspace_id.to_vec().into(), id.to_vec().into()], Node::from_row).await
 }
 
+/// Approved nodes of an account that have a session now, and one more of them whether it has one or not.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn listening(
+    conn: &mut Conn,
+    workspace_id: WorkspaceId,
+    account: &AccountName,
+    also: Option<NodeId>,
+) -> Result<Vec<NodeId>, DbError> {
+    let rows = sqlx::query(
+        "SELECT id FROM node WHERE workspace_id = $1 AND account = $2 AND state = 'approved' AND (session IS NOT NULL OR id = $3)
+         ORDER BY id",
+    )
+    .bind(workspace_id.to_vec())
+    .bind(account.as_str())
+    .bind(also.map(NodeId::to_vec))
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(|row| Ok(NodeId::from_bytes(fixed(row, "id")?))).collect()
+}
+
 /// The node of this identity key.
 ///
 /// # Errors

@@ -14,6 +14,7 @@ use crate::{
     db::{
         event::{self, Event},
         node::{self, State},
+        node_event,
     },
     tokens::Principal,
 };
@@ -91,7 +92,14 @@ impl Events {
             let mut tx = self.db.read().await?;
             self.tokens.still_holds(&mut tx, caller).await?;
             let mut events = event::of_node(&mut tx, feed.node_id, feed.last, EVENTS_MAX).await?;
+            let own = node_event::of_node(&mut tx, feed.node_id, feed.last, EVENTS_MAX).await?;
             drop(tx);
+            if !own.is_empty() {
+                events.extend(own);
+                events.sort_by_key(|event| event.node_position);
+                // Behind a page that is full there may be more of either.
+                events.truncate(EVENTS_MAX as usize);
+            }
             if let Some(last) = events.last().and_then(|last| last.node_position) {
                 feed.last = last;
                 if !feed.caught_up {

@@ -23,7 +23,7 @@ mod watch;
 
 pub use error::EventError;
 pub use feed::{Fed, Feed};
-pub(crate) use lifecycle::{child_phase, child_progress};
+pub(crate) use lifecycle::{child_phase, child_progress, failed_unseen};
 pub use list::Wanted;
 pub use publish::Published;
 pub(crate) use put::settled;

@@ -221,6 +221,20 @@ pub(crate) fn as_incarnation<T>(message: T, number: u8) -> Request<T> {
     request
 }
 
+/// Breaks the node's session and waits until the control plane knows.
+pub(crate) async fn lose(world: &World, owner: &Owner, runner: &mut Runner) {
+    let request = v1::WatchDirectoryRequest::default();
+    let mut changes = world.reader(owner).await.directory.watch_directory(request).await.unwrap().into_inner();
+    drop(runner.session.take());
+    loop {
+        if let Some(v1::watch_directory_response::Item::Node(node)) = next(&mut changes).await.item
+            && node.presence() == v1::Presence::Offline
+        {
+            return;
+        }
+    }
+}
+
 /// A workspace, a node with room, and its owner.
 pub(crate) async fn ready(world: &World) -> (Owner, Runner, Speaking) {
     let owner = world.workspace("acme").await;

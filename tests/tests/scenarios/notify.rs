@@ -4,7 +4,7 @@ use std::fs;
 
 use murmur_tests::{
     agents::RUNTIME,
-    network::{Network, Node},
+    network::{Network, Node, Options},
     store,
     strangers::{CHAT, Message, Strangers, TOKEN},
     talk::register,
@@ -217,6 +217,56 @@ async fn a_question_whose_time_has_passed_says_so_over_restarts_too() {
     node.ctl_json(None, &["permission", "deny", "kmnop"]).await;
     until_says(&strangers, &third, "Denied").await;
     assert_eq!(strangers.calls("editMessageText").len(), edits + 1, "only the third was changed");
+}
+
+/// How often something was said in Telegram's chat.
+fn said(strangers: &Strangers, text: &str) -> usize {
+    strangers.messages().iter().map(|message| message.text.matches(text).count()).sum()
+}
+
+#[tokio::test]
+async fn agents_that_were_lost_with_their_node_reach_people_once_by_the_account_s_other_nodes() {
+    let env = vec![("MURMUR_SERVER_NODE_LOST_MS".to_owned(), "500".to_owned())];
+    let network = Network::start_with(Options { env, ..Options::default() }).await;
+    let strangers = Strangers::start().await;
+    let here = node(&network, &strangers).await;
+    telegram(&here).await;
+    let mut there = network.node_configured("there", "jdoe", &format!("{RUNTIME}{}", strangers.config())).await;
+    let (hook, secret) = (format!("{}/hook", strangers.url), there.dir.join("hook.secret"));
+    let webhook = ["notify-setup", "webhook", "--url", &hook, "--secret-file", secret.to_str().unwrap(), "--no-test"];
+    there.ctl_json(None, &webhook).await;
+    register(&here, "lead").await;
+    // Below an agent of this node, and below nobody.
+    for slug in ["lead/child", "lone"] {
+        here.ctl_json(None, &["spawn", slug, "exec sleep 600", "--node", "there"]).await;
+        here.until_phase(slug, "running").await;
+    }
+    there.process.kill_9();
+    for slug in ["lead/child", "lone"] {
+        strangers.message(&format!("jdoe/{slug} failed")).await;
+        let status = here.until_phase(slug, "failed").await;
+        assert!(status["reason"].as_str().unwrap().starts_with("node_lost"), "{status}");
+    }
+
+    // The node itself tells its own people when it is back.
+    there.process.start();
+    there.ready().await;
+    let fails = |slug: &'static str| {
+        move |body: &Value| body["text"].as_str().unwrap().contains(&format!("jdoe/{slug} failed"))
+    };
+    strangers.called("/hook", fails("lone")).await;
+    strangers.called("/hook", fails("lead/child")).await;
+    // What comes after it was told after it.
+    register(&there, "bob").await;
+    here.ctl_json(None, &["notify", "lead", "the end"]).await;
+    here.ctl_json(None, &["notify", "bob", "the end"]).await;
+    strangers.message("jdoe notifies jdoe/lead").await;
+    strangers.called("/hook", |body| body["text"].as_str().unwrap().contains("jdoe notifies jdoe/bob")).await;
+    let texts = strangers.calls("/hook").iter().map(|call| call.body["text"].to_string()).collect::<String>();
+    for slug in ["lone", "lead/child"] {
+        let told = format!("jdoe/{slug} failed");
+        assert_eq!((said(&strangers, &told), texts.matches(&told).count()), (1, 1), "{told}: {texts}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Everything else is final, since the agent may be at work on what it was asked. All tries and waits together are bounded by the time that
 //! the turn has.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use murmur_core::retry::Backoff;
 
@@ -21,7 +21,7 @@ impl Busy {
     /// Reads an answer; `None` when the turn was taken, or refused for good.
     pub(super) fn of(head: &Head) -> Option<Self> {
         let is_busy = matches!(head.status, 429 | 503);
-        is_busy.then(|| Self(head.header("retry-after").and_then(after)))
+        is_busy.then(|| Self(head.header("retry-after").and_then(|text| after(text, SystemTime::now()))))
     }
 
     /// Reads a failure; `None` when something may have reached the service.
@@ -30,9 +30,11 @@ impl Busy {
     }
 }
 
-/// A header `Retry-After` in seconds (RFC 9110, §10.2.3); a date is waited for as if nothing was said.
-fn after(text: &str) -> Option<Duration> {
-    text.trim().parse().ok().map(Duration::from_secs)
+/// A header `Retry-After`: seconds, or a date (RFC 9110, §10.2.3). One that has passed is no wait.
+fn after(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    seconds.or_else(|| Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()))
 }
 
 /// The tries of one turn.
@@ -88,16 +90,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_says_when_to_come_again() {
+    fn a_service_says_when_to_come_again_in_seconds_or_by_a_date() {
+        let now = httpdate::parse_http_date("Wed, 21 Oct 2026 07:28:00 GMT").unwrap();
         for (text, wait) in [
             ("0", Some(0)),
             (" 120 ", Some(120)),
+            ("Wed, 21 Oct 2026 07:28:30 GMT", Some(30)),
+            ("Wed, 21 Oct 2026 07:27:00 GMT", Some(0)),
             ("-1", None),
             ("1.5", None),
             ("soon", None),
             ("99999999999999999999999", None),
         ] {
-            assert_eq!(after(text), wait.map(Duration::from_secs), "{text}");
+            assert_eq!(after(text, now), wait.map(Duration::from_secs), "{text}");
         }
     }
 

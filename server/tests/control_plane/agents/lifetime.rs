@@ -4,7 +4,7 @@ use murmur_core::reason::Reason;
 use murmur_proto::v1::{self, watch_agent_status_response::Item};
 use tonic::Streaming;
 
-use super::{Runner, Speaking, ready, report, spec};
+use super::{Speaking, lose, ready, report, spec};
 use crate::{
     sessions::{Open, hello},
     world::{World, next, reason},
@@ -18,20 +18,6 @@ async fn until(watch: &mut Streaming<v1::WatchAgentStatusResponse>, slug: &str, 
             && agent.phase() == phase
         {
             return agent;
-        }
-    }
-}
-
-/// Breaks the node's session and waits until the control plane knows.
-async fn lose(world: &World, owner: &crate::world::Owner, runner: &mut Runner) {
-    let request = v1::WatchDirectoryRequest::default();
-    let mut changes = world.reader(owner).await.directory.watch_directory(request).await.unwrap().into_inner();
-    drop(runner.session.take());
-    loop {
-        if let Some(v1::watch_directory_response::Item::Node(node)) = next(&mut changes).await.item
-            && node.presence() == v1::Presence::Offline
-        {
-            return;
         }
     }
 }
@@ -116,6 +102,21 @@ async fn timers_survive_a_restart_of_the_control_plane() {
     let stop = runner.order().await;
     assert!(matches!(&stop.item, Some(v1::order::Item::Stop(stop)) if stop.end() == v1::Phase::Failed));
     assert_eq!(runner.became(&world, &stop, v1::Phase::Canceled).await.phase(), v1::Phase::Failed);
+}
+
+#[tokio::test]
+async fn an_end_that_its_node_does_not_tell_of_is_not_waited_for() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    user.spawn("deaf").await.unwrap();
+    runner.run(&world).await;
+    let mut watch = user.watch().await;
+    user.kill("deaf").await.unwrap();
+    until(&mut watch, "/deaf", v1::Phase::Destroying).await;
+    world.clock.advance(5 * 60_000 - 1);
+    assert_eq!(user.status("deaf").await.unwrap().phase(), v1::Phase::Destroying);
+    world.clock.advance(1);
+    until(&mut watch, "/deaf", v1::Phase::Canceled).await;
 }
 
 #[tokio::test]
