@@ -190,6 +190,8 @@ reasons! {
     MessageEnded = "MESSAGE_ENDED", FailedPrecondition, "Look how it ended; what was delivered cannot be taken back.";
     /// The message was not given up: there is nothing to begin again or to drop.
     MessageNotDead = "MESSAGE_NOT_DEAD", FailedPrecondition, "Look how it stands; only dead and expired messages are dead letters.";
+    /// The file of a dead letter is not there any more as it was.
+    FileGone = "FILE_GONE", FailedPrecondition, "Put the file back where it was sent from, or send it as a new message and drop this one.";
     /// No open request has this id.
     RequestNotFound = "REQUEST_NOT_FOUND", NotFound, "Check the request id; it may be answered or over.";
     /// The pair of agents has as many open requests as are allowed.

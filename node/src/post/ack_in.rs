@@ -94,10 +94,12 @@ impl Post {
         let mut files = HashMap::new();
         for item in &body.items {
             let AckStatus::Failed { code: Code::AgentMoved, .. } = item.status else { continue };
-            let (msg_id, recipient) = (item.msg_id, body.acker_agent_id);
+            let (msg_id, recipient, env_digest) = (item.msg_id, body.acker_agent_id, *item.env_digest.as_bytes());
             let look = move |tx: Tx<'_>| {
                 let row = delivery::get(tx, msg_id, recipient)?;
-                let is_there = row.is_some_and(|row| row.delivery.state.name() == StateName::Delivered);
+                let is_there = row.is_some_and(|row| {
+                    row.delivery.state.name() == StateName::Delivered && row.env_digest == Some(env_digest)
+                });
                 if is_there { streams::of_message(tx, msg_id) } else { Ok(None) }
             };
             if let Some(file) = self.store.read(look).await? {

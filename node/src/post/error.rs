@@ -142,9 +142,9 @@ pub enum QueryError {
         /// How it stands.
         state: StateName,
     },
-    /// `MESSAGE_NOT_DEAD`: the file that went with it is gone, so that it cannot be begun again: the node has no copy any more, and the
+    /// `FILE_GONE`: the file that went with it is gone, so that it cannot be begun again: the node has no copy any more, and the
     /// original is not there, or not as it was.
-    #[error("message {msg_id} carried a file that is not there any more as it was: send the file again")]
+    #[error("message {msg_id} carried a file that is not there any more as it was")]
     FileGone {
         /// What was named.
         msg_id: MessageId,

@@ -187,7 +187,7 @@ async fn a_file_that_is_not_what_it_was_does_not_go_again() {
     let redrive = ["dlq", "redrive", &msg_id, "--agent", "alice", "--json"];
     let refused = pair.command(&pair.here, &redrive).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("MESSAGE_NOT_DEAD") && said.contains("file"), "{said}");
+    assert!(!refused.status.success() && said.contains("FILE_GONE"), "{said}");
     let letters = pair.ctl(&pair.here, &["dlq", "ls", "--agent", "alice", "--json"]);
     assert_eq!(letters["messages"][0]["msg_id"], json!(msg_id), "it stays where it is");
     // As it was, it goes, although the node has no copy any more.

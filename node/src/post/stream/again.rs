@@ -53,8 +53,9 @@ impl Post {
         as_new: bool,
     ) -> Result<Option<Again>, QueryError> {
         let Some(row) = self.store.read(move |tx| stream::of_message(tx, msg_id)).await? else { return Ok(None) };
-        let pump = self.streams.outgoing(row.stream_id);
-        if let Some(pump) = pump {
+        // A sweep must not meet a copy whose row is still to come.
+        self.streams.loaded.cancelled().await;
+        if let Some(pump) = self.streams.outgoing(row.stream_id) {
             // Its message has ended, and so does it.
             pump.gone().await;
         }
@@ -72,7 +73,17 @@ impl Post {
         Ok(taken.map_err(failed)?.then_some(again))
     }
 
-    /// Sets a stream in motion that begins again, and deletes the copy that it was made from.
+    /// Deletes the copies that are kept for dead letters: what is under way needs the room.
+    pub(super) fn make_room(&self) -> impl Future<Output = Result<bool, StoreError>> + Send + use<> {
+        let (store, spool) = (self.store.clone(), self.streams.spool.clone());
+        async move {
+            let kept = store.read(|tx| stream::kept(tx, u64::MAX)).await?;
+            let delete = move || kept.into_iter().filter(|stream| spool.drop_out(*stream)).count() > 0;
+            Ok(tokio::task::spawn_blocking(delete).await.unwrap_or(false))
+        }
+    }
+
+    /// Sets a stream in motion that begins again, and deletes the copy that it was made from, or that was made in vain.
     pub(in crate::post) async fn restart_stream(
         self: &Arc<Self>,
         was: MessageId,
@@ -80,10 +91,12 @@ impl Post {
     ) -> Result<(), StoreError> {
         let look = move |tx: Tx<'_>| Ok((stream::of_message(tx, was)?, stream::of_message(tx, now)?));
         let (was, now) = self.store.read(look).await?;
-        let Some(now) = now.filter(|now| now.state.is_open()) else { return Ok(()) };
-        if let Some(was) = was.filter(|was| was.stream_id != now.stream_id) {
+        let now = now.filter(|now| now.state.is_open());
+        let is_other = |was: &OutRow| now.as_ref().is_none_or(|now| was.stream_id != now.stream_id);
+        if let Some(was) = was.filter(is_other) {
             self.streams.forget_copies(vec![was.stream_id]).await;
         }
+        let Some(now) = now else { return Ok(()) };
         let sender = now.sender;
         self.start_pump(now);
         self.streams.changed(sender);

@@ -203,7 +203,8 @@ impl Streams {
     pub(super) async fn forget_copies(&self, streams: Vec<StreamId>) {
         let spool = self.spool.clone();
         // The worst of it are copies that are swept at the next start.
-        drop(tokio::task::spawn_blocking(move || streams.into_iter().for_each(|stream| spool.drop_out(stream))).await);
+        let delete = move || streams.into_iter().filter(|stream| spool.drop_out(*stream)).count();
+        drop(tokio::task::spawn_blocking(delete).await);
     }
 
     fn say(&self, word: Word) {

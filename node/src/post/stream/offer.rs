@@ -108,8 +108,14 @@ impl Post {
         let (spool, config) = (self.streams.spool.clone(), self.config.streams.clone());
         let (wanted, slug) = (Wanted { path, name, content_type, allow_secret_names }, from.slug.clone());
         let take = move || take(&spool, &config, stream_id, &wanted, &slug);
-        let attachment =
-            tokio::task::spawn_blocking(take).await.map_err(|error| failed(&io::Error::other(error)))??;
+        let copied = || async {
+            let taken = tokio::task::spawn_blocking(take.clone()).await;
+            taken.map_err(|error| failed(&io::Error::other(error)))?
+        };
+        let attachment = match copied().await {
+            Err(SendError::Store(StoreError::Full)) if self.make_room().await? => copied().await?,
+            copied => copied?,
+        };
         message.file = Some(Box::new(attachment));
         Ok((stream_id, message))
     }
@@ -119,7 +125,7 @@ impl Post {
         match self.store.read(move |tx| stream::outgoing(tx, stream_id)).await? {
             Some(row) => self.start_pump(row),
             // Refused, or a repeat of what was sent before.
-            None => self.streams.spool.drop_out(stream_id),
+            None => drop(self.streams.spool.drop_out(stream_id)),
         }
         Ok(())
     }
@@ -143,6 +149,7 @@ pub(in crate::post) fn deadline(inner: &Inner) -> Option<u64> {
     inner.deadline_ms.or_else(|| asks.and_then(|attr| attr.value.parse().ok()))
 }
 
+#[derive(Clone)]
 struct Wanted {
     path: String,
     name: String,

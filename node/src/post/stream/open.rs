@@ -75,6 +75,8 @@ impl Post {
         }
         let spool = &self.streams.spool;
         if spool.prepare().is_err() || !spool.has_room(manifest.total_size.unwrap_or_default()) {
+            // It comes again, and finds what room can be made.
+            self.tasks.spawn(self.make_room());
             return Err(for_now(Code::StorageFull));
         }
         let stream_id = StreamId::from_bytes(manifest.stream_id);

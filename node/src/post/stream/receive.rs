@@ -441,6 +441,7 @@ impl Worker {
             return Step::Fail(code);
         }
         if self.unsynced == 0 && !self.post.streams.spool.has_room(STREAM_SYNC_BYTES) {
+            self.post.tasks.spawn(self.post.make_room());
             return self.full("the disk is full");
         }
         match self.write(&plain) {

@@ -155,9 +155,9 @@ impl Spool {
         }
     }
 
-    /// Deletes the copy of a stream that is not sent any more.
-    pub(super) fn drop_out(&self, stream: StreamId) {
-        remove(&self.out(stream));
+    /// Deletes the copy of a stream that is not sent any more; `false` when there was none.
+    pub(super) fn drop_out(&self, stream: StreamId) -> bool {
+        remove(&self.out(stream))
     }
 
     /// Deletes what has come of a stream that is given up.
@@ -202,12 +202,14 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
+fn remove(path: &Path) -> bool {
+    let removed = fs::remove_file(path);
+    if let Err(error) = &removed
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(%error, path = %path.display(), "a file of a stream could not be deleted");
     }
+    removed.is_ok()
 }
 
 #[cfg(test)]
