@@ -80,6 +80,7 @@ pub(crate) struct Speaker {
     /// Speak as this agent of your account [default: the token's agent, else `me`]
     #[arg(
         long,
+        alias = "as",
         env = "MURMUR_AGENT",
         hide_env_values = true,
         value_name = "NAME",
@@ -98,6 +99,7 @@ pub(crate) struct Caller {
     /// Call as this agent of your account [default: the token's agent, else you]
     #[arg(
         long,
+        alias = "as",
         env = "MURMUR_AGENT",
         hide_env_values = true,
         value_name = "NAME",

@@ -18,6 +18,8 @@ pub(super) struct Life {
     pub(super) dequeue: DequeueStrategy,
     /// As what it ends once its node says that it did.
     pub(super) end_as: Option<Phase>,
+    /// When its node is not waited for any longer.
+    pub(super) told_by_ms: Option<u64>,
     pub(super) items: BTreeMap<u32, Item>,
     /// The first waits for the second.
     pub(super) waits: BTreeSet<(u32, u32)>,
@@ -63,6 +65,7 @@ impl Life {
             incarnation: 1,
             dequeue,
             end_as: None,
+            told_by_ms: None,
             items: BTreeMap::new(),
             waits: BTreeSet::new(),
             queue: Vec::new(),
@@ -82,7 +85,7 @@ impl Life {
         self.rev += 1;
         self.due &= phase != Phase::Starting;
         if phase.is_ended() {
-            self.end_as = None;
+            (self.end_as, self.told_by_ms) = (None, None);
         }
     }
 

@@ -203,6 +203,14 @@ impl Real {
             }
             Op::Advance { ms } => {
                 self.world.clock.advance(*ms);
+                // What is over by then ends a moment later.
+                for at in
+                    (0..PATHS.len()).filter(|at| model.newest(*at).is_some_and(|life| model.lives[life].is_ended()))
+                {
+                    while !read_phase(self.status(at).await.phase()).is_ended() {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Ok(Out::Done)
             }
         }

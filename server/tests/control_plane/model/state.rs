@@ -10,6 +10,8 @@ use super::{
 };
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
+/// How long a node that is there may take to tell of an end.
+const TOLD_WITHIN_MS: u64 = 5 * 60 * 1000;
 
 /// What an operation answers, as far as both sides can tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +154,13 @@ impl Model {
             }
             Op::Advance { ms } => {
                 self.now_ms += ms;
+                // The node is there and tells nothing.
+                let now_ms = self.now_ms;
+                for life in &mut self.lives {
+                    if life.told_by_ms.is_some_and(|by_ms| by_ms <= now_ms) {
+                        life.end(life.end_as.unwrap_or(Phase::Canceled));
+                    }
+                }
                 Ok(Out::Done)
             }
         }
@@ -306,7 +315,7 @@ impl Model {
         }
         let mut below: Vec<usize> = (0..PATHS.len()).filter(|below| is_within(*below, place)).collect();
         below.sort_by_key(|place| (std::cmp::Reverse(PATHS[*place].split('/').count()), PATHS[*place]));
-        let (mut slugs, mut pending) = (Vec::new(), 0);
+        let (mut slugs, mut pending, told_by_ms) = (Vec::new(), 0, self.now_ms + TOLD_WITHIN_MS);
         for place in below.into_iter().filter(|_| !is_ended) {
             let Some(number) = self.newest(place).filter(|number| !self.lives[*number].is_ended()) else { continue };
             let life = &mut self.lives[number];
@@ -320,6 +329,7 @@ impl Model {
             } else {
                 life.enter(Phase::Destroying);
                 life.end_as = Some(Phase::Canceled);
+                life.told_by_ms = Some(told_by_ms);
                 pending += 1;
             }
         }
