@@ -132,6 +132,7 @@ pub struct Post {
     often: often::Often,
     requested: requested::Requested,
     stored: Stored,
+    put_off: receive::PutOff,
     /// What was begun and ends by itself.
     tasks: TaskTracker,
     /// The tasks' ends of the channels, until [`Post::run`] takes them.
@@ -191,6 +192,7 @@ impl Post {
             often: often::Often::default(),
             requested: requested::Requested::default(),
             stored: Stored::default(),
+            put_off: receive::PutOff::default(),
             tasks: TaskTracker::new(),
         })
     }

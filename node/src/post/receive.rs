@@ -4,7 +4,11 @@
 //! [`super::ack_in`] do the rest. Messages are examined one after the other, so that they are stored in the order of their
 //! arrival; commits and broker acknowledgements overlap.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
@@ -45,6 +49,30 @@ pub struct Frame {
     pub deliveries: u64,
     /// Its place in the stream.
     pub stream_seq: u64,
+}
+
+/// Broker messages that this process has put off. What they are put off for may be a full disk, on which the guard's count cannot be taken
+/// back either; but they have not killed this process, and are not counted as if they had.
+#[derive(Default)]
+pub(super) struct PutOff(Mutex<HashSet<u64>>);
+
+impl PutOff {
+    fn has(&self, stream_seq: u64) -> bool {
+        self.lock().contains(&stream_seq)
+    }
+
+    fn note(&self, stream_seq: u64, is_put_off: bool) {
+        let mut all = self.lock();
+        if is_put_off {
+            all.insert(stream_seq);
+        } else {
+            all.remove(&stream_seq);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A frame that could not be dealt with: nobody is told, unless it was authentic.
@@ -210,7 +238,7 @@ impl Post {
 
     /// Step 2: a message that came several times and was never completed may be what kills the node.
     async fn guard(&self, frame: &Frame) -> Result<(), Refusal> {
-        if frame.deliveries <= 1 {
+        if frame.deliveries <= 1 || self.put_off.has(frame.stream_seq) {
             return Ok(());
         }
         let (stream_seq, now_ms) = (frame.stream_seq, self.clock.now_ms());
@@ -225,6 +253,8 @@ impl Post {
             Ok(completion) => completion.await,
             Err(refusal) => Err(refusal),
         };
+        let is_put_off = matches!(result, Err(Refusal::Later(_) | Refusal::Store(_)));
+        self.put_off.note(frame.stream_seq, is_put_off);
         let after: After = match result {
             Ok(after) => after,
             Err(Refusal::Quarantine(code)) => {
