@@ -91,20 +91,29 @@ impl Post {
 
     /// Of the messages that come back from where their recipient has left, those with a file, and whether that can be sent again.
     async fn files_back(&self, body: &AckBody) -> Result<HashMap<MessageId, bool>, StoreError> {
+        let is_back = |item: &&AckItem| matches!(item.status, AckStatus::Failed { code: Code::AgentMoved, .. });
+        let back = body.items.iter().filter(is_back);
+        let back: Vec<_> = back.map(|item| (item.msg_id, *item.env_digest.as_bytes())).collect();
         let mut files = HashMap::new();
-        for item in &body.items {
-            let AckStatus::Failed { code: Code::AgentMoved, .. } = item.status else { continue };
-            let (msg_id, recipient, env_digest) = (item.msg_id, body.acker_agent_id, *item.env_digest.as_bytes());
-            let look = move |tx: Tx<'_>| {
+        if back.is_empty() {
+            return Ok(files);
+        }
+        let recipient = body.acker_agent_id;
+        let look = move |tx: Tx<'_>| {
+            let mut found = Vec::new();
+            for (msg_id, env_digest) in back {
                 let row = delivery::get(tx, msg_id, recipient)?;
                 let is_there = row.is_some_and(|row| {
                     row.delivery.state.name() == StateName::Delivered && row.env_digest == Some(env_digest)
                 });
-                if is_there { streams::of_message(tx, msg_id) } else { Ok(None) }
-            };
-            if let Some(file) = self.store.read(look).await? {
-                files.insert(msg_id, self.file_back(file).await);
+                if is_there {
+                    found.extend(streams::of_message(tx, msg_id)?.map(|file| (msg_id, file)));
+                }
             }
+            Ok(found)
+        };
+        for (msg_id, file) in self.store.read(look).await? {
+            files.insert(msg_id, self.file_back(file).await);
         }
         Ok(files)
     }

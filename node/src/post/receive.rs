@@ -61,13 +61,12 @@ impl PutOff {
         self.lock().contains(&stream_seq)
     }
 
-    fn note(&self, stream_seq: u64, is_put_off: bool) {
-        let mut all = self.lock();
-        if is_put_off {
-            all.insert(stream_seq);
-        } else {
-            all.remove(&stream_seq);
-        }
+    fn add(&self, stream_seq: u64) {
+        self.lock().insert(stream_seq);
+    }
+
+    fn remove(&self, stream_seq: u64) {
+        self.lock().remove(&stream_seq);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<u64>> {
@@ -253,8 +252,11 @@ impl Post {
             Ok(completion) => completion.await,
             Err(refusal) => Err(refusal),
         };
-        let is_put_off = matches!(result, Err(Refusal::Later(_) | Refusal::Store(_)));
-        self.put_off.note(frame.stream_seq, is_put_off);
+        if matches!(result, Err(Refusal::Later(_) | Refusal::Store(_))) {
+            self.put_off.add(frame.stream_seq);
+        } else if frame.deliveries > 1 {
+            self.put_off.remove(frame.stream_seq);
+        }
         let after: After = match result {
             Ok(after) => after,
             Err(Refusal::Quarantine(code)) => {

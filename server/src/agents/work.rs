@@ -14,7 +14,7 @@ use murmur_proto::v1;
 use super::AgentError;
 use crate::{
     db::{
-        Conn, DbError, Decode, Source, Tx, Value, agent,
+        Conn, DbError, Holder, Tx, agent,
         agent_run::{self, AgentRun},
         follow_up, meta,
         node_order::{self, Kind},
@@ -55,16 +55,7 @@ pub(super) struct Wakes {
 /// A part of a change that can be undone without the rest: whom the rest concerns.
 pub(crate) struct Part(Wakes);
 
-impl Source for Work {
-    fn rows<T: Send>(
-        &mut self,
-        sql: &'static str,
-        values: Vec<Value>,
-        decode: Decode<T>,
-    ) -> impl Future<Output = Result<Vec<T>, DbError>> + Send {
-        self.tx.rows(sql, values, decode)
-    }
-}
+impl Holder for Work {}
 
 impl Deref for Work {
     type Target = Conn;

@@ -87,11 +87,16 @@ impl Look {
     /// # Errors
     /// [`DbError`].
     pub fn begin(&mut self) -> Result<(), DbError> {
-        if let Some(looker) = self.looker.as_ref().filter(|_| !self.is_begun) {
-            looker.conn.execute_batch("BEGIN")?;
+        if !self.is_begun {
+            self.looker().conn.execute_batch("BEGIN")?;
             self.is_begun = true;
         }
         Ok(())
+    }
+
+    #[expect(clippy::expect_used, reason = "nothing but its drop takes the connection")]
+    fn looker(&mut self) -> &mut Looker {
+        self.looker.as_mut().expect("it is not dropped")
     }
 }
 
@@ -112,10 +117,7 @@ impl Source for Look {
         values: Vec<Value>,
         decode: Decode<T>,
     ) -> impl Future<Output = Result<Vec<T>, DbError>> + Send {
-        ready(match &mut self.looker {
-            Some(looker) => looker.rows(sql, values, decode),
-            None => Ok(Vec::new()),
-        })
+        ready(self.looker().rows(sql, values, decode))
     }
 }
 

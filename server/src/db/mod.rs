@@ -41,4 +41,4 @@ pub use error::DbError;
 pub use look::Look;
 pub use open::{Conn, Db, Tx};
 pub use reader::Reading;
-pub use source::{Decode, Row, Source, Value};
+pub use source::{Decode, Holder, Row, Source, Value};

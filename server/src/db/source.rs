@@ -3,7 +3,7 @@
 //!
 //! [`Look`]: super::Look
 
-use std::future::Future;
+use std::{future::Future, ops::DerefMut};
 
 use sqlx::{Row as _, sqlite::SqliteRow};
 
@@ -138,18 +138,13 @@ impl Source for Conn {
     }
 }
 
-impl Source for Reading {
-    fn rows<T: Send>(
-        &mut self,
-        sql: &'static str,
-        values: Vec<Value>,
-        decode: Decode<T>,
-    ) -> impl Future<Output = Result<Vec<T>, DbError>> + Send {
-        (**self).rows(sql, values, decode)
-    }
-}
+/// Holds a connection of sqlx's, and is read from as that.
+pub trait Holder: DerefMut<Target = Conn> + Send {}
 
-impl Source for Tx {
+impl Holder for Reading {}
+impl Holder for Tx {}
+
+impl<H: Holder> Source for H {
     fn rows<T: Send>(
         &mut self,
         sql: &'static str,

@@ -107,9 +107,10 @@ impl AgentPages {
         let mut tx = self.db.read().await?;
         let tasks = task::page(&mut tx, run.agent_id, 0, most(TASKS_MAX), false).await?;
         let now_ms = self.clock.now_ms();
-        let queued = match !run.backlog.is_empty() {
-            true => queue::waiting(&mut tx, run.agent_id, run.incarnation, now_ms, most(FOLLOW_UPS_MAX)).await?,
-            false => Vec::new(),
+        let queued = if run.backlog.is_empty() {
+            Vec::new()
+        } else {
+            queue::waiting(&mut tx, run.agent_id, run.incarnation, now_ms, most(FOLLOW_UPS_MAX)).await?
         };
         Ok((tasks, queued))
     }

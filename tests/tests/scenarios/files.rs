@@ -14,6 +14,7 @@ use murmur_proto::node::v1::{
 use murmur_tests::{
     network::{Network, Node, Options},
     process::{Process, binary},
+    shim::Shim,
     wait,
 };
 use serde_json::{Value, json};
@@ -48,16 +49,30 @@ async fn twenty_megabytes_arrive_whole_and_the_command_line_shows_it() {
     }
 }
 
-#[tokio::test]
-async fn a_session_sends_a_file_and_another_is_told_where_it_is() {
+/// Two sessions on two nodes that know of each other, and a file.
+struct Sessions {
+    network: Network,
+    alice: Shim,
+    bob: Shim,
+    path: PathBuf,
+    _nodes: [Node; 2],
+}
+
+async fn sessions() -> Sessions {
     let network = Network::start().await;
     let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
-    let mut bob = there.shim("bob").await;
+    let bob = there.shim("bob").await;
     bob.ok("register", json!({})).await;
     let alice = here.shim("alice").await;
     until_known(&alice, "/w/acme/u/jdoe/bob").await;
     let path = network.dir.path().join("notes.md");
     fs::write(&path, "# Notes\n").unwrap();
+    Sessions { network, alice, bob, path, _nodes: [here, there] }
+}
+
+#[tokio::test]
+async fn a_session_sends_a_file_and_another_is_told_where_it_is() {
+    let Sessions { network, alice, mut bob, path, _nodes } = sessions().await;
 
     let sent = alice.ok("send", json!({"to": "bob", "file": path.to_str().unwrap()})).await;
     assert_eq!((&sent["file"]["name"], &sent["file"]["size_bytes"]), (&json!("notes.md"), &json!(8)));
@@ -82,14 +97,7 @@ async fn a_session_sends_a_file_and_another_is_told_where_it_is() {
 
 #[tokio::test]
 async fn a_session_asks_about_a_file_and_another_answers_when_it_is_whole() {
-    let network = Network::start().await;
-    let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
-    let mut bob = there.shim("bob").await;
-    bob.ok("register", json!({})).await;
-    let alice = here.shim("alice").await;
-    until_known(&alice, "/w/acme/u/jdoe/bob").await;
-    let path = network.dir.path().join("notes.md");
-    fs::write(&path, "# Notes\n").unwrap();
+    let Sessions { network: _network, alice, mut bob, path, _nodes } = sessions().await;
 
     let question = json!({"to": "bob", "text": "what is it?", "file": path.to_str().unwrap(), "timeout_ms": 60_000});
     let answer = async {
