@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use murmur_proto::client::{Headers, NodeClient, connect_socket};
 use murmur_tests::wait::PATIENCE;
 use tokio::{
-    runtime::Handle,
     sync::{Semaphore, mpsc},
     time::timeout,
 };
@@ -55,17 +55,20 @@ pub(crate) async fn offer(ends: &Ends<'_>, offered: Offered) -> Met {
     let first = fresh_numbers(count as u64);
     let intended = Arc::new(Mutex::new(vec![None; count]));
     let accepted = Arc::new(Mutex::new(Vec::with_capacity(count)));
-    let (client, runtime, permits) = (ends.from.client().await, Handle::current(), Arc::new(Semaphore::new(IN_FLIGHT)));
-    let (times, done, pairs) = (intended.clone(), accepted.clone(), ends.pairs.clone());
-    pace(per_second, count, move |number, at| {
-        times.lock().unwrap()[number] = Some(at);
-        let (mut client, permits, done) = (client.clone(), permits.clone(), done.clone());
-        let message = draft(&pairs[number % pairs.len()], first + number as u64, bytes);
-        runtime.spawn(async move {
-            let _permit = permits.acquire().await.unwrap();
-            client.messages.send(message).await.unwrap();
-            done.lock().unwrap().push((at, at.elapsed()));
-        });
+    let (times, done, pairs, node) = (intended.clone(), accepted.clone(), ends.pairs.clone(), ends.from.socket.clone());
+    pace(per_second, count, async move {
+        let client = NodeClient::new(connect_socket(&node).await.unwrap(), Headers::new());
+        let permits = Arc::new(Semaphore::new(IN_FLIGHT));
+        move |number, at: Instant| {
+            times.lock().unwrap()[number] = Some(at);
+            let (mut client, permits, done) = (client.clone(), permits.clone(), done.clone());
+            let message = draft(&pairs[number % pairs.len()], first + number as u64, bytes);
+            async move {
+                let _permit = permits.acquire().await.unwrap();
+                client.messages.send(message).await.unwrap();
+                done.lock().unwrap().push((at, at.elapsed()));
+            }
+        }
     });
     let mut delivered = Vec::with_capacity(count);
     let mut seen = HashSet::with_capacity(count);

@@ -29,6 +29,7 @@ const ROUND_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// A raw broker and a stream in it.
 pub(crate) struct Raw {
+    url: String,
     context: jetstream::Context,
     stream: Stream,
     _broker: Process,
@@ -52,8 +53,7 @@ impl Raw {
         broker.start();
         let url = format!("nats://127.0.0.1:{}", port.port);
         let client = wait::until("the raw broker answers", || async { async_nats::connect(&url).await.ok() }).await;
-        let context =
-            jetstream::ContextBuilder::new().max_ack_inflight(4096).backpressure_on_inflight(true).build(client);
+        let context = context(client);
         let stream = context
             .create_stream(jetstream::stream::Config {
                 name: "RAW".into(),
@@ -63,21 +63,24 @@ impl Raw {
             })
             .await
             .unwrap();
-        Self { context, stream, _broker: broker, _dir: dir, _port: port }
+        Self { url, context, stream, _broker: broker, _dir: dir, _port: port }
     }
 
     /// From the time at which a message was to be published until a consumer has it.
     pub(crate) async fn latency(&self, per_second: f64, count: usize, bytes: usize) -> Samples {
         let mut messages = self.consumer("latency").await.messages().await.unwrap();
         let intended = Arc::new(Mutex::new(vec![None; count]));
-        let (runtime, context, times) = (tokio::runtime::Handle::current(), self.context.clone(), intended.clone());
-        pace(per_second, count, move |number, at| {
-            times.lock().unwrap()[number] = Some(at);
-            let context = context.clone();
-            runtime.spawn(async move {
-                let ack = context.publish("raw.latency", body(number as u64, bytes).into()).await.unwrap();
-                ack.await.unwrap();
-            });
+        let (url, times) = (self.url.clone(), intended.clone());
+        pace(per_second, count, async move {
+            let context = context(async_nats::connect(&url).await.unwrap());
+            move |number, at: Instant| {
+                times.lock().unwrap()[number] = Some(at);
+                let context = context.clone();
+                async move {
+                    let ack = context.publish("raw.latency", body(number as u64, bytes).into()).await.unwrap();
+                    ack.await.unwrap();
+                }
+            }
         });
         let mut samples = Vec::with_capacity(count);
         while samples.len() < count {
@@ -155,4 +158,8 @@ impl Raw {
         };
         self.stream.get_or_create_consumer(name, config).await.unwrap()
     }
+}
+
+fn context(client: async_nats::Client) -> jetstream::Context {
+    jetstream::ContextBuilder::new().max_ack_inflight(4096).backpressure_on_inflight(true).build(client)
 }
