@@ -70,12 +70,12 @@ impl Post {
     async fn say_again(&self, owed_ms: u64) -> Result<(), StoreError> {
         let since_ms = self.clock.now_ms().saturating_sub(DEDUP_RETENTION_MS);
         let mut told: HashMap<Option<Route>, Told> = HashMap::new();
-        let mut mark = Mark::up_to(owed_ms);
+        let mut mark = None;
         loop {
-            let from = mark;
-            let page = self.store.read(move |tx| ack::of_inbox(tx, since_ms, from, PAGE)).await?;
+            let page = self.store.read(move |tx| ack::of_inbox(tx, (since_ms, owed_ms), mark, PAGE)).await?;
             let Some((last, _)) = page.last() else { break };
-            mark = *last;
+            mark = Some(*last);
+            let Some(newest_ms) = page.iter().map(|(mark, _)| mark.received_ms).max() else { break };
             for (pair, rows) in by_pair(page) {
                 for rows in rows.chunks(ACK_ITEMS_MAX) {
                     let told = told.entry(rows.first().and_then(|row| row.route.clone())).or_default();
@@ -86,7 +86,7 @@ impl Post {
                 }
             }
             // Should this be lost, some of it is said once more.
-            drop(self.store.queue_lazily::<_, StoreError, _>(move |tx| ack::set_owed(tx, mark.received_ms)));
+            drop(self.store.queue_lazily::<_, StoreError, _>(move |tx| ack::set_owed(tx, newest_ms)));
         }
         self.store.write(ack::clear_owed).await?;
         let (items, full) = (told.values().map(|told| told.items).sum::<usize>(), told.values().filter(|t| t.is_full));

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use murmur_core::{
     code::Code,
     id::{AgentId, MessageId, NodeId},
-    outbox::{Config, Event, Receipt, StateName},
+    outbox::{Config, Event, Receipt, Row, StateName},
 };
 use murmur_crypto::{
     ack::{AckBody, AckFrame, AckItem, AckStatus},
@@ -83,7 +83,7 @@ impl Post {
             let after = move || {
                 (0..ignored).for_each(|_| post.counters.acks_ignored.add());
                 steps.into_iter().for_each(|stepped| post.follow_up(stepped));
-                Verdict::Ack
+                Verdict::Ack.into()
             };
             Ok(Box::new(after) as After)
         }))
@@ -215,7 +215,7 @@ fn commit(
         }
         if event == Event::GivenBack {
             // Its seals are counted from the beginning, and nothing that is said of the earlier ones counts.
-            copy::retire(tx, key.msg_id, key.recipient)?;
+            copy::retire(tx, &row)?;
             (row.env_digest, row.delivered_ms, row.fresh_prekey) = (None, None, None);
             row.code = Some(Code::AgentMoved.name().to_owned());
         }
@@ -227,12 +227,17 @@ fn commit(
 
 /// Which attempt of a delivery the copy of that name was; `None` when there was no such copy.
 fn seal_attempt(tx: Tx<'_>, row: &DeliveryRow, env_digest: &[u8; 32]) -> Result<Option<u32>, StoreError> {
-    let is_open = row.delivery.state.name().is_open();
-    if !is_open && row.env_digest.as_ref() == Some(env_digest) {
-        // The attempt of an ended delivery means nothing any more.
-        return Ok(Some(0));
+    let state = row.delivery.state.name();
+    if row.env_digest.as_ref() == Some(env_digest) {
+        match state {
+            // The delivery stands for its newest copy.
+            StateName::Sealed | StateName::Stored => return Ok(Some(Row::from(row.delivery.state).seal_attempt)),
+            StateName::Queued => {}
+            // The attempt of an ended delivery means nothing any more.
+            _ => return Ok(Some(0)),
+        }
     }
-    copy::seal_attempt(tx, row.msg_id, row.recipient, env_digest)
+    copy::seal_attempt(tx, row, env_digest)
 }
 
 fn receipt(status: &AckStatus, has_fresh_prekey: bool) -> Receipt {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use murmur_core::{
     id::{AgentId, ConversationId, MessageId},
     limits::PAGE_SIZE_MAX,
-    outbox::{Config, Delivery, Event, Redrive, StateName, redrive},
+    outbox::{Config, Event, Redrive, StateName, redrive},
     slug::Slug,
 };
 use murmur_crypto::{
@@ -240,7 +240,7 @@ fn begin_again(
     let (msg_id, state) = (row.msg_id, row.delivery.state.name());
     let delivery = row.delivery.redriven(*now_ms, expires_ms).ok_or(QueryError::NotDead { msg_id, state })?;
     outbox::set_ttl(tx, msg_id, ttl_seconds)?;
-    copy::retire(tx, msg_id, row.recipient)?;
+    copy::retire(tx, &row)?;
     let mut row = DeliveryRow { delivery, env_digest: None, code: None, fresh_prekey: None, ..row };
     open_stream(tx, &row, means)?;
     let effects = transition::advance(tx, &mut row, Event::Tick, *now_ms, config)?;
@@ -272,23 +272,7 @@ fn begin_anew(
         ..message.clone()
     };
     outbox::insert(tx, &message, None, &sha256(&message.inner))?;
-    let expires_ms = now_ms.saturating_add(u64::from(message.ttl_seconds) * 1000);
-    let mut row = DeliveryRow {
-        msg_id: message.msg_id,
-        recipient,
-        sender: message.sender,
-        to_slug: slug,
-        sequence: message.sequence,
-        delivery: Delivery::new(*now_ms, expires_ms),
-        published: 0,
-        env_digest: None,
-        code: None,
-        stale_prekey: false,
-        fresh_prekey: None,
-        created_ms: *now_ms,
-        delivered_ms: None,
-        read_ms: None,
-    };
+    let mut row = DeliveryRow::new(&message, recipient, slug);
     open_stream(tx, &row, means)?;
     let effects = transition::advance(tx, &mut row, Event::Tick, *now_ms, config)?;
     delivery::insert(tx, &row)?;

@@ -177,7 +177,7 @@ impl Post {
                 None => self.last_sequence(sender, accepted.conversation_id).await? + 1,
             };
             let message = send::outbox_row(sender, accepted, self.store.sequence_epoch(), sequence);
-            let delivery = send::delivery_row(sender, accepted, sequence);
+            let delivery = DeliveryRow::new(&message, accepted.recipient, accepted.to.clone());
             let now_ms = self.clock.now_ms();
             let sealed = seal::seal_one(self, &means.signer, &means.peer, 0, &message, &delivery, now_ms);
             // What cannot be sealed is accepted all the same; why not, the driver finds out.
@@ -188,7 +188,11 @@ impl Post {
             // The writer is gone only when the node ends.
             let committed = committing.await.unwrap_or(Err(crate::store::StoreError::Closed.into()));
             match committed {
-                Ok(Some(committed @ Committed::New { .. })) => return Ok(Some(committed)),
+                Ok(Some(committed @ Committed::New { .. })) => {
+                    // Who publishes goes first: the recipient waits for that, and for this answer nobody but the sender.
+                    tokio::task::yield_now().await;
+                    return Ok(Some(committed));
+                }
                 Ok(committed) => {
                     *self.places.hold(sender, accepted.conversation_id).await = None;
                     if committed.is_some() {

@@ -27,6 +27,9 @@ use crate::store::{
     transfer,
 };
 
+/// Messages that one commit marks as read while little else is written: half a millisecond of its time.
+const MARKS_TOGETHER: usize = 16;
+
 impl Post {
     /// Reads an agent's inbox. Unless it only peeks, what it returns is marked as read, and the senders are told.
     ///
@@ -169,12 +172,15 @@ impl Post {
         let now_ms = self.clock.now_ms();
         self.hub.read(agent, &cursors);
         super::failpoint::failpoint("R6");
-        let marked = cursors.clone();
-        let marking = self.store.queue_plainly(move |tx| read(tx, agent, &marked, now_ms));
-        let receipts: Result<_, StoreError> = marking.await;
-        let receipts = receipts?;
-        self.hub.pushed_on_disk(&cursors);
-        self.acknowledge(receipts);
+        // What arrives meanwhile waits for a few marks, unless so much does that each commit counts.
+        let together = if self.store.is_busy() { cursors.len() } else { MARKS_TOGETHER };
+        for marked in cursors.chunks(together) {
+            let of_commit = marked.to_vec();
+            let marking = self.store.queue_plainly(move |tx| read(tx, agent, &of_commit, now_ms));
+            let receipts: Result<_, StoreError> = marking.await;
+            self.hub.pushed_on_disk(marked);
+            self.acknowledge(receipts?);
+        }
         Ok(())
     }
 

@@ -298,7 +298,7 @@ async fn commit_all(
 
 fn stored_copy(tx: Tx<'_>, row: &DeliveryRow) -> Result<Option<CopyRow>, StoreError> {
     let Some(env_digest) = &row.env_digest else { return Ok(None) };
-    copy::get(tx, row.msg_id, row.recipient, env_digest)
+    copy::get(tx, row, env_digest)
 }
 
 /// Notes the broker's answer, and that of a refusal in the store.

@@ -22,7 +22,7 @@ use super::{
     failpoint::failpoint,
     order::{self as turns, Look, Released},
     policy::OverRate,
-    receive::{After, Completion, Frame, Refusal},
+    receive::{After, Completion, Debt, Frame, Refusal},
     stream::{Opening, Refusing, deadline},
     types::{Direction, InboxMessage, MessageKind, TailItem},
 };
@@ -296,7 +296,7 @@ impl Post {
 
     /// Step 12, queued, and what follows it.
     fn store_arrival(self: &Arc<Self>, arrival: Arrived, terms: Terms, span: Span) -> Completion {
-        let committing = self.store.queue_plainly(move |tx| commit(tx, arrival, terms));
+        let committing = self.store.queue_here(move |tx| commit(tx, arrival, terms));
         let post = Arc::clone(self);
         Box::pin(async move {
             let committed: Result<Committed, StoreError> = committing.await;
@@ -307,21 +307,21 @@ impl Post {
     }
 
     /// What follows the transaction, in the order of the transactions.
-    fn settled(self: &Arc<Self>, committed: Committed) -> Verdict {
-        match committed {
+    fn settled(self: &Arc<Self>, committed: Committed) -> Debt {
+        let row = match committed {
             Committed::New { released, row, look, stream } => {
                 // From here on its sender may send more than the first few chunks.
                 stream.into_iter().for_each(|stream| self.take_up(*stream));
                 self.counters.received.add();
-                self.acknowledge([row]);
                 self.show_arrival(released);
                 look.into_iter().for_each(|look| self.released(look));
+                row
             }
             Committed::Held { row, look, stream } => {
                 stream.into_iter().for_each(|stream| self.take_up(*stream));
                 self.counters.received.add();
-                self.acknowledge([row]);
                 self.released(look);
+                row
             }
             Committed::Known(row) => {
                 if row.status == STATUS_FAILED {
@@ -329,10 +329,10 @@ impl Post {
                 } else {
                     self.counters.duplicates.add();
                 }
-                self.acknowledge([row]);
+                row
             }
-        }
-        Verdict::Ack
+        };
+        Debt { verdict: Verdict::Ack, receipt: Some(row) }
     }
 
     /// Step 15: whoever waits is woken.
@@ -393,9 +393,8 @@ impl Post {
             let answered: Result<(AckRow, Option<Look>), StoreError> = committing.await;
             let (row, look) = answered?;
             let after = move || {
-                post.acknowledge([row]);
                 look.into_iter().for_each(|look| post.released(look));
-                Verdict::Ack
+                Debt { verdict: Verdict::Ack, receipt: Some(row) }
             };
             Ok(Box::new(after) as After)
         })

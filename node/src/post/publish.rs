@@ -29,6 +29,8 @@ use crate::store::StoreError;
 
 /// Publishes of this task that may wait for the broker; further ones wait for a place.
 const IN_FLIGHT_MAX: usize = 1_024;
+/// Messages that the driver may not know of yet.
+const UNTOLD_MAX: usize = 64;
 /// How long the broker's answer stays in memory only, at least; twice that at most.
 const NOTE_LATER: Duration = Duration::from_millis(250);
 /// Answers noted in one transaction.
@@ -107,12 +109,16 @@ pub(super) async fn run(
     token: CancellationToken,
 ) {
     let mut pending: FuturesUnordered<BoxFuture<'static, Pending>> = FuturesUnordered::new();
+    let mut untold = Vec::new();
     loop {
         tokio::select! {
             // Answers first: after a refusal nothing of its lane is published from here.
             biased;
             () = token.cancelled() => return,
-            Some(answered) = pending.next(), if !pending.is_empty() => take_answer(&post, answered),
+            Some(answered) = pending.next(), if !pending.is_empty() => {
+                tell(&post, &mut untold);
+                take_answer(&post, answered);
+            }
             Some(lane) = room.recv(), if pending.len() < IN_FLIGHT_MAX => {
                 // One message left, one goes in: what else there is room for has told of itself.
                 if let Some(direct) = post.windows.next(lane) {
@@ -120,19 +126,31 @@ pub(super) async fn run(
                     pending.push(begun);
                 }
             }
-            Some(direct) = directs.recv(), if pending.len() < IN_FLIGHT_MAX => {
-                // Heard of by the driver before anything can come of it.
-                let _ = post.work.send(Work::Direct(direct.stepped.clone()));
+            // Whoever was woken by a publish goes first: the recipient waits for that.
+            () = tokio::task::yield_now(), if !untold.is_empty() => tell(&post, &mut untold),
+            Some(direct) = directs.recv(), if pending.len() < IN_FLIGHT_MAX && untold.len() < UNTOLD_MAX => {
+                untold.push(direct.stepped.clone());
                 match post.windows.offer(direct, &post.gate) {
                     Offered::Publish(direct) => {
                         let begun = publish(&post, direct).await;
                         pending.push(begun);
                     }
                     Offered::Held => {}
-                    Offered::Left(directs, coming) => leave(&post, directs, coming),
+                    Offered::Left(directs, coming) => {
+                        tell(&post, &mut untold);
+                        leave(&post, directs, coming);
+                    }
                 }
             }
         }
+    }
+}
+
+/// Lets the driver know what is published here. It hears of each before the broker's answer, if not before everything that can come of it:
+/// what it hears of too late it finds ended when its time comes.
+fn tell(post: &Post, untold: &mut Vec<Stepped>) {
+    for stepped in untold.drain(..) {
+        let _ = post.work.send(Work::Direct(stepped));
     }
 }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Post, failpoint::failpoint};
 use crate::{
     bus::{Delivered, Verdict},
-    store::{StoreError, guard, quarantine, quarantine::Quarantined},
+    store::{StoreError, ack::AckRow, guard, quarantine, quarantine::Quarantined},
 };
 
 /// Messages between pull request and examination.
@@ -94,8 +94,22 @@ impl From<StoreError> for Refusal {
 /// What is left to do with a frame that was examined: the commit is queued already.
 pub(super) type Completion = BoxFuture<'static, Result<After, Refusal>>;
 
-/// What follows a commit. It is called in the order of the commits, and says what to answer the broker.
-pub(super) type After = Box<dyn FnOnce() -> Verdict + Send>;
+/// What follows a commit. It is called in the order of the commits, and says what is owed then.
+pub(super) type After = Box<dyn FnOnce() -> Debt + Send>;
+
+/// What is owed for a message that was dealt with, to those who can wait until whoever was woken has gone on.
+pub(super) struct Debt {
+    /// To the broker.
+    pub(super) verdict: Verdict,
+    /// To the message's sender.
+    pub(super) receipt: Option<AckRow>,
+}
+
+impl From<Verdict> for Debt {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, receipt: None }
+    }
+}
 
 /// Receives until `token` is cancelled; what was examined by then is committed and acknowledged.
 pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
@@ -111,7 +125,7 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
             () = token.cancelled() => break,
             Some(settled) = settling.next(), if !settling.is_empty() => owed.take(settled),
             // Whoever was woken by what has settled goes first: answering wakes the broker, which would have the processor before them.
-            () = tokio::task::yield_now(), if !owed.is_empty() => owed.pay().await,
+            () = tokio::task::yield_now(), if !owed.is_empty() => owed.pay(&post).await,
             Some(delivered) = messages.recv(), if settling.len() < COMMITS_MAX && !owed.is_full() => {
                 settling.push_back(settle(Arc::clone(&post), delivered).await);
             }
@@ -125,7 +139,7 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
     while let Some(settled) = settling.next().await {
         owed.take(settled);
     }
-    owed.pay().await;
+    owed.pay(&post).await;
     if let Err(error) = pulls.await {
         tracing::error!(%error, "pulling ended badly");
     }
@@ -141,7 +155,7 @@ fn release(post: Arc<Post>) -> BoxFuture<'static, Settled> {
                 Ok(looks) => looks.into_iter().for_each(|look| post.released(look)),
                 Err(error) => tracing::error!(%error, "what is held could not be shown"),
             }
-            Verdict::Ack
+            Verdict::Ack.into()
         };
         Settled { delivered: None, after: Box::new(after) }
     })
@@ -153,20 +167,21 @@ struct Settled {
     after: After,
 }
 
-/// Answers that the broker waits for.
+/// What is owed for messages that were dealt with.
 #[derive(Default)]
-struct Owed(Vec<(Delivered, Verdict)>);
+struct Owed(Vec<(Delivered, Debt)>);
 
 impl Owed {
-    /// Does what follows a commit, and keeps the answer.
+    /// Does what follows a commit, and keeps what is owed.
     fn take(&mut self, settled: Settled) {
-        let verdict = (settled.after)();
-        self.0.extend(settled.delivered.map(|delivered| (delivered, verdict)));
+        let debt = (settled.after)();
+        self.0.extend(settled.delivered.map(|delivered| (delivered, debt)));
     }
 
-    async fn pay(&mut self) {
-        for (delivered, verdict) in self.0.drain(..) {
+    async fn pay(&mut self, post: &Post) {
+        for (delivered, Debt { verdict, receipt }) in self.0.drain(..) {
             failpoint("R3");
+            post.acknowledge(receipt);
             delivered.answer(verdict).await;
             failpoint("R4");
         }
@@ -206,7 +221,9 @@ impl Post {
     /// Deals with one broker message from beginning to end and says what to answer the broker.
     pub async fn receive(self: &Arc<Self>, frame: &Frame) -> Verdict {
         let examined = self.examine(frame).await;
-        (self.complete(frame, examined).await)()
+        let Debt { verdict, receipt } = (self.complete(frame, examined).await)();
+        self.acknowledge(receipt);
+        verdict
     }
 
     /// Steps 1 to 11 of the pipeline; the transaction of step 12 is queued when this returns.
@@ -261,12 +278,12 @@ impl Post {
             Ok(after) => after,
             Err(Refusal::Quarantine(code)) => {
                 let verdict = self.quarantine(frame, code).await;
-                Box::new(move || verdict)
+                Box::new(move || verdict.into())
             }
-            Err(Refusal::Later(delay)) => Box::new(move || Verdict::Nak(delay)),
+            Err(Refusal::Later(delay)) => Box::new(move || Verdict::Nak(delay).into()),
             Err(Refusal::Store(error)) => {
                 tracing::error!(%error, subject = %frame.subject, "an arrival could not be stored");
-                Box::new(|| Verdict::Nak(LATER))
+                Box::new(|| Verdict::Nak(LATER).into())
             }
         };
         if frame.deliveries > 1 {

@@ -112,7 +112,10 @@ pub(super) fn commit_fresh(
         nats_msg_id: random::nats_msg_id(),
         env_bytes: Some(sealed.bytes),
     };
-    copy::insert(tx, &copy)?;
+    let number = copy::insert(tx, &copy)?;
+    if seal_attempt == 0 {
+        row.copy_id = Some(number);
+    }
     if let Some(key) = stream_key {
         let (env_digest, route) = (copy.env_digest, Some(copy.route.clone()));
         stream::save_sealed_key(tx, row.msg_id, &stream::KeyRow { env_digest, key, route })?;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use murmur_core::{
     id::{AgentId, ConversationId, MessageId},
     limits,
-    outbox::{Delivery, Event},
+    outbox::Event,
     slug::{Caller, Slug, resolve},
 };
 use murmur_crypto::{
@@ -212,8 +212,9 @@ impl Post {
                 return Ok(repeated);
             }
             let sequence = outbox::next_sequence(tx, sender, accepted.conversation_id)?;
-            let receipts = insert_message(tx, &outbox_row(sender, &accepted, epoch, sequence), &accepted)?;
-            let mut row = delivery_row(sender, &accepted, sequence);
+            let message = outbox_row(sender, &accepted, epoch, sequence);
+            let receipts = insert_message(tx, &message, &accepted)?;
+            let mut row = DeliveryRow::new(&message, accepted.recipient, accepted.to.clone());
             let effects = transition::advance(tx, &mut row, Event::Tick, accepted.created_ms, &config)?;
             delivery::insert(tx, &row)?;
             let unread = agents::unread(tx, sender)?;
@@ -380,26 +381,6 @@ pub(super) fn outbox_row(sender: AgentId, accepted: &Accepted, sequence_epoch: u
         created_ms: accepted.created_ms,
         ttl_seconds: accepted.ttl_seconds,
         traceparent: accepted.traceparent.clone(),
-    }
-}
-
-pub(super) fn delivery_row(sender: AgentId, accepted: &Accepted, sequence: u64) -> DeliveryRow {
-    let expires_ms = accepted.created_ms.saturating_add(u64::from(accepted.ttl_seconds) * 1000);
-    DeliveryRow {
-        msg_id: accepted.msg_id,
-        recipient: accepted.recipient,
-        sender,
-        to_slug: accepted.to.clone(),
-        sequence,
-        delivery: Delivery::new(accepted.created_ms, expires_ms),
-        published: 0,
-        env_digest: None,
-        code: None,
-        stale_prekey: false,
-        fresh_prekey: None,
-        created_ms: accepted.created_ms,
-        delivered_ms: None,
-        read_ms: None,
     }
 }
 

@@ -118,7 +118,7 @@ pub(super) fn dead_reason(cause: DeadCause) -> &'static str {
 
 fn renew_nats_msg_id(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
     let Some(env_digest) = &row.env_digest else { return Ok(()) };
-    copy::renew_nats_msg_id(tx, row.msg_id, row.recipient, env_digest, &random::nats_msg_id())
+    copy::renew_nats_msg_id(tx, row, env_digest, &random::nats_msg_id())
 }
 
 fn close(tx: Tx<'_>, row: &DeliveryRow, before: StateName, state: StateName, now_ms: u64) -> Result<(), StoreError> {
@@ -136,8 +136,8 @@ fn close(tx: Tx<'_>, row: &DeliveryRow, before: StateName, state: StateName, now
         return Ok(());
     }
     if !matches!(state, StateName::Delivered | StateName::Read) {
-        return copy::drop_bytes(tx, row.msg_id, row.recipient);
+        return copy::drop_bytes(tx, row);
     }
     // What was published once at most has one copy at most.
-    copy::close_delivered(tx, row.msg_id, row.recipient, row.env_digest.as_ref(), row.published > 1)
+    copy::close_delivered(tx, row, row.published > 1)
 }

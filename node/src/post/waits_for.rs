@@ -58,6 +58,7 @@ mod tests {
             created_ms: 1,
             delivered_ms: None,
             read_ms: None,
+            copy_id: None,
         };
         waits_for(&row, world)
     }

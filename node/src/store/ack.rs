@@ -9,6 +9,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
     StoreError, Tx,
+    inbox::first_since,
     row::{id, int, small, uint},
 };
 
@@ -42,34 +43,38 @@ pub struct AckRow {
     pub retry_after_s: u32,
 }
 
-/// Where a reader of [`of_inbox`] is, who goes back in time.
+/// A place among received messages, for a reader who goes back in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// When the message came, Unix milliseconds.
+    /// When the message there came, Unix milliseconds.
     pub received_ms: u64,
-    /// Its place in the store.
+    /// Its place in the store; what is held is behind everything else.
     cursor: i64,
 }
 
-impl Mark {
-    /// Behind everything that came up to this time.
-    #[must_use]
-    pub const fn up_to(received_ms: u64) -> Self {
-        Self { received_ms, cursor: i64::MAX }
-    }
-}
-
-/// What is to be said of received messages as they stand, of those that came since `since_ms` and before a mark, newest first.
+/// What is to be said of received messages as they stand, of those that came from the first of these times up to the second and are behind
+/// a mark, newest first.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn of_inbox(tx: Tx<'_>, since_ms: u64, before: Mark, limit: u32) -> Result<Vec<(Mark, AckRow)>, StoreError> {
+pub fn of_inbox(
+    tx: Tx<'_>,
+    (since_ms, until_ms): (u64, u64),
+    behind: Option<Mark>,
+    limit: u32,
+) -> Result<Vec<(Mark, AckRow)>, StoreError> {
     let sql = "SELECT received_ms, cursor, recipient, sender_agent, reply_route, msg_id, env_digest, read_ms IS NOT NULL AS is_read,
             stream_id IS NOT NULL AS has_file, given_back
-        FROM inbox WHERE received_ms >= ?1 AND (received_ms, cursor) < (?2, ?3)
-        ORDER BY received_ms DESC, cursor DESC LIMIT ?4";
+        FROM inbox WHERE cursor IN (
+            SELECT cursor FROM (SELECT cursor FROM inbox WHERE cursor >= ?5 AND cursor < ?3 AND received_ms BETWEEN ?1 AND ?2
+                ORDER BY cursor DESC LIMIT ?4)
+            UNION ALL
+            SELECT cursor FROM (SELECT cursor FROM inbox WHERE cursor < min(?3, 0) AND received_ms BETWEEN ?1 AND ?2
+                ORDER BY cursor DESC LIMIT ?4))
+        ORDER BY cursor DESC LIMIT ?4";
     let mut statement = tx.conn().prepare_cached(sql)?;
-    let bounds = params![int(since_ms), int(before.received_ms), before.cursor, limit];
+    let (before, first) = (behind.map_or(i64::MAX, |mark| mark.cursor), first_since(tx, since_ms)?);
+    let bounds = params![int(since_ms), int(until_ms), before, limit, first];
     let rows = statement.query_map(bounds, |row| {
         let mark = Mark { received_ms: uint(row, "received_ms")?, cursor: row.get("cursor")? };
         let is_file_read = row.get("is_read")? && row.get("has_file")?;

@@ -9,8 +9,17 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
     StoreError, Tx,
+    delivery::DeliveryRow,
     row::{id, small, text},
 };
+
+/// The copies of the delivery `?2` of the message `?1`: its first by its number `?3`, which another may have got when it was gone, later
+/// ones by their index.
+macro_rules! of_delivery {
+    () => {
+        "(msg_id = ?1 AND recipient = ?2 AND id = ?3 OR msg_id = ?1 AND recipient = ?2 AND seal_attempt > 0)"
+    };
+}
 
 /// A sealed copy of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,11 +42,11 @@ pub struct CopyRow {
     pub env_bytes: Option<Bytes>,
 }
 
-/// Adds a copy.
+/// Adds a copy and says its number.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn insert(tx: Tx<'_>, copy: &CopyRow) -> Result<(), StoreError> {
+pub fn insert(tx: Tx<'_>, copy: &CopyRow) -> Result<i64, StoreError> {
     let CopyRow { msg_id, recipient, env_digest, seal_attempt, prekey_id, route, nats_msg_id, env_bytes } = copy;
     let sql = "INSERT INTO copy (msg_id, recipient, env_digest, seal_attempt, prekey_id, route, nats_msg_id, env_bytes)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
@@ -51,21 +60,16 @@ pub fn insert(tx: Tx<'_>, copy: &CopyRow) -> Result<(), StoreError> {
         nats_msg_id,
         env_bytes.as_deref(),
     ])?;
-    Ok(())
+    Ok(tx.conn().last_insert_rowid())
 }
 
 /// The copy of that name of a delivery.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn get(
-    tx: Tx<'_>,
-    msg_id: MessageId,
-    recipient: AgentId,
-    env_digest: &[u8; 32],
-) -> Result<Option<CopyRow>, StoreError> {
-    let sql = "SELECT * FROM copy WHERE msg_id = ?1 AND recipient = ?2 AND env_digest = ?3";
-    let key = params![msg_id.as_bytes(), recipient.as_bytes(), env_digest];
+pub fn get(tx: Tx<'_>, row: &DeliveryRow, env_digest: &[u8; 32]) -> Result<Option<CopyRow>, StoreError> {
+    let sql = concat!("SELECT * FROM copy WHERE ", of_delivery!(), " AND env_digest = ?4");
+    let key = params![row.msg_id.as_bytes(), row.recipient.as_bytes(), row.copy_id, env_digest];
     Ok(tx.conn().prepare_cached(sql)?.query_row(key, copy_row).optional()?)
 }
 
@@ -77,9 +81,10 @@ const RETIRED: u32 = u32::MAX;
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn retire(tx: Tx<'_>, msg_id: MessageId, recipient: AgentId) -> Result<(), StoreError> {
-    let sql = "UPDATE copy SET seal_attempt = ?3 WHERE msg_id = ?1 AND recipient = ?2";
-    tx.conn().prepare_cached(sql)?.execute(params![msg_id.as_bytes(), recipient.as_bytes(), RETIRED])?;
+pub fn retire(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
+    let sql = concat!("UPDATE copy SET seal_attempt = ?4 WHERE ", of_delivery!());
+    let key = params![row.msg_id.as_bytes(), row.recipient.as_bytes(), row.copy_id, RETIRED];
+    tx.conn().prepare_cached(sql)?.execute(key)?;
     Ok(())
 }
 
@@ -87,14 +92,9 @@ pub fn retire(tx: Tx<'_>, msg_id: MessageId, recipient: AgentId) -> Result<(), S
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn seal_attempt(
-    tx: Tx<'_>,
-    msg_id: MessageId,
-    recipient: AgentId,
-    env_digest: &[u8; 32],
-) -> Result<Option<u32>, StoreError> {
-    let sql = "SELECT seal_attempt FROM copy WHERE msg_id = ?1 AND recipient = ?2 AND env_digest = ?3";
-    let key = params![msg_id.as_bytes(), recipient.as_bytes(), env_digest];
+pub fn seal_attempt(tx: Tx<'_>, row: &DeliveryRow, env_digest: &[u8; 32]) -> Result<Option<u32>, StoreError> {
+    let sql = concat!("SELECT seal_attempt FROM copy WHERE ", of_delivery!(), " AND env_digest = ?4");
+    let key = params![row.msg_id.as_bytes(), row.recipient.as_bytes(), row.copy_id, env_digest];
     Ok(tx.conn().prepare_cached(sql)?.query_row(key, |row| small(row, "seal_attempt")).optional()?)
 }
 
@@ -104,13 +104,12 @@ pub fn seal_attempt(
 /// [`StoreError`].
 pub fn renew_nats_msg_id(
     tx: Tx<'_>,
-    msg_id: MessageId,
-    recipient: AgentId,
+    row: &DeliveryRow,
     env_digest: &[u8; 32],
     nats_msg_id: &str,
 ) -> Result<(), StoreError> {
-    let sql = "UPDATE copy SET nats_msg_id = ?4 WHERE msg_id = ?1 AND recipient = ?2 AND env_digest = ?3";
-    let values = params![msg_id.as_bytes(), recipient.as_bytes(), env_digest, nats_msg_id];
+    let sql = concat!("UPDATE copy SET nats_msg_id = ?5 WHERE ", of_delivery!(), " AND env_digest = ?4");
+    let values = params![row.msg_id.as_bytes(), row.recipient.as_bytes(), row.copy_id, env_digest, nats_msg_id];
     tx.conn().prepare_cached(sql)?.execute(values)?;
     Ok(())
 }
@@ -120,26 +119,20 @@ pub fn renew_nats_msg_id(
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn close_delivered(
-    tx: Tx<'_>,
-    msg_id: MessageId,
-    recipient: AgentId,
-    env_digest: Option<&[u8; 32]>,
-    has_earlier: bool,
-) -> Result<(), StoreError> {
-    let key = params![msg_id.as_bytes(), recipient.as_bytes(), env_digest];
-    let sql = "DELETE FROM copy WHERE msg_id = ?1 AND recipient = ?2 AND env_digest = ?3";
+pub fn close_delivered(tx: Tx<'_>, row: &DeliveryRow, has_earlier: bool) -> Result<(), StoreError> {
+    let sql = concat!("DELETE FROM copy WHERE ", of_delivery!(), " AND env_digest = ?4");
+    let key = params![row.msg_id.as_bytes(), row.recipient.as_bytes(), row.copy_id, row.env_digest];
     tx.conn().prepare_cached(sql)?.execute(key)?;
-    if has_earlier { drop_bytes(tx, msg_id, recipient) } else { Ok(()) }
+    if has_earlier { drop_bytes(tx, row) } else { Ok(()) }
 }
 
 /// Drops the bytes of every copy of a delivery that has ended; the names stay for late acknowledgements.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn drop_bytes(tx: Tx<'_>, msg_id: MessageId, recipient: AgentId) -> Result<(), StoreError> {
-    let sql = "UPDATE copy SET env_bytes = NULL WHERE msg_id = ?1 AND recipient = ?2 AND env_bytes IS NOT NULL";
-    tx.conn().prepare_cached(sql)?.execute(params![msg_id.as_bytes(), recipient.as_bytes()])?;
+pub fn drop_bytes(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
+    let sql = concat!("UPDATE copy SET env_bytes = NULL WHERE ", of_delivery!(), " AND env_bytes IS NOT NULL");
+    tx.conn().prepare_cached(sql)?.execute(params![row.msg_id.as_bytes(), row.recipient.as_bytes(), row.copy_id])?;
     Ok(())
 }
 

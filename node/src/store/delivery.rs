@@ -10,6 +10,7 @@ use rusqlite::{OptionalExtension as _, Row as SqlRow, params, types::Type};
 
 use super::{
     StoreError, Tx,
+    outbox::OutboxRow,
     row::{id, int, small, text, uint, uint_option, wrong},
 };
 
@@ -18,7 +19,7 @@ macro_rules! delivery_columns {
     () => {
         "d.msg_id, d.recipient, d.sender_agent, d.to_slug, d.sequence, d.state, d.seal_attempt, d.publish_tries, d.republish_count,
             d.backoff_prev_ms, d.since_ms, d.next_at_ms, d.dead_cause, d.dead_code, d.published, d.env_digest, d.code, d.stale_prekey,
-            d.fresh_prekey, d.created_ms, d.expires_ms, d.delivered_ms, d.read_ms"
+            d.fresh_prekey, d.created_ms, d.expires_ms, d.delivered_ms, d.read_ms, d.copy_id"
     };
 }
 pub(super) use delivery_columns;
@@ -54,6 +55,34 @@ pub struct DeliveryRow {
     pub delivered_ms: Option<u64>,
     /// When the recipient read it.
     pub read_ms: Option<u64>,
+    /// The number of its first copy, once there was one.
+    pub copy_id: Option<i64>,
+}
+
+impl DeliveryRow {
+    /// Of a message that was just accepted.
+    #[must_use]
+    pub fn new(message: &OutboxRow, recipient: AgentId, to_slug: Slug) -> Self {
+        let created_ms = message.created_ms;
+        let expires_ms = created_ms.saturating_add(u64::from(message.ttl_seconds) * 1000);
+        Self {
+            msg_id: message.msg_id,
+            recipient,
+            sender: message.sender,
+            to_slug,
+            sequence: message.sequence,
+            delivery: Delivery::new(created_ms, expires_ms),
+            published: 0,
+            env_digest: None,
+            code: None,
+            stale_prekey: false,
+            fresh_prekey: None,
+            created_ms,
+            delivered_ms: None,
+            read_ms: None,
+            copy_id: None,
+        }
+    }
 }
 
 /// Adds a delivery.
@@ -63,8 +92,8 @@ pub struct DeliveryRow {
 pub fn insert(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
     let sql = "INSERT INTO delivery (msg_id, recipient, state, seal_attempt, publish_tries, republish_count, backoff_prev_ms,
             since_ms, next_at_ms, dead_cause, dead_code, open, published, env_digest, code, stale_prekey, fresh_prekey,
-            delivered_ms, read_ms, sender_agent, to_slug, sequence, created_ms, expires_ms)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)";
+            delivered_ms, read_ms, sender_agent, to_slug, sequence, created_ms, expires_ms, copy_id)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)";
     let machine = Row::from(row.delivery.state);
     tx.conn().prepare_cached(sql)?.execute(params![
         row.msg_id.as_bytes(),
@@ -91,6 +120,7 @@ pub fn insert(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
         int(row.sequence),
         int(row.created_ms),
         int(row.delivery.expires_ms),
+        row.copy_id,
     ])?;
     Ok(())
 }
@@ -103,7 +133,8 @@ pub fn update(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
     let machine = Row::from(row.delivery.state);
     let sql = "UPDATE delivery SET state = ?3, seal_attempt = ?4, publish_tries = ?5, republish_count = ?6,
             backoff_prev_ms = ?7, since_ms = ?8, next_at_ms = ?9, dead_cause = ?10, dead_code = ?11, open = ?12, published = ?13,
-            env_digest = ?14, code = ?15, stale_prekey = ?16, fresh_prekey = ?17, delivered_ms = ?18, read_ms = ?19, expires_ms = ?20
+            env_digest = ?14, code = ?15, stale_prekey = ?16, fresh_prekey = ?17, delivered_ms = ?18, read_ms = ?19, expires_ms = ?20,
+            copy_id = ?21
         WHERE msg_id = ?1 AND recipient = ?2";
     tx.conn().prepare_cached(sql)?.execute(params![
         row.msg_id.as_bytes(),
@@ -126,6 +157,7 @@ pub fn update(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
         row.delivered_ms.map(int),
         row.read_ms.map(int),
         int(row.delivery.expires_ms),
+        row.copy_id,
     ])?;
     Ok(())
 }
@@ -270,6 +302,7 @@ pub(super) fn delivery_row(row: &SqlRow<'_>) -> rusqlite::Result<DeliveryRow> {
         created_ms: uint(row, 19)?,
         delivered_ms: uint_option(row, 21)?,
         read_ms: uint_option(row, 22)?,
+        copy_id: row.get(23)?,
     })
 }
 

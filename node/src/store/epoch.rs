@@ -2,6 +2,7 @@
 
 use super::{
     StoreError, Tx,
+    inbox::last_cursor,
     row::{int, uint},
 };
 
@@ -11,8 +12,7 @@ use super::{
 /// # Errors
 /// [`StoreError`].
 pub fn mark(tx: Tx<'_>) -> Result<u64, StoreError> {
-    let sql = "SELECT (SELECT coalesce(sum(last), 0) FROM sequence)
-        + (SELECT coalesce(sum(seq), 0) FROM sqlite_sequence WHERE name = 'inbox') AS mark";
+    let sql = concat!("SELECT (SELECT coalesce(sum(last), 0) FROM sequence) + ", last_cursor!(), " AS mark");
     Ok(tx.conn().prepare_cached(sql)?.query_row([], |row| uint(row, "mark"))?)
 }
 

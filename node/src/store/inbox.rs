@@ -24,6 +24,14 @@ macro_rules! message_columns {
 }
 pub(super) use message_columns;
 
+/// The highest cursor that was ever given; 0 before the first. No cursor is given twice, also when its row is gone.
+macro_rules! last_cursor {
+    () => {
+        "max(coalesce((SELECT max(cursor) FROM inbox), 0), coalesce((SELECT value FROM meta WHERE key = 'inbox_last'), 0))"
+    };
+}
+pub(super) use last_cursor;
+
 /// What a message is for, as far as agents see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -188,10 +196,15 @@ pub fn known(tx: Tx<'_>, sender: AgentId, msg_id: MessageId, recipient: AgentId)
 /// [`StoreError`]; a second row for the same message is one, so ask [`known`] in the same transaction.
 pub fn insert(tx: Tx<'_>, arrival: &Arrival, hold: Option<Hold>) -> Result<u64, StoreError> {
     let Arrival { message, recipient, env_digest, inner_digest, sequence_epoch, reply_route } = arrival;
-    let sql = "INSERT OR FAIL INTO inbox (sender_agent, msg_id, recipient, env_digest, inner_digest, conversation_id,
+    let sql = concat!(
+        "INSERT OR FAIL INTO inbox (sender_agent, msg_id, recipient, env_digest, inner_digest, conversation_id,
             sequence_epoch, sequence, kind, from_slug, to_slug, tier, content_type, body, in_reply_to, deadline_ms,
             traceparent, reply_route, created_ms, received_ms, stream_id, cursor, not_before_ms, patience_ms)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)";
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+            coalesce(?22, 1 + ",
+        last_cursor!(),
+        "), ?23, ?24)"
+    );
     tx.conn().prepare_cached(sql)?.execute(params![
         message.from_agent_id.as_bytes(),
         message.msg_id.as_bytes(),
@@ -249,8 +262,13 @@ pub fn list(tx: Tx<'_>, agent: AgentId, filter: &Filter, limit: u32) -> Result<V
         concat!(
             "SELECT ",
             message_columns!(),
-            " FROM inbox WHERE recipient = ?1 AND cursor > ?2
-            AND (?3 IS NULL OR sender_agent = ?3) ORDER BY cursor LIMIT ?4"
+            " FROM inbox WHERE cursor IN (
+                SELECT cursor FROM (SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor > ?2 AND read_ms IS NULL
+                    AND (?3 IS NULL OR sender_agent = ?3) ORDER BY cursor LIMIT ?4)
+                UNION ALL
+                SELECT cursor FROM (SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor > ?2 AND read_ms IS NOT NULL
+                    AND (?3 IS NULL OR sender_agent = ?3) ORDER BY cursor LIMIT ?4))
+            ORDER BY cursor LIMIT ?4"
         )
     };
     let mut statement = tx.conn().prepare_cached(sql)?;
@@ -292,7 +310,13 @@ pub fn newest(tx: Tx<'_>, agent: AgentId, limit: u32) -> Result<Vec<InboxMessage
     let sql = concat!(
         "SELECT ",
         message_columns!(),
-        " FROM inbox WHERE recipient = ?1 AND cursor > 0 ORDER BY cursor DESC LIMIT ?2"
+        " FROM inbox WHERE cursor IN (
+            SELECT cursor FROM (SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor > 0 AND read_ms IS NULL
+                ORDER BY cursor DESC LIMIT ?2)
+            UNION ALL
+            SELECT cursor FROM (SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor > 0 AND read_ms IS NOT NULL
+                ORDER BY cursor DESC LIMIT ?2))
+        ORDER BY cursor DESC LIMIT ?2"
     );
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map(params![agent.as_bytes(), limit], message_row)?;
@@ -405,8 +429,31 @@ pub fn forget(tx: Tx<'_>, sender: AgentId, msg_id: MessageId, recipient: AgentId
 /// [`StoreError`].
 pub fn prune(tx: Tx<'_>, before_ms: u64, limit: u32) -> Result<usize, StoreError> {
     let sql = "DELETE FROM inbox WHERE cursor IN
-        (SELECT cursor FROM inbox WHERE received_ms < ?1 AND read_ms IS NOT NULL LIMIT ?2)";
-    Ok(tx.conn().prepare_cached(sql)?.execute(params![int(before_ms), limit])?)
+        (SELECT cursor FROM inbox WHERE cursor < ?3 AND received_ms < ?1 AND read_ms IS NOT NULL LIMIT ?2)";
+    let end = first_since(tx, before_ms)?;
+    Ok(tx.conn().prepare_cached(sql)?.execute(params![int(before_ms), limit, end])?)
+}
+
+/// The cursor from which on everything came at this time or later. A message that was held got its cursor after others that came later,
+/// so that a few around this place may belong to the other side.
+///
+/// # Errors
+/// [`StoreError`].
+pub(super) fn first_since(tx: Tx<'_>, since_ms: u64) -> Result<i64, StoreError> {
+    let last = concat!("SELECT ", last_cursor!());
+    let last: i64 = tx.conn().prepare_cached(last)?.query_row([], |row| row.get(0))?;
+    let sql = "SELECT cursor, received_ms FROM inbox WHERE cursor >= ?1 ORDER BY cursor LIMIT 1";
+    let mut probe = tx.conn().prepare_cached(sql)?;
+    let (mut first, mut end) = (1, last + 1);
+    while first < end {
+        let middle = first + (end - first) / 2;
+        let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, uint(row, 1)?));
+        match probe.query_row([middle], read).optional()? {
+            Some((cursor, received_ms)) if received_ms < since_ms => first = cursor + 1,
+            _ => end = middle,
+        }
+    }
+    Ok(first)
 }
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<ReadRow> {

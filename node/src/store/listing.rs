@@ -58,7 +58,7 @@ const SELECT: &str = concat!(
         l.at_ms AS letter_at_ms
     FROM delivery d
     JOIN local_agent a ON a.agent_id = d.sender_agent AND (d.sender_agent = ?1 OR (?1 IS NULL AND a.kind = 1))
-    JOIN outbox o ON o.msg_id = d.msg_id"
+    JOIN outbox o ON o.sender_agent = d.sender_agent AND o.msg_id = d.msg_id"
 );
 
 impl Whose {
@@ -83,8 +83,11 @@ pub fn open(
 ) -> Result<Vec<Listed>, StoreError> {
     let sql = format!(
         "{SELECT} LEFT JOIN dead_letter l ON l.msg_id = d.msg_id AND l.recipient = d.recipient
-        WHERE d.open = 1 AND d.msg_id >= ?2 AND (d.msg_id, d.recipient) > (?2, ?3) AND (?4 IS NULL OR d.state = ?4)
-        ORDER BY d.msg_id, d.recipient LIMIT ?5"
+        WHERE d.open = 1 AND (d.msg_id, d.recipient) IN (
+            SELECT msg_id, recipient FROM delivery INDEXED BY delivery_lane
+            WHERE open = 1 AND (msg_id, recipient) > (?2, ?3) AND (?4 IS NULL OR state = ?4) AND (?1 IS NULL OR sender_agent = ?1)
+            ORDER BY msg_id, recipient LIMIT ?5)
+        ORDER BY d.msg_id, d.recipient"
     );
     let (msg_id, recipient) = bytes(after);
     let mut statement = tx.conn().prepare_cached(&sql)?;

@@ -1,8 +1,8 @@
 //! The store: everything the node has promised, in one SQLite file, and the only room that names SQLite.
 //!
-//! One thread writes. Callers hand it closures; it runs as many as are waiting inside one transaction, each behind a savepoint
-//! of its own, and answers them after the commit (PROTOCOL §5.4, DESIGN §4). So durability costs one fsync a batch, and a
-//! closure that fails takes nothing but itself back. A few more threads read.
+//! One connection writes. Callers queue closures; whoever commits, a thread of its own or one of them, runs as many as are waiting inside
+//! one transaction, each behind a savepoint of its own, and answers them after the commit (PROTOCOL §5.4, DESIGN §4). So durability costs
+//! one fsync a batch, and a closure that fails takes nothing but itself back. A few threads read.
 //!
 //! The rooms outside see [`Tx`] and the functions that take one, each in the file of its table.
 
@@ -18,6 +18,7 @@ mod error;
 pub mod event;
 pub mod guard;
 pub mod inbox;
+mod job;
 pub mod listing;
 mod open;
 pub mod order;
@@ -46,8 +47,9 @@ pub use error::{OpenError, StoreError};
 pub use open::StoreOptions;
 
 use self::{
+    job::Guard,
     reader::Readers,
-    writer::{Guard, Urgency, Writer},
+    writer::{Urgency, Writer},
 };
 
 /// The node's database. Cheap to clone; the threads end when the last clone is dropped.
@@ -159,7 +161,18 @@ impl Store {
         self.inner.writer.queue(work, Urgency::Now, Guard::Transaction)
     }
 
-    /// Like [`Store::queue_plainly`], but instead of waking somebody calls `then` after the commit: on the writing thread, in the
+    /// Like [`Store::queue_plainly`] for work that is short: when little is written, the calling thread commits it, with all that is
+    /// queued, before this returns.
+    pub fn queue_here<T, E, F>(&self, work: F) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F>
+    where
+        F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.inner.writer.queue(work, Urgency::Here, Guard::Transaction)
+    }
+
+    /// Like [`Store::queue_here`], but instead of waking somebody calls `then` after the commit: on the thread that commits, in the
     /// order in which the work was queued. It must only hand on what it gets. When the store is closed it is dropped without a call.
     pub fn queue_then<T, E, F, G>(&self, work: F, then: G)
     where
@@ -168,7 +181,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.inner.writer.queue_then(work, Urgency::Now, Guard::Transaction, then);
+        self.inner.writer.queue_then(work, Urgency::Here, Guard::Transaction, then);
     }
 
     /// Like [`Store::queue_then`] for what nobody waits for, as [`Store::queue_lazily`] has it.
@@ -190,6 +203,12 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         self.inner.writer.queue(work, Urgency::Soon, Guard::Savepoint)
+    }
+
+    /// Whether so much is written that a commit waits for company.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.inner.writer.is_busy()
     }
 
     /// Runs `work` on a reader: it sees the last commit and changes nothing.

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use super::{OpenError, StoreError, closed, row::int};
 
 /// Every migration, in order; the database's `user_version` says how many it has had.
-const MIGRATIONS: [&str; 11] = [
+pub(super) const MIGRATIONS: [&str; 12] = [
     include_str!("../../../migrations/node/0001_post.sql"),
     include_str!("../../../migrations/node/0002_directory.sql"),
     include_str!("../../../migrations/node/0003_rows.sql"),
@@ -25,14 +25,16 @@ const MIGRATIONS: [&str; 11] = [
     include_str!("../../../migrations/node/0009_moved.sql"),
     include_str!("../../../migrations/node/0010_prompts.sql"),
     include_str!("../../../migrations/node/0011_given_back.sql"),
+    include_str!("../../../migrations/node/0012_fewer_pages.sql"),
 ];
 
 /// Pages that the writer keeps in memory, KiB.
 const CACHE_KIB: i64 = 8 * 1024;
-/// Pages in the journal after which the writer copies them into the database: 8 MiB. Each time costs it two fsyncs more.
-const WAL_PAGES: i64 = 2_048;
+/// Pages in the journal after which the writer copies them into the database: 16 MiB. Each time costs it two fsyncs more, and whoever
+/// waits meanwhile some milliseconds.
+const WAL_PAGES: i64 = 4_096;
 /// Size that the journal has from the start: an fsync that need not note a new file size takes half the time.
-const WAL_BYTES: u64 = 8 * 1024 * 1024;
+const WAL_BYTES: u64 = 16 * 1024 * 1024;
 /// Every connection belongs to one thread, so that SQLite need not lock it.
 const ONE_THREAD: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
 

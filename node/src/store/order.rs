@@ -11,9 +11,18 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
     StoreError, Tx,
-    inbox::{Arrival, InboxMessage, described, message_columns, message_row},
+    inbox::{Arrival, InboxMessage, described, first_since, last_cursor, message_columns, message_row},
     row::{id, int, uint},
 };
+
+/// Cursors of what is held for the agent `?1`, those of what was given back meanwhile included: one index has the first half of them,
+/// another the second.
+macro_rules! held {
+    () => {
+        "SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor < 0 AND read_ms IS NULL
+            UNION ALL SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor < 0 AND read_ms IS NOT NULL"
+    };
+}
 
 /// What one sender said to one agent in one conversation, counted in one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,7 +75,7 @@ pub fn follow(tx: Tx<'_>, thread: &Thread, sequence: u64) -> Result<bool, StoreE
 /// # Errors
 /// [`StoreError`].
 pub fn is_holding(tx: Tx<'_>, recipient: AgentId) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM inbox WHERE recipient = ?1 AND cursor < 0)";
+    let sql = concat!("SELECT EXISTS (", held!(), ")");
     Ok(tx.conn().prepare_cached(sql)?.query_row([recipient.as_bytes()], |row| row.get(0))?)
 }
 
@@ -76,9 +85,11 @@ pub fn is_holding(tx: Tx<'_>, recipient: AgentId) -> Result<bool, StoreError> {
 /// [`StoreError`].
 pub fn has_since(tx: Tx<'_>, thread: &Thread, since_ms: u64) -> Result<bool, StoreError> {
     let Thread { recipient, sender, conversation, epoch } = thread;
-    let sql = "SELECT EXISTS (SELECT 1 FROM inbox WHERE recipient = ?1 AND received_ms >= ?5 AND cursor > 0
-        AND sender_agent = ?2 AND conversation_id = ?3 AND sequence_epoch = ?4)";
-    let key = params![recipient.as_bytes(), sender.as_bytes(), conversation.as_bytes(), int(*epoch), int(since_ms)];
+    let sql = "SELECT EXISTS (SELECT 1 FROM inbox WHERE cursor >= ?6 AND received_ms >= ?5
+        AND +recipient = ?1 AND sender_agent = ?2 AND conversation_id = ?3 AND sequence_epoch = ?4)";
+    let first = first_since(tx, since_ms)?;
+    let key =
+        params![recipient.as_bytes(), sender.as_bytes(), conversation.as_bytes(), int(*epoch), int(since_ms), first];
     Ok(tx.conn().prepare_cached(sql)?.query_row(key, |row| row.get(0))?)
 }
 
@@ -87,7 +98,7 @@ pub fn has_since(tx: Tx<'_>, thread: &Thread, since_ms: u64) -> Result<bool, Sto
 /// # Errors
 /// [`StoreError`].
 pub fn held_for(tx: Tx<'_>, recipient: AgentId) -> Result<u64, StoreError> {
-    let sql = "SELECT count(*) AS held FROM inbox WHERE recipient = ?1 AND cursor < 0";
+    let sql = concat!("SELECT count(*) AS held FROM (", held!(), ")");
     Ok(tx.conn().prepare_cached(sql)?.query_row([recipient.as_bytes()], |row| uint(row, "held"))?)
 }
 
@@ -116,7 +127,7 @@ pub fn next_held(tx: Tx<'_>) -> Result<i64, StoreError> {
 pub fn threads(tx: Tx<'_>) -> Result<Vec<(Thread, u64)>, StoreError> {
     let sql =
         "SELECT recipient, sender_agent, conversation_id, sequence_epoch, max(not_before_ms) AS latest_ms FROM inbox
-        WHERE cursor < 0 GROUP BY recipient, sender_agent, conversation_id, sequence_epoch";
+        WHERE cursor < 0 GROUP BY +recipient, sender_agent, conversation_id, sequence_epoch";
     let read = |row: &Row<'_>| {
         let thread = Thread {
             recipient: id(row, "recipient", AgentId::from_bytes)?,
@@ -142,8 +153,12 @@ pub fn load(tx: Tx<'_>, thread: &Thread) -> Result<Sequencer, StoreError> {
         WHERE recipient = ?1 AND sender_agent = ?2 AND conversation_id = ?3 AND sequence_epoch = ?4";
     let last = tx.conn().prepare_cached(last)?.query_row(key, |row| uint(row, "last")).optional()?;
     let mut sequencer = Sequencer::new(last.unwrap_or(0));
-    let held = "SELECT -cursor AS id, sequence, not_before_ms, patience_ms FROM inbox
-        WHERE recipient = ?1 AND cursor < 0 AND sender_agent = ?2 AND conversation_id = ?3 AND sequence_epoch = ?4";
+    let held = concat!(
+        "SELECT -cursor AS id, sequence, not_before_ms, patience_ms FROM inbox
+        WHERE cursor IN (",
+        held!(),
+        ") AND sender_agent = ?2 AND conversation_id = ?3 AND sequence_epoch = ?4"
+    );
     let mut statement = tx.conn().prepare_cached(held)?;
     let read = |row: &Row<'_>| {
         Ok(Held {
@@ -177,14 +192,10 @@ pub fn save(tx: Tx<'_>, thread: &Thread, shown: u64) -> Result<(), StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub fn show(tx: Tx<'_>, held: u64, gap: bool) -> Result<Option<InboxMessage>, StoreError> {
-    let next = "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'inbox'), 0),
-        coalesce((SELECT max(cursor) FROM inbox), 0)) + 1";
+    let next = concat!("SELECT 1 + ", last_cursor!());
     let cursor: i64 = tx.conn().prepare_cached(next)?.query_row([], |row| row.get(0))?;
     let update = concat!("UPDATE inbox SET cursor = ?2, gap = ?3 WHERE cursor = ?1 RETURNING ", message_columns!());
     let values = params![-int(held), cursor, gap];
     let shown = tx.conn().prepare_cached(update)?.query_row(values, message_row).optional()?;
-    // Only an insert would count it, and a cursor is never given twice.
-    let sequence = "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'inbox'";
-    tx.conn().prepare_cached(sequence)?.execute([cursor])?;
     Ok(described(tx, shown.into_iter().collect())?.pop())
 }

@@ -10,6 +10,13 @@ use super::{
     row::{id, int, number, small, uint},
 };
 
+/// The message `?1`: every message has a delivery, which knows its sender.
+macro_rules! this_message {
+    () => {
+        "msg_id = ?1 AND sender_agent = (SELECT sender_agent FROM delivery WHERE delivery.msg_id = ?1 LIMIT 1)"
+    };
+}
+
 /// A sent message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
@@ -131,7 +138,7 @@ pub fn insert(
 /// # Errors
 /// [`StoreError`].
 pub fn get(tx: Tx<'_>, msg_id: MessageId) -> Result<Option<OutboxRow>, StoreError> {
-    let sql = "SELECT * FROM outbox WHERE msg_id = ?1";
+    let sql = concat!("SELECT * FROM outbox WHERE ", this_message!());
     Ok(tx.conn().prepare_cached(sql)?.query_row([msg_id.as_bytes()], outbox_row).optional()?)
 }
 
@@ -140,7 +147,7 @@ pub fn get(tx: Tx<'_>, msg_id: MessageId) -> Result<Option<OutboxRow>, StoreErro
 /// # Errors
 /// [`StoreError`].
 pub fn newest(tx: Tx<'_>, sender: AgentId, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
-    let sql = "SELECT * FROM outbox WHERE sender_agent = ?1 ORDER BY created_ms DESC, msg_id DESC LIMIT ?2";
+    let sql = "SELECT * FROM outbox WHERE sender_agent = ?1 ORDER BY msg_id DESC LIMIT ?2";
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map(params![sender.as_bytes(), limit], outbox_row)?;
     let mut messages = rows.collect::<Result<Vec<_>, _>>()?;
@@ -153,7 +160,7 @@ pub fn newest(tx: Tx<'_>, sender: AgentId, limit: u32) -> Result<Vec<OutboxRow>,
 /// # Errors
 /// [`StoreError`].
 pub fn set_ttl(tx: Tx<'_>, msg_id: MessageId, ttl_seconds: u32) -> Result<(), StoreError> {
-    let sql = "UPDATE outbox SET ttl_seconds = ?2 WHERE msg_id = ?1";
+    let sql = concat!("UPDATE outbox SET ttl_seconds = ?2 WHERE ", this_message!());
     tx.conn().prepare_cached(sql)?.execute(params![msg_id.as_bytes(), ttl_seconds])?;
     Ok(())
 }
@@ -166,18 +173,19 @@ pub fn set_ttl(tx: Tx<'_>, msg_id: MessageId, ttl_seconds: u32) -> Result<(), St
 pub fn prune(tx: Tx<'_>, before_ms: u64, limit: u32) -> Result<usize, StoreError> {
     // An id begins with the time it was made at.
     let before = MessageId::new_v7(before_ms, [0; 10]);
-    let chosen = "SELECT msg_id FROM outbox WHERE msg_id < ?1
-        AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.msg_id = outbox.msg_id AND open = 1)
-        AND NOT EXISTS (SELECT 1 FROM dead_letter WHERE dead_letter.msg_id = outbox.msg_id) LIMIT ?2";
+    let chosen = "SELECT DISTINCT msg_id FROM delivery d WHERE msg_id < ?1
+        AND NOT EXISTS (SELECT 1 FROM delivery other WHERE other.msg_id = d.msg_id AND other.open = 1)
+        AND NOT EXISTS (SELECT 1 FROM dead_letter WHERE dead_letter.msg_id = d.msg_id) LIMIT ?2";
     let mut statement = tx.conn().prepare_cached(chosen)?;
     let rows = statement.query_map(params![before.as_bytes(), limit], |row| row.get::<_, [u8; 16]>(0))?;
     let ids = rows.collect::<Result<Vec<_>, _>>()?;
     for msg_id in &ids {
         for sql in [
-            "DELETE FROM copy WHERE msg_id = ?1",
+            "DELETE FROM copy WHERE msg_id = ?1 AND id IN (SELECT copy_id FROM delivery WHERE msg_id = ?1)",
+            "DELETE FROM copy WHERE msg_id = ?1 AND seal_attempt > 0",
+            concat!("DELETE FROM outbox WHERE ", this_message!()),
             "DELETE FROM delivery WHERE msg_id = ?1",
             "DELETE FROM pending_request WHERE msg_id = ?1",
-            "DELETE FROM outbox WHERE msg_id = ?1",
         ] {
             tx.conn().prepare_cached(sql)?.execute([msg_id])?;
         }
@@ -188,7 +196,7 @@ pub fn prune(tx: Tx<'_>, before_ms: u64, limit: u32) -> Result<usize, StoreError
 /// Makes a message older than it is.
 #[cfg(test)]
 pub(crate) fn set_created_for_test(tx: Tx<'_>, msg_id: MessageId, created_ms: u64) -> Result<(), StoreError> {
-    let sql = "UPDATE outbox SET created_ms = ?2 WHERE msg_id = ?1";
+    let sql = concat!("UPDATE outbox SET created_ms = ?2 WHERE ", this_message!());
     tx.conn().prepare_cached(sql)?.execute(params![msg_id.as_bytes(), int(created_ms)])?;
     Ok(())
 }

@@ -1,8 +1,11 @@
-//! The writing thread: many closures, one transaction, one fsync.
+//! Writing: many closures, one transaction, one fsync.
+//!
+//! Whoever commits takes all that is queued. Most often that is the writing thread. When little is written, whoever waits for a short piece
+//! of work commits it, with what nobody waits for, and is spared the way to the thread and back.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc,
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -10,7 +13,10 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{OpenError, StoreError, Tx};
+use super::{
+    OpenError, StoreError, Tx,
+    job::{self, Guard, Job},
+};
 
 /// Closures of one transaction: enough to hide the fsync, few enough that the first does not wait long for the last.
 const BATCH_MAX: usize = 256;
@@ -25,85 +31,184 @@ const COMPANY: Duration = Duration::from_micros(1_500);
 /// Over how long the rate is taken.
 const RATE_WINDOW: Duration = Duration::from_millis(20);
 
-/// Whether somebody waits for the commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Urgency {
-    Now,
-    Soon,
-}
-
-/// What is undone when work fails that has changed something already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Guard {
-    /// Itself: it runs behind a savepoint.
-    Savepoint,
-    /// The whole transaction. A savepoint costs a copy of every page that changes behind it.
-    Transaction,
-}
+/// A disk whose commits take longer than this, on the average of the last few, is written to by the thread alone: who waits for it must not keep others
+/// from running.
+const HERE_MAX: Duration = Duration::from_millis(2);
 
 /// How long every closure gets a savepoint after one without took its transaction along: what it fell over may come again.
 const CAREFUL: Duration = Duration::from_secs(60);
 
-/// The thread and the way to it. The queue has no bound of its own: sends are bounded at the door, arrivals by the broker's batch,
-/// and what is queued lazily follows from one of these.
+/// Whether somebody waits for the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// The caller, who may commit it: it is short.
+    Here,
+    /// Somebody, who does not.
+    Now,
+    /// Nobody.
+    Soon,
+}
+
+/// The queue, the thread and the connection. The queue has no bound of its own: sends are bounded at the door, arrivals by the broker's
+/// batch, and what is queued lazily follows from one of these.
 pub(super) struct Writer {
-    jobs: Option<mpsc::Sender<(Urgency, Box<dyn Job>)>>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A queued closure.
-trait Job: Send {
-    fn guard(&self) -> Guard;
-    /// Runs it and says whether its changes stay.
-    fn run(&mut self, tx: Tx<'_>) -> bool;
-    /// Answers whoever waits.
-    fn finish(self: Box<Self>, committed: &Result<(), StoreError>);
+struct Shared {
+    queue: Mutex<Queue>,
+    /// For the thread alone: there may be something for it to do.
+    wake: Condvar,
+    /// Whoever has the turn has this.
+    connection: Mutex<Connection>,
+    /// There are other processors for what whoever commits keeps from running.
+    may_commit_here: bool,
 }
 
-struct Closure<F, G, T, E> {
-    work: Option<F>,
-    result: Option<Result<T, E>>,
-    guard: Guard,
-    then: G,
+struct Queue {
+    jobs: VecDeque<Box<dyn Job>>,
+    /// Of these somebody waits for.
+    urgent: u32,
+    /// When the first of these came, if nobody waits for any of them.
+    lazy_since: Option<Instant>,
+    /// Somebody has the turn to commit.
+    is_taken: bool,
+    is_closed: bool,
+    pace: Pace,
+    /// Of the last few commits, on average.
+    commit_time: Duration,
+    careful_until: Option<Instant>,
 }
 
-impl<F, G, T, E> Job for Closure<F, G, T, E>
-where
-    F: FnOnce(Tx<'_>) -> Result<T, E> + Send,
-    G: FnOnce(Result<T, E>) + Send,
-    T: Send,
-    E: From<StoreError> + Send,
-{
-    fn guard(&self) -> Guard {
-        self.guard
+impl Queue {
+    fn new() -> Self {
+        Self {
+            jobs: VecDeque::new(),
+            urgent: 0,
+            lazy_since: None,
+            is_taken: false,
+            is_closed: false,
+            pace: Pace::new(),
+            commit_time: Duration::ZERO,
+            careful_until: None,
+        }
     }
 
-    fn run(&mut self, tx: Tx<'_>) -> bool {
-        let Some(work) = self.work.take() else { return false };
-        // A panic is a bug of one closure; it must not take the writer, and with it the node, along.
-        self.result = catch_unwind(AssertUnwindSafe(|| work(tx))).ok();
-        matches!(self.result, Some(Ok(_)))
+    fn push(&mut self, urgency: Urgency, job: Box<dyn Job>) {
+        self.jobs.push_back(job);
+        if urgency == Urgency::Soon {
+            self.lazy_since.get_or_insert_with(Instant::now);
+        } else {
+            self.urgent += 1;
+        }
     }
 
-    fn finish(self: Box<Self>, committed: &Result<(), StoreError>) {
-        let Self { result, then, .. } = *self;
-        let result = match (result, committed) {
-            (Some(Ok(_)), Err(error)) => Err(E::from(error.clone())),
-            (Some(result), _) => result,
-            (None, _) => Err(E::from(StoreError::Corrupt("closure: it panicked"))),
-        };
-        then(result);
+    /// The first of what is queued. What stays behind is urgent, since there is so much.
+    fn take(&mut self) -> Vec<Box<dyn Job>> {
+        self.pace.came(self.urgent);
+        let count = self.jobs.len().min(BATCH_MAX);
+        let batch = self.jobs.drain(..count).collect();
+        self.urgent = u32::try_from(self.jobs.len()).unwrap_or(u32::MAX);
+        self.lazy_since = None;
+        batch
+    }
+
+    /// Whether a caller may commit what it is about to queue: what others wait for, which may take long, is the thread's.
+    fn may_commit_here(&self) -> bool {
+        !self.is_taken && self.urgent == 0 && !self.pace.is_busy && self.commit_time <= HERE_MAX
+    }
+}
+
+/// How many urgent closures come.
+struct Pace {
+    since: Instant,
+    count: u32,
+    is_busy: bool,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { since: Instant::now(), count: 0, is_busy: false }
+    }
+
+    /// Counts those of a batch.
+    fn came(&mut self, count: u32) {
+        self.count = self.count.saturating_add(count);
+        let elapsed = self.since.elapsed();
+        if elapsed >= RATE_WINDOW {
+            self.is_busy = u128::from(self.count) >= u128::from(BUSY_PER_MS) * elapsed.as_millis();
+            (self.since, self.count) = (Instant::now(), 0);
+        }
+    }
+}
+
+/// The right to commit, of one at a time.
+struct Turn<'a> {
+    shared: &'a Shared,
+    batch: Vec<Box<dyn Job>>,
+    is_careful: bool,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn<'a>(&'a self, queue: &mut Queue) -> Turn<'a> {
+        queue.is_taken = true;
+        let is_careful = queue.careful_until.is_some_and(|until| Instant::now() < until);
+        Turn { shared: self, batch: queue.take(), is_careful }
+    }
+}
+
+impl Turn<'_> {
+    fn commit(mut self) {
+        let began = Instant::now();
+        let connection = self.shared.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let committed = job::commit(&connection, &mut self.batch, self.is_careful);
+        drop(connection);
+        let took = began.elapsed();
+        {
+            let mut queue = self.shared.queue();
+            queue.commit_time = (queue.commit_time * 7 + took) / 8;
+            if let Err(error) = &committed {
+                tracing::error!(%error, "the store could not commit {} changes", self.batch.len());
+                queue.careful_until = Some(Instant::now() + CAREFUL);
+            }
+        }
+        for job in self.batch.drain(..) {
+            job.finish(&committed);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        queue.is_taken = false;
+        // What came meanwhile has woken nobody.
+        if !queue.jobs.is_empty() || queue.is_closed {
+            self.shared.wake.notify_one();
+        }
     }
 }
 
 impl Writer {
     pub(super) fn start(connection: Connection) -> Result<Self, OpenError> {
-        let (sender, receiver) = mpsc::channel();
+        let may_commit_here = thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        let (queue, connection) = (Mutex::new(Queue::new()), Mutex::new(connection));
+        let shared = Arc::new(Shared { queue, wake: Condvar::new(), connection, may_commit_here });
+        let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || run(&connection, &receiver))
+            .spawn(move || run(&of_thread))
             .map_err(|source| OpenError::Io { path: "store-writer".into(), source })?;
-        Ok(Self { jobs: Some(sender), thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.shared.queue().pace.is_busy
     }
 
     pub(super) fn queue<T, E, F>(
@@ -125,7 +230,7 @@ impl Writer {
         async move { result.await.unwrap_or_else(|_| Err(E::from(StoreError::Closed))) }
     }
 
-    /// Calls `then` on the writing thread after the commit, in the order of the queue; it must not block.
+    /// Calls `then` after the commit, in the order of the queue, on the thread that commits; it must not block.
     pub(super) fn queue_then<T, E, F, G>(&self, work: F, urgency: Urgency, guard: Guard, then: G)
     where
         F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -133,17 +238,25 @@ impl Writer {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let job = Box::new(Closure { work: Some(work), result: None, guard, then });
-        if let Some(jobs) = &self.jobs {
-            // A refused job drops `then`, and with it whatever waits for its call.
-            let _ = jobs.send((urgency, job));
+        let shared = &*self.shared;
+        let mut queue = shared.queue();
+        let is_own = urgency == Urgency::Here && shared.may_commit_here && queue.may_commit_here();
+        queue.push(urgency, job::closure(work, guard, then));
+        if is_own {
+            let turn = shared.turn(&mut queue);
+            drop(queue);
+            turn.commit();
+        } else if !queue.is_taken && (urgency != Urgency::Soon || queue.jobs.len() == 1) {
+            // Of what is lazy the first is told of, that the thread knows how long to sleep.
+            shared.wake.notify_one();
         }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.jobs = None;
+        self.shared.queue().is_closed = true;
+        self.shared.wake.notify_one();
         if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
             // What is queued is committed first.
             let _ = thread.join();
@@ -151,113 +264,39 @@ impl Drop for Writer {
     }
 }
 
-fn run(connection: &Connection, jobs: &mpsc::Receiver<(Urgency, Box<dyn Job>)>) {
-    let (mut careful_until, mut pace): (Option<Instant>, _) = (None, Pace::new());
-    while let Ok(first) = jobs.recv() {
-        let mut batch = collect(first, jobs, &mut pace);
-        let is_careful = careful_until.is_some_and(|until| Instant::now() < until);
-        let committed = commit(connection, &mut batch, is_careful);
-        if let Err(error) = &committed {
-            tracing::error!(%error, "the store could not commit {} changes", batch.len());
-            careful_until = Some(Instant::now() + CAREFUL);
-        }
-        for job in batch {
-            job.finish(&committed);
-        }
+fn run(shared: &Shared) {
+    while let Some(turn) = next(shared) {
+        turn.commit();
     }
 }
 
-/// How many urgent closures come.
-struct Pace {
-    since: Instant,
-    count: u32,
-    is_busy: bool,
-}
-
-impl Pace {
-    fn new() -> Self {
-        Self { since: Instant::now(), count: 0, is_busy: false }
-    }
-
-    /// Counts those of a batch.
-    fn came(&mut self, count: usize) {
-        self.count = self.count.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
-        let elapsed = self.since.elapsed();
-        if elapsed >= RATE_WINDOW {
-            self.is_busy = u128::from(self.count) >= u128::from(BUSY_PER_MS) * elapsed.as_millis();
-            (self.since, self.count) = (Instant::now(), 0);
-        }
-    }
-}
-
-/// Takes what is waiting; a batch that nobody waits for, or one of very many, waits a moment for company.
-fn collect(
-    first: (Urgency, Box<dyn Job>),
-    jobs: &mpsc::Receiver<(Urgency, Box<dyn Job>)>,
-    pace: &mut Pace,
-) -> Vec<Box<dyn Job>> {
-    let deadline = Instant::now() + LAZY_MAX;
-    let (mut urgency, job) = first;
-    let mut batch = vec![job];
-    let (mut urgent, mut has_waited) = (0, false);
-    while batch.len() < BATCH_MAX {
-        urgent += usize::from(urgency == Urgency::Now);
-        let next = match urgency {
-            Urgency::Now => jobs.try_recv().ok().or_else(|| {
-                // Asleep, not listening: nobody who queues something has to wake this thread.
-                if !pace.is_busy || std::mem::replace(&mut has_waited, true) {
-                    return None;
-                }
-                thread::sleep(COMPANY);
-                jobs.try_recv().ok()
-            }),
-            Urgency::Soon => jobs.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok(),
+/// Waits until there is something for the thread to commit; `None` when there never will be.
+fn next(shared: &Shared) -> Option<Turn<'_>> {
+    let mut queue = shared.queue();
+    loop {
+        let lazy_for = queue.lazy_since.map(|since| since.elapsed());
+        let is_due = queue.urgent > 0 || queue.is_closed || lazy_for.is_some_and(|lazy_for| lazy_for >= LAZY_MAX);
+        queue = match lazy_for {
+            _ if queue.is_taken => wait(shared, queue, None),
+            _ if queue.is_closed && queue.jobs.is_empty() => return None,
+            _ if is_due && !queue.jobs.is_empty() => break,
+            Some(lazy_for) => wait(shared, queue, Some(LAZY_MAX.saturating_sub(lazy_for))),
+            None => wait(shared, queue, None),
         };
-        let Some((next_urgency, job)) = next else { break };
-        if next_urgency == Urgency::Now {
-            urgency = Urgency::Now;
-        }
-        batch.push(job);
     }
-    pace.came(urgent);
-    batch
-}
-
-fn commit(connection: &Connection, batch: &mut [Box<dyn Job>], is_careful: bool) -> Result<(), StoreError> {
-    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    for job in &mut *batch {
-        let run = if is_careful || job.guard() == Guard::Savepoint { run_guarded } else { run_plain };
-        if let Err(error) = run(connection, &mut **job) {
-            rollback(connection);
-            return Err(error);
-        }
+    if queue.pace.is_busy && queue.jobs.len() < BATCH_MAX {
+        queue.is_taken = true;
+        drop(queue);
+        // Asleep, not listening: nobody who queues something has to wake this thread.
+        thread::sleep(COMPANY);
+        queue = shared.queue();
     }
-    connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map(drop).map_err(|error| {
-        rollback(connection);
-        error.into()
-    })
+    Some(shared.turn(&mut queue))
 }
 
-/// What failed before it changed anything leaves nothing to undo.
-fn run_plain(connection: &Connection, job: &mut dyn Job) -> Result<(), StoreError> {
-    let before = connection.total_changes();
-    if job.run(Tx(connection)) || connection.total_changes() == before { Ok(()) } else { Err(StoreError::Undone) }
-}
-
-fn run_guarded(connection: &Connection, job: &mut dyn Job) -> Result<(), StoreError> {
-    connection.prepare_cached("SAVEPOINT job")?.execute([])?;
-    if !job.run(Tx(connection)) {
-        // A full disk may have ended the whole transaction; then this fails, and with it the batch.
-        connection.prepare_cached("ROLLBACK TO job")?.execute([])?;
-    }
-    connection.prepare_cached("RELEASE job")?.execute([])?;
-    Ok(())
-}
-
-fn rollback(connection: &Connection) {
-    if !connection.is_autocommit()
-        && let Err(error) = connection.execute_batch("ROLLBACK")
-    {
-        tracing::error!(%error, "the store could not roll back");
+fn wait<'a>(shared: &'a Shared, queue: MutexGuard<'a, Queue>, at_most: Option<Duration>) -> MutexGuard<'a, Queue> {
+    match at_most {
+        Some(at_most) => shared.wake.wait_timeout(queue, at_most).unwrap_or_else(PoisonError::into_inner).0,
+        None => shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
     }
 }

@@ -56,7 +56,7 @@ pub(super) struct Incoming {
 
 /// Ordinary messages behind a chunk do not wait for what becomes of it.
 fn at_once(verdict: Verdict) -> Completion {
-    let after: After = Box::new(move || verdict);
+    let after: After = Box::new(move || verdict.into());
     Box::pin(std::future::ready(Ok(after)))
 }
 
