@@ -32,7 +32,7 @@ DROP INDEX delivery_open;
 -- The first copy of a delivery, while there is one, is known by its number: later ones, which few have, are looked for.
 ALTER TABLE delivery ADD COLUMN copy_id INTEGER;
 UPDATE delivery SET copy_id = (SELECT id FROM copy c WHERE c.msg_id = delivery.msg_id AND c.recipient = delivery.recipient
-    AND c.seal_attempt = 0);
+    AND c.seal_attempt = 0 ORDER BY id DESC LIMIT 1);
 DROP INDEX copy_message;
 CREATE INDEX copy_later ON copy (msg_id, recipient) WHERE seal_attempt > 0;
 
@@ -100,7 +100,7 @@ END;
 CREATE TRIGGER inbox_gone AFTER DELETE ON inbox WHEN old.read_ms IS NULL AND old.cursor > 0 BEGIN
     UPDATE local_agent SET unread = unread - 1 WHERE agent_id = old.recipient;
 END;
-CREATE TRIGGER inbox_newest_gone AFTER DELETE ON inbox WHEN old.cursor > coalesce((SELECT max(cursor) FROM inbox), 0) BEGIN
+CREATE TRIGGER inbox_newest_gone AFTER DELETE ON inbox WHEN old.cursor > max(coalesce((SELECT max(cursor) FROM inbox), 0), 0) BEGIN
     INSERT INTO meta (key, value) VALUES ('inbox_last', old.cursor) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value);
 END;
 

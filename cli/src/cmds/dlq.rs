@@ -1,5 +1,7 @@
 //! `dlq`: messages that died or expired: why, and trying again or dropping them.
 
+use std::ops::ControlFlow;
+
 use murmur_proto::{
     client::NodeClient,
     node::v1::{
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     args::Speaker,
     connect::Target,
+    exit::Exit,
     failure::Failure,
     output::{self, Outcome, Output},
     text, time, view,
@@ -119,10 +122,17 @@ async fn show(target: &Target, speaker: &Speaker, msg_id: String, output: Output
 
 async fn redrive(target: &Target, letters: Which, output: Output) -> Outcome {
     let mut node = target.node_as(&letters.speaker).await?;
-    let mut begun = Vec::new();
+    let (mut begun, mut refused) = (Vec::new(), Refused::default());
     for msg_id in named(&mut node, &letters).await? {
-        let request = RedriveDeadLetterRequest { agent: letters.speaker.agent.clone(), msg_id };
-        begun.extend(node.outbox.redrive_dead_letter(request).await?.into_inner().redriven);
+        let request = RedriveDeadLetterRequest { agent: letters.speaker.agent.clone(), msg_id: msg_id.clone() };
+        match node.outbox.redrive_dead_letter(request).await {
+            Ok(answer) => begun.extend(answer.into_inner().redriven),
+            Err(status) => {
+                if refused.note(msg_id, status).is_break() {
+                    break;
+                }
+            }
+        }
     }
     let one = |one: &murmur_proto::node::v1::Redriven| {
         json!({
@@ -132,30 +142,74 @@ async fn redrive(target: &Target, letters: Which, output: Output) -> Outcome {
             "expire_time": time::rfc3339(one.expire_time.as_ref()),
         })
     };
-    output.show(&json!({"redriven": begun.iter().map(one).collect::<Vec<Value>>()}), || {
-        let line = |one: &murmur_proto::node::v1::Redriven| {
-            let new = if one.msg_id == one.redrive_of { String::new() } else { format!(", now as {}", one.msg_id) };
-            format!("redriven {} to {}{new}", one.redrive_of, text::clean_line(&one.to))
-        };
-        lines(begun.iter().map(line))
-    })
+    let line = |one: &murmur_proto::node::v1::Redriven| {
+        let new = if one.msg_id == one.redrive_of { String::new() } else { format!(", now as {}", one.msg_id) };
+        format!("redriven {} to {}{new}", one.redrive_of, text::clean_line(&one.to))
+    };
+    let done =
+        Done { name: "redriven", json: begun.iter().map(one).collect(), lines: begun.iter().map(line).collect() };
+    refused.show(done, output)
 }
 
 async fn drop_letters(target: &Target, letters: Which, output: Output) -> Outcome {
     let mut node = target.node_as(&letters.speaker).await?;
-    let mut dropped = Vec::new();
+    let (mut dropped, mut refused) = (Vec::new(), Refused::default());
     for msg_id in named(&mut node, &letters).await? {
-        let request = DropDeadLetterRequest { agent: letters.speaker.agent.clone(), msg_id };
-        dropped.extend(node.outbox.drop_dead_letter(request).await?.into_inner().messages);
+        let request = DropDeadLetterRequest { agent: letters.speaker.agent.clone(), msg_id: msg_id.clone() };
+        match node.outbox.drop_dead_letter(request).await {
+            Ok(answer) => dropped.extend(answer.into_inner().messages),
+            Err(status) => {
+                if refused.note(msg_id, status).is_break() {
+                    break;
+                }
+            }
+        }
     }
-    output.show(&json!({"dropped": dropped.iter().map(view::sent_json).collect::<Vec<Value>>()}), || {
-        lines(dropped.iter().map(|letter| format!("dropped {} to {}", letter.msg_id, text::clean_line(&letter.to))))
-    })
+    let line = |letter: &SentMessage| format!("dropped {} to {}", letter.msg_id, text::clean_line(&letter.to));
+    let json = dropped.iter().map(view::sent_json).collect();
+    refused.show(Done { name: "dropped", json, lines: dropped.iter().map(line).collect() }, output)
 }
 
-fn lines(lines: impl Iterator<Item = String>) -> String {
-    let lines: Vec<_> = lines.collect();
-    if lines.is_empty() { "no dead letters".into() } else { lines.join("\n") }
+/// What was done with letters, in both forms of output.
+struct Done {
+    name: &'static str,
+    json: Vec<Value>,
+    lines: Vec<String>,
+}
+
+/// Letters that stand where they stood, by their ids: what one is refused for, the next may not be.
+#[derive(Default)]
+struct Refused(Vec<(String, Failure)>);
+
+impl Refused {
+    /// Says whether to go on: when nobody answers, the next one fares no better.
+    fn note(&mut self, msg_id: String, status: tonic::Status) -> ControlFlow<()> {
+        let failure = Failure::from(status);
+        let is_away = failure.exit == Exit::Unavailable;
+        self.0.push((msg_id, failure));
+        if is_away { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Shows what was done and what was not; a single refusal where nothing was done is the command's own.
+    fn show(mut self, Done { name, json, mut lines }: Done, output: Output) -> Outcome {
+        if json.is_empty() && self.0.len() == 1 {
+            return self.0.pop().map_or(Ok(Exit::Ok), |(_, failure)| Err(failure));
+        }
+        let exit = self.0.first().map_or(Exit::Ok, |(_, failure)| failure.exit);
+        let one = |(msg_id, failure): &(String, Failure)| {
+            let mut refused = failure.json();
+            refused["msg_id"] = msg_id.as_str().into();
+            refused
+        };
+        let refused: Vec<Value> = self.0.iter().map(one).collect();
+        let of_refused =
+            |(msg_id, failure): &(String, Failure)| format!("not {name} {msg_id}: {}", text::clean_line(&failure.what));
+        lines.extend(self.0.iter().map(of_refused));
+        output.show(&json!({(name): json, "refused": refused}), || {
+            if lines.is_empty() { "no dead letters".into() } else { lines.join("\n") }
+        })?;
+        Ok(exit)
+    }
 }
 
 /// The ids that were typed; with `--all`, those of every dead letter.

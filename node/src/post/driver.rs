@@ -6,7 +6,7 @@
 //! directory changes or the broker comes back.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry as MapEntry},
     sync::Arc,
     time::Duration,
 };
@@ -235,7 +235,11 @@ impl Driver {
         let (key, row) = (stepped.key(), &stepped.row);
         let lane = Lane::of(row);
         let seal_attempt = Row::from(row.delivery.state).seal_attempt;
-        self.entries.insert(key, Entry::new(lane, row, seal_attempt));
+        match self.entries.entry(key) {
+            // What came of it was heard of first.
+            MapEntry::Occupied(_) => return,
+            MapEntry::Vacant(place) => place.insert(Entry::new(lane, row, seal_attempt)),
+        };
         for effect in &stepped.effects {
             self.effect(key, *effect);
         }

@@ -170,16 +170,17 @@ impl Post {
             return Ok(());
         }
         let now_ms = self.clock.now_ms();
-        self.hub.read(agent, &cursors);
         super::failpoint::failpoint("R6");
-        // What arrives meanwhile waits for a few marks, unless so much does that each commit counts.
-        let together = if self.store.is_busy() { cursors.len() } else { MARKS_TOGETHER };
+        // What arrives meanwhile waits for a few marks only, unless each commit counts.
+        let together = if self.store.is_strained() { cursors.len() } else { MARKS_TOGETHER };
         for marked in cursors.chunks(together) {
             let of_commit = marked.to_vec();
+            self.hub.read(agent, marked);
             let marking = self.store.queue_plainly(move |tx| read(tx, agent, &of_commit, now_ms));
             let receipts: Result<_, StoreError> = marking.await;
+            let receipts = receipts?;
             self.hub.pushed_on_disk(marked);
-            self.acknowledge(receipts?);
+            self.acknowledge(receipts);
         }
         Ok(())
     }

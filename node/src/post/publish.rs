@@ -34,7 +34,7 @@ const UNTOLD_MAX: usize = 64;
 /// How long the broker's answer stays in memory only, at least; twice that at most.
 const NOTE_LATER: Duration = Duration::from_millis(250);
 /// Answers noted in one transaction.
-const NOTES_MAX: usize = 256;
+const NOTES_MAX: usize = 64;
 
 /// A copy that was sealed before it was accepted, and is committed.
 pub(super) struct Direct {
@@ -129,25 +129,26 @@ pub(super) async fn run(
             // Whoever was woken by a publish goes first: the recipient waits for that.
             () = tokio::task::yield_now(), if !untold.is_empty() => tell(&post, &mut untold),
             Some(direct) = directs.recv(), if pending.len() < IN_FLIGHT_MAX && untold.len() < UNTOLD_MAX => {
-                untold.push(direct.stepped.clone());
-                match post.windows.offer(direct, &post.gate) {
+                let tell_now = |stepped: &Stepped| {
+                    untold.push(stepped.clone());
+                    tell(&post, &mut untold);
+                };
+                match post.windows.offer(direct, &post.gate, tell_now) {
                     Offered::Publish(direct) => {
+                        untold.push(direct.stepped.clone());
                         let begun = publish(&post, direct).await;
                         pending.push(begun);
                     }
                     Offered::Held => {}
-                    Offered::Left(directs, coming) => {
-                        tell(&post, &mut untold);
-                        leave(&post, directs, coming);
-                    }
+                    Offered::Left(directs, coming) => leave(&post, directs, coming),
                 }
             }
         }
     }
 }
 
-/// Lets the driver know what is published here. It hears of each before the broker's answer, if not before everything that can come of it:
-/// what it hears of too late it finds ended when its time comes.
+/// Lets the driver know what is published here. It hears of each before the broker's answer; where what its recipient says is quicker, the
+/// driver has heard of it already, or finds it ended when its time comes.
 fn tell(post: &Post, untold: &mut Vec<Stepped>) {
     for stepped in untold.drain(..) {
         let _ = post.work.send(Work::Direct(stepped));

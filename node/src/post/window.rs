@@ -16,7 +16,7 @@ use super::{
     direct::{Coming, Gate},
     driver::Lane,
     publish::Direct,
-    transition::Key,
+    transition::{Key, Stepped},
 };
 
 /// Committed messages of one lane that wait in memory.
@@ -64,8 +64,8 @@ impl Windows {
     }
 
     /// Decides about a message on the short way. The gate is asked under the lock, so that what the driver takes and what is held here
-    /// never change places.
-    pub(super) fn offer(&self, direct: Direct, gate: &Arc<Gate>) -> Offered {
+    /// never change places; what is not published at once the driver is told of before it can find it here.
+    pub(super) fn offer(&self, direct: Direct, gate: &Arc<Gate>, tell: impl FnOnce(&Stepped)) -> Offered {
         let (lane, bytes) = (direct.lane, direct.ready.outgoing.bytes.len());
         let mut state = self.state();
         let is_crowded = state.held_bytes.saturating_add(bytes) > HELD_BYTES_MAX;
@@ -74,6 +74,7 @@ impl Windows {
             window.entered.insert(direct.ready.key);
             return Offered::Publish(direct);
         }
+        tell(&direct.stepped);
         if gate.is_waiting(lane) || is_crowded || window.held.len() >= HELD_MAX {
             let mut left = state.take_held(lane);
             left.push(direct);

@@ -136,9 +136,10 @@ pub fn clear_owed(tx: Tx<'_>) -> Result<(), StoreError> {
 /// [`StoreError`].
 pub fn insert(tx: Tx<'_>, item: &AckRow, now_ms: u64) -> Result<u64, StoreError> {
     let AckRow { id: _, acker, to_agent, route, msg_id, env_digest, status, code, retry_after_s } = item;
+    // Its id is not that of one that has just left: what is deleted twice takes no other along.
     let sql =
-        "INSERT INTO ack_outbox (acker, to_agent, route, msg_id, env_digest, status, code, retry_after_s, created_ms)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        "INSERT INTO ack_outbox (acker, to_agent, route, msg_id, env_digest, status, code, retry_after_s, created_ms, id)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, max(coalesce((SELECT max(id) FROM ack_outbox), 0) + 1, 1000 * ?9))";
     tx.conn().prepare_cached(sql)?.execute(params![
         acker.as_bytes(),
         to_agent.as_bytes(),

@@ -27,7 +27,7 @@ pub(super) use message_columns;
 /// The highest cursor that was ever given; 0 before the first. No cursor is given twice, also when its row is gone.
 macro_rules! last_cursor {
     () => {
-        "max(coalesce((SELECT max(cursor) FROM inbox), 0), coalesce((SELECT value FROM meta WHERE key = 'inbox_last'), 0))"
+        "max(0, coalesce((SELECT max(cursor) FROM inbox), 0), coalesce((SELECT value FROM meta WHERE key = 'inbox_last'), 0))"
     };
 }
 pub(super) use last_cursor;
@@ -434,8 +434,8 @@ pub fn prune(tx: Tx<'_>, before_ms: u64, limit: u32) -> Result<usize, StoreError
     Ok(tx.conn().prepare_cached(sql)?.execute(params![int(before_ms), limit, end])?)
 }
 
-/// The cursor from which on everything came at this time or later. A message that was held got its cursor after others that came later,
-/// so that a few around this place may belong to the other side.
+/// The cursor from which on everything came at this time or later, as far as cursors ascend with time: a message that was held got its
+/// cursor after others that came later, and a clock may have been set. Whoever goes by it looks at the time of each message as well.
 ///
 /// # Errors
 /// [`StoreError`].

@@ -67,7 +67,10 @@ where
             (Some(result), _) => result,
             (None, _) => Err(E::from(StoreError::Corrupt("closure: it panicked"))),
         };
-        then(result);
+        // Nor must one that comes after it take along those behind it, which are on disk.
+        if catch_unwind(AssertUnwindSafe(|| then(result))).is_err() {
+            tracing::error!("what follows a commit panicked");
+        }
     }
 }
 

@@ -85,7 +85,8 @@ pub fn open(
         "{SELECT} LEFT JOIN dead_letter l ON l.msg_id = d.msg_id AND l.recipient = d.recipient
         WHERE d.open = 1 AND (d.msg_id, d.recipient) IN (
             SELECT msg_id, recipient FROM delivery INDEXED BY delivery_lane
-            WHERE open = 1 AND (msg_id, recipient) > (?2, ?3) AND (?4 IS NULL OR state = ?4) AND (?1 IS NULL OR sender_agent = ?1)
+            WHERE open = 1 AND (msg_id, recipient) > (?2, ?3) AND (?4 IS NULL OR state = ?4)
+                AND sender_agent IN (SELECT agent_id FROM local_agent WHERE agent_id = ?1 OR (?1 IS NULL AND kind = 1))
             ORDER BY msg_id, recipient LIMIT ?5)
         ORDER BY d.msg_id, d.recipient"
     );

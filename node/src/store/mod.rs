@@ -161,8 +161,8 @@ impl Store {
         self.inner.writer.queue(work, Urgency::Now, Guard::Transaction)
     }
 
-    /// Like [`Store::queue_plainly`] for work that is short: when little is written, the calling thread commits it, with all that is
-    /// queued, before this returns.
+    /// Like [`Store::queue_plainly`] for work that is short: when little is written, the calling thread commits it before this returns,
+    /// together with what is queued and nobody waits for.
     pub fn queue_here<T, E, F>(&self, work: F) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F>
     where
         F: FnOnce(Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -205,10 +205,10 @@ impl Store {
         self.inner.writer.queue(work, Urgency::Soon, Guard::Savepoint)
     }
 
-    /// Whether so much is written that a commit waits for company.
+    /// Whether commits are to be few: so much is written that they wait for company, or the disk is slow.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
-        self.inner.writer.is_busy()
+    pub fn is_strained(&self) -> bool {
+        self.inner.writer.is_strained()
     }
 
     /// Runs `work` on a reader: it sees the last commit and changes nothing.

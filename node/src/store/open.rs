@@ -35,7 +35,7 @@ const CACHE_KIB: i64 = 8 * 1024;
 const WAL_PAGES: i64 = 4_096;
 /// Size that the journal has from the start: an fsync that need not note a new file size takes half the time.
 const WAL_BYTES: u64 = 16 * 1024 * 1024;
-/// Every connection belongs to one thread, so that SQLite need not lock it.
+/// Every connection is used by one thread at a time, so that SQLite need not lock it.
 const ONE_THREAD: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
 
 /// How to open the store.

@@ -15,12 +15,24 @@ use super::{
     row::{id, int, uint},
 };
 
-/// Cursors of what is held for the agent `?1`, those of what was given back meanwhile included: one index has the first half of them,
-/// another the second.
+/// Cursors of the agent `?1`, of which a condition holds: one index has those of unread messages, another those of what was read.
+macro_rules! cursors {
+    ($condition:literal) => {
+        concat!(
+            "SELECT cursor FROM inbox WHERE recipient = ?1 AND ",
+            $condition,
+            " AND read_ms IS NULL
+            UNION ALL SELECT cursor FROM inbox WHERE recipient = ?1 AND ",
+            $condition,
+            " AND read_ms IS NOT NULL"
+        )
+    };
+}
+
+/// Cursors of what is held for the agent `?1`, those of what was given back meanwhile included.
 macro_rules! held {
     () => {
-        "SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor < 0 AND read_ms IS NULL
-            UNION ALL SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor < 0 AND read_ms IS NOT NULL"
+        cursors!("cursor < 0")
     };
 }
 
@@ -85,8 +97,11 @@ pub fn is_holding(tx: Tx<'_>, recipient: AgentId) -> Result<bool, StoreError> {
 /// [`StoreError`].
 pub fn has_since(tx: Tx<'_>, thread: &Thread, since_ms: u64) -> Result<bool, StoreError> {
     let Thread { recipient, sender, conversation, epoch } = thread;
-    let sql = "SELECT EXISTS (SELECT 1 FROM inbox WHERE cursor >= ?6 AND received_ms >= ?5
-        AND +recipient = ?1 AND sender_agent = ?2 AND conversation_id = ?3 AND sequence_epoch = ?4)";
+    let sql = concat!(
+        "SELECT EXISTS (SELECT 1 FROM inbox WHERE cursor IN (",
+        cursors!("cursor >= ?6"),
+        ") AND received_ms >= ?5 AND sender_agent = ?2 AND conversation_id = ?3 AND sequence_epoch = ?4)"
+    );
     let first = first_since(tx, since_ms)?;
     let key =
         params![recipient.as_bytes(), sender.as_bytes(), conversation.as_bytes(), int(*epoch), int(since_ms), first];

@@ -207,6 +207,21 @@ async fn what_nobody_waits_for_is_committed_all_the_same() {
     assert_eq!(keys(&open(&folder)).await, ["a", "b"], "also when the store is closed");
 }
 
+fn sent(sender: AgentId, number: u8) -> outbox::OutboxRow {
+    outbox::OutboxRow {
+        msg_id: MessageId::from_bytes([number; 16]),
+        sender,
+        conversation_id: CONVERSATION,
+        sequence_epoch: 7,
+        sequence: u64::from(number),
+        kind: MessageKind::Message,
+        inner: bytes::Bytes::new(),
+        created_ms: 1,
+        ttl_seconds: 60,
+        traceparent: String::new(),
+    }
+}
+
 fn arrival(number: u8, received_ms: u64) -> Arrival {
     let message = InboxMessage {
         msg_id: MessageId::from_bytes([number; 16]),
@@ -265,6 +280,73 @@ async fn no_cursor_is_given_twice() {
     let shown = store.write(|tx| order::show(tx, 1, false)).await.unwrap().unwrap();
     assert_eq!(shown.cursor, 5);
     assert_eq!(insert(&store, 6, 60).await, 6);
+}
+
+#[tokio::test]
+async fn what_is_held_and_deleted_is_no_cursor_that_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    for number in 1..=3_u8 {
+        let hold = Hold { cursor: -i64::from(number), not_before_ms: 40, patience_ms: 50 };
+        store.write(move |tx| inbox::insert(tx, &arrival(number, 40), Some(hold))).await.unwrap();
+    }
+    store.write(|tx| inbox::forget(tx, SENDER, MessageId::from_bytes([1; 16]), RECIPIENT)).await.unwrap();
+    assert_eq!(store.mark().await.unwrap(), 0);
+    assert_eq!(insert(&store, 4, 50).await, 1);
+}
+
+#[tokio::test]
+async fn what_left_and_is_deleted_twice_takes_no_other_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let receipt = |number: u8| ack::AckRow {
+        id: 0,
+        acker: RECIPIENT,
+        to_agent: SENDER,
+        route: None,
+        msg_id: MessageId::from_bytes([number; 16]),
+        env_digest: [number; 32],
+        status: ack::STATUS_DELIVERED,
+        code: 0,
+        retry_after_s: 0,
+    };
+    let add =
+        async |number: u8, now_ms| store.write(move |tx| ack::insert(tx, &receipt(number), now_ms)).await.unwrap();
+    let (first, second) = (add(1, 10).await, add(2, 10).await);
+    assert!(first < second);
+    store.write(move |tx| ack::delete(tx, &[first, second])).await.unwrap();
+    let third = add(3, 11).await;
+    store.write(move |tx| ack::delete(tx, &[first, second])).await.unwrap();
+    let left = store.read(|tx| ack::pending(tx, 0, 9)).await.unwrap();
+    assert_eq!(left.iter().map(|row| row.id).collect::<Vec<_>>(), [third]);
+}
+
+#[tokio::test]
+async fn what_an_agent_has_waiting_keeps_a_persons_from_no_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let wait = |tx: Tx<'_>| {
+        for (agent, kind) in [(4, 2), (5, 1)] {
+            let sql = "INSERT INTO local_agent (agent_id, slug, kind, description, group_name, created_ms)
+                VALUES (?1, '/w/acme/u/jdoe/' || ?2, ?3, '', '', 1)";
+            tx.conn().execute(sql, rusqlite::params![[agent; 16], format!("a{agent}"), kind])?;
+            for number in 0..3 {
+                let message = sent(AgentId::from_bytes([agent; 16]), agent * 16 + number);
+                outbox::insert(tx, &message, None, &[0; 32])?;
+                delivery::insert(tx, &DeliveryRow::new(&message, RECIPIENT, "/w/acme/u/jdoe/bob".parse().unwrap()))?;
+            }
+        }
+        Ok(())
+    };
+    store.write(wait).await.unwrap();
+    let open = async |whose, after| store.read(move |tx| listing::open(tx, whose, None, after, 2)).await.unwrap();
+    let of_people = open(listing::Whose::Interactive, None).await;
+    let agents = |listed: &[listing::Listed]| listed.iter().map(|one| one.row.sender).collect::<Vec<_>>();
+    assert_eq!(agents(&of_people), [AgentId::from_bytes([5; 16]); 2]);
+    let last = of_people.last().map(|one| (one.row.msg_id, one.row.recipient));
+    assert_eq!(agents(&open(listing::Whose::Interactive, last).await), [AgentId::from_bytes([5; 16])]);
+    let other = AgentId::from_bytes([4; 16]);
+    assert_eq!(agents(&open(listing::Whose::Agent(other), None).await), [other; 2]);
 }
 
 #[tokio::test]
@@ -368,19 +450,8 @@ async fn a_number_that_another_delivery_has_got_names_no_copy() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
     let row = |number: u8, copy_id| {
-        let message = outbox::OutboxRow {
-            msg_id: MessageId::from_bytes([number; 16]),
-            sender: SENDER,
-            conversation_id: CONVERSATION,
-            sequence_epoch: 7,
-            sequence: 1,
-            kind: MessageKind::Message,
-            inner: bytes::Bytes::new(),
-            created_ms: 1,
-            ttl_seconds: 60,
-            traceparent: String::new(),
-        };
-        DeliveryRow { copy_id, ..DeliveryRow::new(&message, RECIPIENT, "/w/acme/u/jdoe/bob".parse().unwrap()) }
+        let to = "/w/acme/u/jdoe/bob".parse().unwrap();
+        DeliveryRow { copy_id, ..DeliveryRow::new(&sent(SENDER, number), RECIPIENT, to) }
     };
     let copy = |number: u8| copy::CopyRow {
         msg_id: MessageId::from_bytes([number; 16]),

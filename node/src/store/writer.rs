@@ -35,6 +35,9 @@ const RATE_WINDOW: Duration = Duration::from_millis(20);
 /// from running.
 const HERE_MAX: Duration = Duration::from_millis(2);
 
+/// What nobody waits for and a caller commits along with its own, at most.
+const HERE_JOBS_MAX: usize = 32;
+
 /// How long every closure gets a savepoint after one without took its transaction along: what it fell over may come again.
 const CAREFUL: Duration = Duration::from_secs(60);
 
@@ -67,7 +70,7 @@ struct Shared {
 }
 
 struct Queue {
-    jobs: VecDeque<Box<dyn Job>>,
+    jobs: VecDeque<(Urgency, Box<dyn Job>)>,
     /// Of these somebody waits for.
     urgent: u32,
     /// When the first of these came, if nobody waits for any of them.
@@ -96,7 +99,7 @@ impl Queue {
     }
 
     fn push(&mut self, urgency: Urgency, job: Box<dyn Job>) {
-        self.jobs.push_back(job);
+        self.jobs.push_back((urgency, job));
         if urgency == Urgency::Soon {
             self.lazy_since.get_or_insert_with(Instant::now);
         } else {
@@ -104,19 +107,27 @@ impl Queue {
         }
     }
 
-    /// The first of what is queued. What stays behind is urgent, since there is so much.
+    /// The first of what is queued.
     fn take(&mut self) -> Vec<Box<dyn Job>> {
-        self.pace.came(self.urgent);
-        let count = self.jobs.len().min(BATCH_MAX);
-        let batch = self.jobs.drain(..count).collect();
-        self.urgent = u32::try_from(self.jobs.len()).unwrap_or(u32::MAX);
-        self.lazy_since = None;
+        let (before, count) = (self.urgent, self.jobs.len().min(BATCH_MAX));
+        let mut batch = Vec::with_capacity(count);
+        for (urgency, job) in self.jobs.drain(..count) {
+            self.urgent -= u32::from(urgency != Urgency::Soon);
+            batch.push(job);
+        }
+        self.pace.came(before - self.urgent);
+        self.lazy_since = (!self.jobs.is_empty()).then(Instant::now);
         batch
     }
 
-    /// Whether a caller may commit what it is about to queue: what others wait for, which may take long, is the thread's.
+    /// Whether a caller may commit what it is about to queue: what others wait for, which may take long, is the thread's, and so is
+    /// much of what nobody waits for.
     fn may_commit_here(&self) -> bool {
-        !self.is_taken && self.urgent == 0 && !self.pace.is_busy && self.commit_time <= HERE_MAX
+        !self.is_taken && self.urgent == 0 && self.jobs.len() < HERE_JOBS_MAX && !self.is_strained()
+    }
+
+    fn is_strained(&self) -> bool {
+        self.pace.is_busy || self.commit_time > HERE_MAX
     }
 }
 
@@ -172,10 +183,12 @@ impl Turn<'_> {
         {
             let mut queue = self.shared.queue();
             queue.commit_time = (queue.commit_time * 7 + took) / 8;
-            if let Err(error) = &committed {
-                tracing::error!(%error, "the store could not commit {} changes", self.batch.len());
+            if committed.is_err() {
                 queue.careful_until = Some(Instant::now() + CAREFUL);
             }
+        }
+        if let Err(error) = &committed {
+            tracing::error!(%error, "the store could not commit {} changes", self.batch.len());
         }
         for job in self.batch.drain(..) {
             job.finish(&committed);
@@ -207,8 +220,8 @@ impl Writer {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.shared.queue().pace.is_busy
+    pub(super) fn is_strained(&self) -> bool {
+        self.shared.queue().is_strained()
     }
 
     pub(super) fn queue<T, E, F>(

@@ -169,8 +169,18 @@ async fn mail_for_an_agent_that_ended_dies_and_goes_to_whoever_has_its_name_when
 
     register(&here, "bob").await;
     here.knows(BOB).await;
-    let redriven = json_of(&here, &["dlq", "redrive", &sent])["redriven"][0].clone();
-    assert_eq!((&redriven["redrive_of"], &redriven["to"]), (&json!(sent), &json!(BOB)));
+    let unknown = "0192f0c1-2e5a-7aaa-8aaa-aaaaaaaaaaaa";
+    let output = cli(&here, &["dlq", "redrive", unknown, &sent, "--json"]);
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["refused"][0]["msg_id"], unknown, "{answer}");
+    assert_eq!(answer["refused"][0]["error"]["reason"], "MESSAGE_NOT_FOUND");
+    let redriven = &answer["redriven"][0];
+    assert_eq!(
+        (&redriven["redrive_of"], &redriven["to"]),
+        (&json!(sent), &json!(BOB)),
+        "what is refused keeps no other"
+    );
     let new = redriven["msg_id"].as_str().unwrap();
     assert_ne!(new, sent, "another agent gets another message");
     until(&here, new, DeliveryState::Delivered).await;
