@@ -1,7 +1,5 @@
 //! `dlq`: messages that died or expired: why, and trying again or dropping them.
 
-use std::ops::ControlFlow;
-
 use murmur_proto::{
     client::NodeClient,
     node::v1::{
@@ -122,18 +120,12 @@ async fn show(target: &Target, speaker: &Speaker, msg_id: String, output: Output
 
 async fn redrive(target: &Target, letters: Which, output: Output) -> Outcome {
     let mut node = target.node_as(&letters.speaker).await?;
-    let (mut begun, mut refused) = (Vec::new(), Refused::default());
-    for msg_id in named(&mut node, &letters).await? {
-        let request = RedriveDeadLetterRequest { agent: letters.speaker.agent.clone(), msg_id: msg_id.clone() };
-        match node.outbox.redrive_dead_letter(request).await {
-            Ok(answer) => begun.extend(answer.into_inner().redriven),
-            Err(status) => {
-                if refused.note(msg_id, status).is_break() {
-                    break;
-                }
-            }
-        }
-    }
+    let msg_ids = named(&mut node, &letters).await?;
+    let (begun, refused) = each(msg_ids, async |msg_id| {
+        let request = RedriveDeadLetterRequest { agent: letters.speaker.agent.clone(), msg_id };
+        Ok(node.outbox.redrive_dead_letter(request).await?.into_inner().redriven)
+    })
+    .await;
     let one = |one: &murmur_proto::node::v1::Redriven| {
         json!({
             "msg_id": one.msg_id,
@@ -153,18 +145,12 @@ async fn redrive(target: &Target, letters: Which, output: Output) -> Outcome {
 
 async fn drop_letters(target: &Target, letters: Which, output: Output) -> Outcome {
     let mut node = target.node_as(&letters.speaker).await?;
-    let (mut dropped, mut refused) = (Vec::new(), Refused::default());
-    for msg_id in named(&mut node, &letters).await? {
-        let request = DropDeadLetterRequest { agent: letters.speaker.agent.clone(), msg_id: msg_id.clone() };
-        match node.outbox.drop_dead_letter(request).await {
-            Ok(answer) => dropped.extend(answer.into_inner().messages),
-            Err(status) => {
-                if refused.note(msg_id, status).is_break() {
-                    break;
-                }
-            }
-        }
-    }
+    let msg_ids = named(&mut node, &letters).await?;
+    let (dropped, refused) = each(msg_ids, async |msg_id| {
+        let request = DropDeadLetterRequest { agent: letters.speaker.agent.clone(), msg_id };
+        Ok(node.outbox.drop_dead_letter(request).await?.into_inner().messages)
+    })
+    .await;
     let line = |letter: &SentMessage| format!("dropped {} to {}", letter.msg_id, text::clean_line(&letter.to));
     let json = dropped.iter().map(view::sent_json).collect();
     refused.show(Done { name: "dropped", json, lines: dropped.iter().map(line).collect() }, output)
@@ -177,19 +163,33 @@ struct Done {
     lines: Vec<String>,
 }
 
-/// Letters that stand where they stood, by their ids: what one is refused for, the next may not be.
-#[derive(Default)]
+/// Does the same with one letter after the other: what one is refused for, the next may not be. When nobody answers, the next one fares no
+/// better.
+async fn each<T>(
+    msg_ids: Vec<String>,
+    mut act: impl AsyncFnMut(String) -> Result<Vec<T>, tonic::Status>,
+) -> (Vec<T>, Refused) {
+    let (mut done, mut refused) = (Vec::new(), Refused(Vec::new()));
+    for msg_id in msg_ids {
+        match act(msg_id.clone()).await {
+            Ok(some) => done.extend(some),
+            Err(status) => {
+                let failure = Failure::from(status);
+                let is_away = failure.exit == Exit::Unavailable;
+                refused.0.push((msg_id, failure));
+                if is_away {
+                    break;
+                }
+            }
+        }
+    }
+    (done, refused)
+}
+
+/// Letters that stand where they stood, by their ids.
 struct Refused(Vec<(String, Failure)>);
 
 impl Refused {
-    /// Says whether to go on: when nobody answers, the next one fares no better.
-    fn note(&mut self, msg_id: String, status: tonic::Status) -> ControlFlow<()> {
-        let failure = Failure::from(status);
-        let is_away = failure.exit == Exit::Unavailable;
-        self.0.push((msg_id, failure));
-        if is_away { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
     /// Shows what was done and what was not; a single refusal where nothing was done is the command's own.
     fn show(mut self, Done { name, json, mut lines }: Done, output: Output) -> Outcome {
         if json.is_empty() && self.0.len() == 1 {

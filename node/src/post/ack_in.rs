@@ -173,13 +173,6 @@ fn commit(
             effects = transition::advance(tx, &mut row, stored_event(stored), now_ms, config)?;
         }
         let receipt = receipt(&item.status, fresh_prekey.is_some());
-        if fresh_prekey.is_some() {
-            row.fresh_prekey = fresh_prekey;
-        }
-        if matches!(item.status, AckStatus::Failed { code: Code::AgentMoved, .. }) {
-            // It was a key of the node that the recipient has left.
-            row.fresh_prekey = None;
-        }
         let is_accepted = matches!(receipt, Receipt::Delivered | Receipt::Read);
         let before = row.delivery;
         let event = match receipt {
@@ -206,6 +199,15 @@ fn commit(
             row.env_digest = Some(*item.env_digest.as_bytes());
         }
         let more = transition::advance(tx, &mut row, event, now_ms, config)?;
+        if row.delivery != before {
+            // What is said again of an earlier copy brings an earlier prekey.
+            match item.status {
+                // It was a key of the node that the recipient has left.
+                AckStatus::Failed { code: Code::AgentMoved, .. } => row.fresh_prekey = None,
+                _ if fresh_prekey.is_some() => row.fresh_prekey = fresh_prekey,
+                _ => {}
+            }
+        }
         if row.delivery != before || !more.is_empty() {
             effects = more;
         }
@@ -216,7 +218,7 @@ fn commit(
         if event == Event::GivenBack {
             // Its seals are counted from the beginning, and nothing that is said of the earlier ones counts.
             copy::retire(tx, &row)?;
-            (row.env_digest, row.delivered_ms, row.fresh_prekey) = (None, None, None);
+            (row.env_digest, row.delivered_ms) = (None, None);
             row.code = Some(Code::AgentMoved.name().to_owned());
         }
         delivery::update(tx, &row)?;

@@ -349,6 +349,8 @@ impl Driver {
         let waiting = &mut self.lanes.entry(lane).or_default().waiting;
         if state == StateName::Stored {
             waiting.remove(&(row.sequence, key.msg_id));
+            // Should its next try have been due meanwhile, nothing comes of it any more.
+            entry.need = None;
             self.post.windows.force(lane, key);
         } else {
             waiting.insert((row.sequence, key.msg_id), key);

@@ -20,6 +20,23 @@ async fn reading(node: &TestNode) -> (Driver, Lane, Stepped) {
 }
 
 #[tokio::test]
+async fn what_the_broker_took_after_its_next_try_was_due_is_looked_after() {
+    let (a, _b) = World::new().pair().await;
+    let (mut driver, lane, open) = reading(&a).await;
+    let (key, now_ms) = (open.key(), a.post.clock.now_ms());
+    driver.lanes.remove(&lane);
+    // Somebody works on what is before it.
+    driver.lanes.entry(lane).or_default().busy = true;
+    driver.handle(Work::Stepped(Stepped { effects: vec![Effect::Publish], ..open.clone() }));
+    let mut stored = open;
+    stored.row.delivery.state =
+        State::Stored { seal_attempt: 0, republish_count: 0, since_ms: now_ms, next_at_ms: now_ms, backoff_prev_ms: 0 };
+    stored.effects = vec![Effect::ScheduleAt { at_ms: now_ms }];
+    driver.handle(Work::Stepped(stored));
+    assert_eq!(driver.waits_for_room(key), None, "its own time counts");
+}
+
+#[tokio::test]
 async fn what_ends_while_its_page_is_read_does_not_come_back_with_it() {
     let (a, _b) = World::new().pair().await;
     let (mut driver, lane, open) = reading(&a).await;

@@ -73,7 +73,7 @@ pub(super) async fn work(
     let sealed = seal_all(post, sender, recipient, jobs, &mut report).await;
     let begun: Vec<Job> = sealed.iter().map(|(job, _)| *job).collect();
     let route = post.directory.verified(recipient, post.clock.now_ms()).ok().map(|peer| peer.route.clone());
-    let ready = match commit_all(post, sealed, route).await {
+    let ready = match commit_all(post, sealed, route, &mut report).await {
         Ok(ready) => ready,
         Err(error) => {
             give_up(post, begun, &error, &mut report).await;
@@ -252,28 +252,34 @@ fn load(tx: Tx<'_>, key: Key) -> Result<Option<(OutboxRow, DeliveryRow)>, StoreE
     Ok(outbox::get(tx, key.msg_id)?.zip(delivery::get(tx, key.msg_id, key.recipient)?))
 }
 
-/// Commits copies, broker ids and begun publishes of a whole batch at once. Left out are deliveries that ended meanwhile, and those whose
-/// copy is for a node that the recipient has left since: they are sealed anew.
+/// Commits copies, broker ids and begun publishes of a whole batch at once. Left out are deliveries that ended or that the broker was found
+/// to have meanwhile, and those whose copy is for a node that the recipient has left since: they are sealed anew.
 async fn commit_all(
     post: &Post,
     work: Vec<(Job, Option<Fresh>)>,
     route: Option<Route>,
+    report: &mut LaneReport,
 ) -> Result<Vec<Ready>, StoreError> {
     if work.is_empty() {
         return Ok(Vec::new());
     }
     let (now_ms, config, node) = (post.clock.now_ms(), post.config.outbox.clone(), post.identity.node_id);
-    let commit = move |tx: Tx<'_>| -> Result<(Vec<Ready>, Vec<Stepped>), StoreError> {
-        let (mut ready, mut steps) = (Vec::new(), Vec::new());
+    let commit = move |tx: Tx<'_>| -> Result<_, StoreError> {
+        let (mut ready, mut steps, mut stored) = (Vec::new(), Vec::new(), Vec::new());
         for (job, fresh) in work {
             let key = job.key;
             let Some(mut row) = delivery::get(tx, key.msg_id, key.recipient)? else { continue };
+            if row.delivery.state.name() == StateName::Stored {
+                stored.push(key);
+                continue;
+            }
             let copy = match fresh {
                 Some(fresh) => seal::commit_fresh(tx, &mut row, fresh, now_ms, &config)?,
                 None => stored_copy(tx, &row)?,
             };
             let Some(copy) = copy else { continue };
             if route.as_ref().is_some_and(|route| *route != copy.route) {
+                row.fresh_prekey = None;
                 let effects = transition::advance(tx, &mut row, Event::Resolved { unchanged: false }, now_ms, &config)?;
                 if row.delivery.state.name() != StateName::Sealed {
                     delivery::update(tx, &row)?;
@@ -289,9 +295,10 @@ async fn commit_all(
                 steps.push(Stepped { row, effects });
             }
         }
-        Ok((ready, steps))
+        Ok((ready, steps, stored))
     };
-    let (ready, steps) = post.store.write(commit).await?;
+    let (ready, steps, stored) = post.store.write(commit).await?;
+    report.published.extend(stored);
     steps.into_iter().for_each(|stepped| post.follow_up(stepped));
     Ok(ready)
 }
@@ -318,12 +325,21 @@ pub(super) async fn resolve(post: Arc<Post>, key: Key) {
         }
         return;
     };
-    let sealed_for = post.store.read(move |tx| match delivery::get(tx, key.msg_id, key.recipient)? {
-        Some(row) => stored_copy(tx, &row),
-        None => Ok(None),
-    });
-    if let Ok(Some(copy)) = sealed_for.await {
-        let unchanged = copy.prekey_id == *peer.prekey.id.as_bytes() && copy.route == peer.route;
-        post.step(key, Event::Resolved { unchanged }).await;
+    let (now_ms, config) = (post.clock.now_ms(), post.config.outbox.clone());
+    let look = move |tx: Tx<'_>| -> Result<Option<Stepped>, StoreError> {
+        let Some(mut row) = delivery::get(tx, key.msg_id, key.recipient)? else { return Ok(None) };
+        let Some(copy) = stored_copy(tx, &row)? else { return Ok(None) };
+        let has_left = copy.route != peer.route;
+        if has_left {
+            // What it asked for is a key of the node that it has left.
+            row.fresh_prekey = None;
+        }
+        let unchanged = !has_left && copy.prekey_id == *seal::wanted_prekey(&peer, &row, now_ms).id.as_bytes();
+        let effects = transition::step_row(tx, &mut row, Event::Resolved { unchanged }, now_ms, &config)?;
+        Ok(Some(Stepped { row, effects }))
+    };
+    match post.store.write(look).await {
+        Ok(stepped) => stepped.into_iter().for_each(|stepped| post.follow_up(stepped)),
+        Err(error) => tracing::warn!(%error, msg_id = %key.msg_id, "a silent recipient could not be looked up again"),
     }
 }

@@ -112,10 +112,7 @@ pub(super) fn commit_fresh(
         nats_msg_id: random::nats_msg_id(),
         env_bytes: Some(sealed.bytes),
     };
-    let number = copy::insert(tx, &copy)?;
-    if seal_attempt == 0 {
-        row.copy_id = Some(number);
-    }
+    copy::insert(tx, row, &copy)?;
     if let Some(key) = stream_key {
         let (env_digest, route) = (copy.env_digest, Some(copy.route.clone()));
         stream::save_sealed_key(tx, row.msg_id, &stream::KeyRow { env_digest, key, route })?;
@@ -150,7 +147,7 @@ pub(super) fn begin_publish(
 
 /// The prekey that the recipient asked for itself, while it holds, else the directory's. What the directory has may be newer and not the
 /// recipient's any more, as when a copy of its node published it.
-fn wanted_prekey(peer: &VerifiedPeer, delivery: &DeliveryRow, now_ms: u64) -> VerifiedPrekey {
+pub(super) fn wanted_prekey(peer: &VerifiedPeer, delivery: &DeliveryRow, now_ms: u64) -> VerifiedPrekey {
     let asked = delivery.fresh_prekey.as_deref().and_then(|bytes| decode_prekey(delivery.recipient, bytes));
     asked.filter(|asked| now_ms <= asked.not_after_ms).unwrap_or(peer.prekey)
 }

@@ -138,6 +138,5 @@ fn close(tx: Tx<'_>, row: &DeliveryRow, before: StateName, state: StateName, now
     if !matches!(state, StateName::Delivered | StateName::Read) {
         return copy::drop_bytes(tx, row);
     }
-    // What was published once at most has one copy at most.
-    copy::close_delivered(tx, row, row.published > 1)
+    copy::close_delivered(tx, row)
 }

@@ -17,7 +17,7 @@ use super::{
 /// ones by their index.
 macro_rules! of_delivery {
     () => {
-        "(msg_id = ?1 AND recipient = ?2 AND id = ?3 OR msg_id = ?1 AND recipient = ?2 AND seal_attempt > 0)"
+        "(msg_id = ?1 AND recipient = ?2 AND id = ?3 OR msg_id = ?1 AND recipient = ?2 AND is_later = 1)"
     };
 }
 
@@ -42,14 +42,14 @@ pub struct CopyRow {
     pub env_bytes: Option<Bytes>,
 }
 
-/// Adds a copy and says its number.
+/// Adds a copy of a delivery, which the caller saves.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn insert(tx: Tx<'_>, copy: &CopyRow) -> Result<i64, StoreError> {
+pub fn insert(tx: Tx<'_>, row: &mut DeliveryRow, copy: &CopyRow) -> Result<(), StoreError> {
     let CopyRow { msg_id, recipient, env_digest, seal_attempt, prekey_id, route, nats_msg_id, env_bytes } = copy;
-    let sql = "INSERT INTO copy (msg_id, recipient, env_digest, seal_attempt, prekey_id, route, nats_msg_id, env_bytes)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let sql = "INSERT INTO copy (msg_id, recipient, env_digest, seal_attempt, prekey_id, route, nats_msg_id, env_bytes, is_later)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     tx.conn().prepare_cached(sql)?.execute(params![
         msg_id.as_bytes(),
         recipient.as_bytes(),
@@ -59,8 +59,10 @@ pub fn insert(tx: Tx<'_>, copy: &CopyRow) -> Result<i64, StoreError> {
         route.to_string(),
         nats_msg_id,
         env_bytes.as_deref(),
+        row.copy_id.is_some(),
     ])?;
-    Ok(tx.conn().last_insert_rowid())
+    row.copy_id.get_or_insert_with(|| tx.conn().last_insert_rowid());
+    Ok(())
 }
 
 /// The copy of that name of a delivery.
@@ -119,11 +121,12 @@ pub fn renew_nats_msg_id(
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn close_delivered(tx: Tx<'_>, row: &DeliveryRow, has_earlier: bool) -> Result<(), StoreError> {
-    let sql = concat!("DELETE FROM copy WHERE ", of_delivery!(), " AND env_digest = ?4");
+pub fn close_delivered(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
+    let sql = concat!("DELETE FROM copy WHERE ", of_delivery!(), " AND env_digest = ?4 RETURNING id");
     let key = params![row.msg_id.as_bytes(), row.recipient.as_bytes(), row.copy_id, row.env_digest];
-    tx.conn().prepare_cached(sql)?.execute(key)?;
-    if has_earlier { drop_bytes(tx, row) } else { Ok(()) }
+    let closed: Option<i64> = tx.conn().prepare_cached(sql)?.query_row(key, |row| row.get(0)).optional()?;
+    // What was published once and arrived as its first copy has no other.
+    if row.published > 1 || closed != row.copy_id { drop_bytes(tx, row) } else { Ok(()) }
 }
 
 /// Drops the bytes of every copy of a delivery that has ended; the names stay for late acknowledgements.

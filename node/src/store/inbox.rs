@@ -32,6 +32,26 @@ macro_rules! last_cursor {
 }
 pub(super) use last_cursor;
 
+/// Cursors of the agent `?1`, of which a condition holds: one index has those of unread messages, another those of what was read. Each half
+/// ends with `$tail`.
+macro_rules! cursors {
+    ($condition:literal, $tail:literal) => {
+        concat!(
+            "SELECT cursor FROM (SELECT cursor FROM inbox WHERE recipient = ?1 AND ",
+            $condition,
+            " AND read_ms IS NULL ",
+            $tail,
+            ")
+            UNION ALL SELECT cursor FROM (SELECT cursor FROM inbox WHERE recipient = ?1 AND ",
+            $condition,
+            " AND read_ms IS NOT NULL ",
+            $tail,
+            ")"
+        )
+    };
+}
+pub(super) use cursors;
+
 /// What a message is for, as far as agents see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -262,13 +282,9 @@ pub fn list(tx: Tx<'_>, agent: AgentId, filter: &Filter, limit: u32) -> Result<V
         concat!(
             "SELECT ",
             message_columns!(),
-            " FROM inbox WHERE cursor IN (
-                SELECT cursor FROM (SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor > ?2 AND read_ms IS NULL
-                    AND (?3 IS NULL OR sender_agent = ?3) ORDER BY cursor LIMIT ?4)
-                UNION ALL
-                SELECT cursor FROM (SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor > ?2 AND read_ms IS NOT NULL
-                    AND (?3 IS NULL OR sender_agent = ?3) ORDER BY cursor LIMIT ?4))
-            ORDER BY cursor LIMIT ?4"
+            " FROM inbox WHERE cursor IN (",
+            cursors!("cursor > ?2 AND (?3 IS NULL OR sender_agent = ?3)", "ORDER BY cursor LIMIT ?4"),
+            ") ORDER BY cursor LIMIT ?4"
         )
     };
     let mut statement = tx.conn().prepare_cached(sql)?;
@@ -310,13 +326,9 @@ pub fn newest(tx: Tx<'_>, agent: AgentId, limit: u32) -> Result<Vec<InboxMessage
     let sql = concat!(
         "SELECT ",
         message_columns!(),
-        " FROM inbox WHERE cursor IN (
-            SELECT cursor FROM (SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor > 0 AND read_ms IS NULL
-                ORDER BY cursor DESC LIMIT ?2)
-            UNION ALL
-            SELECT cursor FROM (SELECT cursor FROM inbox WHERE recipient = ?1 AND cursor > 0 AND read_ms IS NOT NULL
-                ORDER BY cursor DESC LIMIT ?2))
-        ORDER BY cursor DESC LIMIT ?2"
+        " FROM inbox WHERE cursor IN (",
+        cursors!("cursor > 0", "ORDER BY cursor DESC LIMIT ?2"),
+        ") ORDER BY cursor DESC LIMIT ?2"
     );
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map(params![agent.as_bytes(), limit], message_row)?;

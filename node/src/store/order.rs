@@ -11,28 +11,14 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
     StoreError, Tx,
-    inbox::{Arrival, InboxMessage, described, first_since, last_cursor, message_columns, message_row},
+    inbox::{Arrival, InboxMessage, cursors, described, first_since, last_cursor, message_columns, message_row},
     row::{id, int, uint},
 };
-
-/// Cursors of the agent `?1`, of which a condition holds: one index has those of unread messages, another those of what was read.
-macro_rules! cursors {
-    ($condition:literal) => {
-        concat!(
-            "SELECT cursor FROM inbox WHERE recipient = ?1 AND ",
-            $condition,
-            " AND read_ms IS NULL
-            UNION ALL SELECT cursor FROM inbox WHERE recipient = ?1 AND ",
-            $condition,
-            " AND read_ms IS NOT NULL"
-        )
-    };
-}
 
 /// Cursors of what is held for the agent `?1`, those of what was given back meanwhile included.
 macro_rules! held {
     () => {
-        cursors!("cursor < 0")
+        cursors!("cursor < 0", "")
     };
 }
 
@@ -99,7 +85,7 @@ pub fn has_since(tx: Tx<'_>, thread: &Thread, since_ms: u64) -> Result<bool, Sto
     let Thread { recipient, sender, conversation, epoch } = thread;
     let sql = concat!(
         "SELECT EXISTS (SELECT 1 FROM inbox WHERE cursor IN (",
-        cursors!("cursor >= ?6"),
+        cursors!("cursor >= ?6", ""),
         ") AND received_ms >= ?5 AND sender_agent = ?2 AND conversation_id = ?3 AND sequence_epoch = ?4)"
     );
     let first = first_since(tx, since_ms)?;

@@ -182,7 +182,7 @@ pub fn prune(tx: Tx<'_>, before_ms: u64, limit: u32) -> Result<usize, StoreError
     for msg_id in &ids {
         for sql in [
             "DELETE FROM copy WHERE msg_id = ?1 AND id IN (SELECT copy_id FROM delivery WHERE msg_id = ?1)",
-            "DELETE FROM copy WHERE msg_id = ?1 AND seal_attempt > 0",
+            "DELETE FROM copy WHERE msg_id = ?1 AND is_later = 1",
             concat!("DELETE FROM outbox WHERE ", this_message!()),
             "DELETE FROM delivery WHERE msg_id = ?1",
             "DELETE FROM pending_request WHERE msg_id = ?1",

@@ -392,7 +392,9 @@ const OF_BEFORE: &str = "
         (x'05050505050505050505050505050505', x'02020202020202020202020202020202', x'0000000000000000000000000000000000000000000000000000000000000000',
             0, x'0000000000000000', 'ROUTE', 'a', x'bb'),
         (x'05050505050505050505050505050505', x'02020202020202020202020202020202', x'0101010101010101010101010101010101010101010101010101010101010101',
-            1, x'0000000000000000', 'ROUTE', 'b', x'cc');
+            1, x'0000000000000000', 'ROUTE', 'b', x'cc'),
+        (x'05050505050505050505050505050505', x'02020202020202020202020202020202', x'0202020202020202020202020202020202020202020202020202020202020202',
+            0, x'0000000000000000', 'ROUTE', 'c', x'dd');
     INSERT INTO inbox (cursor, sender_agent, msg_id, recipient, env_digest, inner_digest, conversation_id, sequence_epoch, sequence, kind,
         from_slug, to_slug, tier, content_type, body, traceparent, created_ms, received_ms, read_ms) VALUES
         (3, x'01010101010101010101010101010101', x'06060606060606060606060606060606', x'02020202020202020202020202020202', zeroblob(32),
@@ -425,11 +427,11 @@ async fn a_database_of_before_goes_on_where_it_was() {
         .read(move |tx| Ok((outbox::get(tx, msg_id)?.unwrap(), delivery::get(tx, msg_id, RECIPIENT)?.unwrap())))
         .await
         .unwrap();
-    assert_eq!((message.sender, &message.inner[..], row.copy_id), (SENDER, &[0xaa][..], Some(1)));
-    for (attempt, bytes) in [(0, 0xbb), (1, 0xcc)] {
-        let (of, digest) = (row.clone(), [attempt; 32]);
+    assert_eq!((message.sender, &message.inner[..], row.copy_id), (SENDER, &[0xaa][..], Some(3)));
+    for (name, attempt, bytes) in [(0, 0, 0xbb), (1, 1, 0xcc), (2, 0, 0xdd)] {
+        let (of, digest) = (row.clone(), [name; 32]);
         let copy = store.read(move |tx| copy::get(tx, &of, &digest)).await.unwrap().unwrap();
-        assert_eq!((copy.seal_attempt, copy.env_bytes.as_deref()), (u32::from(attempt), Some(&[bytes][..])));
+        assert_eq!((copy.seal_attempt, copy.env_bytes.as_deref()), (attempt, Some(&[bytes][..])));
     }
     let used = store.read(|tx| outbox::used_key(tx, SENDER, "key")).await.unwrap().unwrap();
     assert_eq!(used.msg_id, msg_id);
@@ -449,10 +451,7 @@ async fn a_database_of_before_goes_on_where_it_was() {
 async fn a_number_that_another_delivery_has_got_names_no_copy() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
-    let row = |number: u8, copy_id| {
-        let to = "/w/acme/u/jdoe/bob".parse().unwrap();
-        DeliveryRow { copy_id, ..DeliveryRow::new(&sent(SENDER, number), RECIPIENT, to) }
-    };
+    let row = |number: u8| DeliveryRow::new(&sent(SENDER, number), RECIPIENT, "/w/acme/u/jdoe/bob".parse().unwrap());
     let copy = |number: u8| copy::CopyRow {
         msg_id: MessageId::from_bytes([number; 16]),
         recipient: RECIPIENT,
@@ -463,16 +462,19 @@ async fn a_number_that_another_delivery_has_got_names_no_copy() {
         nats_msg_id: "a".to_owned(),
         env_bytes: Some(bytes::Bytes::from_static(b"sealed")),
     };
-    let number = store.write(move |tx| copy::insert(tx, &copy(1))).await.unwrap();
-    let delivered = DeliveryRow { env_digest: Some([1; 32]), ..row(1, Some(number)) };
+    let insert = |number: u8| {
+        let (mut row, copy) = (row(number), copy(number));
+        store.write(move |tx| copy::insert(tx, &mut row, &copy).map(|()| row))
+    };
+    let delivered = DeliveryRow { env_digest: Some([1; 32]), ..insert(1).await.unwrap() };
     let closed = delivered.clone();
-    store.write(move |tx| copy::close_delivered(tx, &closed, false)).await.unwrap();
-    assert_eq!(store.write(move |tx| copy::insert(tx, &copy(2))).await.unwrap(), number, "it is free again");
+    store.write(move |tx| copy::close_delivered(tx, &closed)).await.unwrap();
+    let other = insert(2).await.unwrap();
+    assert_eq!(other.copy_id, delivered.copy_id, "it is free again");
 
     let late = delivered.clone();
     store.write(move |tx| copy::drop_bytes(tx, &late)).await.unwrap();
     store.write(move |tx| copy::retire(tx, &delivered)).await.unwrap();
-    let other = row(2, Some(number));
     let kept = store.read(move |tx| copy::get(tx, &other, &[2; 32])).await.unwrap().unwrap();
     assert_eq!((kept.seal_attempt, kept.env_bytes.is_some()), (0, true));
 }

@@ -73,7 +73,7 @@ struct Queue {
     jobs: VecDeque<(Urgency, Box<dyn Job>)>,
     /// Of these somebody waits for.
     urgent: u32,
-    /// When the first of these came, if nobody waits for any of them.
+    /// When the first came of what nobody waits for.
     lazy_since: Option<Instant>,
     /// Somebody has the turn to commit.
     is_taken: bool,

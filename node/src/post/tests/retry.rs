@@ -1,12 +1,15 @@
 //! What goes wrong on the way, and how it still ends well or visibly.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use murmur_core::{
     code::Code,
     id::{AgentId, MessageId},
     outbox::{Config, Event, PublishAnswer, StateName},
-    retry::RepublishSchedule,
+    retry::{Backoff, RepublishSchedule},
 };
 use murmur_crypto::{
     ack::{AckFrame, AckStatus},
@@ -14,7 +17,7 @@ use murmur_crypto::{
 };
 
 use super::super::{
-    Draft, Post, PostConfig, Sent,
+    Draft, Frame, Post, PostConfig, Sent,
     testing::{TestNode, World, carry, introduce, route},
     transition::Key,
 };
@@ -22,6 +25,7 @@ use crate::{
     clock::Clock,
     directory::{Batch, Change, Peer},
     store::{
+        copy,
         delivery::{self, DeliveryRow},
         outbox::{self, OutboxRow},
     },
@@ -36,6 +40,17 @@ async fn send(node: &TestNode) -> Sent {
 fn without_keys(node: &TestNode) -> Vec<Change> {
     let strip = |peer: Arc<Peer>| Change::Agent(Arc::new(Peer { keys: None, ..(*peer).clone() }));
     node.peers().into_iter().map(strip).collect()
+}
+
+fn digest(frame: &Frame) -> [u8; 32] {
+    *Envelope::decode(frame.bytes.clone()).unwrap().env_digest().as_bytes()
+}
+
+/// A node loses an agent's keys and makes new ones, which the directory does not tell of.
+fn lose_keys(node: &TestNode, at_ms: u64) {
+    let agent = node.agent(0);
+    node.post.keys.forget(agent.agent_id).unwrap();
+    node.post.keys.ensure_agent(agent.agent_id, &agent.slug, at_ms).unwrap();
 }
 
 /// Waits until a delivery ended, and says how and why.
@@ -71,6 +86,64 @@ async fn a_lost_key_is_answered_with_a_fresh_one_and_sealed_again() {
     let ended = carry(&[&a, &b], end(&post, alice, sent.msg_id)).await;
     assert_eq!(ended.0, StateName::Delivered);
     assert_eq!(b.post.unread(bob.agent_id).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_that_is_said_again_does_not_bring_back_its_prekey() {
+    let (a, b) = World::new().pair().await;
+    let now_ms = b.post.clock.now_ms();
+    let sent = send(&a).await;
+    let mut refusals = Vec::new();
+    for lost in 1..=2 {
+        let copy = a.published().await;
+        lose_keys(&b, now_ms + lost);
+        b.take(&copy).await;
+        let refusal = b.published().await;
+        a.take(&refusal).await;
+        refusals.push(refusal);
+    }
+    let last = a.published().await;
+    let recipient = b.agent(0).agent_id;
+    let asked_for =
+        || a.post.store.read(move |tx| Ok(delivery::get(tx, sent.msg_id, recipient)?.unwrap().fresh_prekey));
+    let fresh = asked_for().await.unwrap();
+    for refusal in &refusals {
+        a.take(refusal).await;
+    }
+    assert_eq!(asked_for().await.unwrap(), fresh);
+    b.take(&last).await;
+    a.take(&b.published().await).await;
+    assert_eq!(end(&a.post, a.agent(0).agent_id, sent.msg_id).await.0, StateName::Delivered);
+}
+
+#[tokio::test]
+async fn a_copy_that_the_broker_took_after_all_is_known_and_the_next_is_tidied() {
+    let world = World::new();
+    let nack = Backoff { base_ms: 1, cap_ms: 1 };
+    let config = PostConfig { outbox: Config { nack, ..Config::default() }, ..PostConfig::default() };
+    let (a, b) = (world.node_with(1, &["alice"], config, Clock::system()).await, world.node(2, &["bob"]).await);
+    introduce(&[&a, &b]);
+    let is_first = AtomicBool::new(true);
+    a.post.bus.set_test_broker(Box::new(move |_| match is_first.swap(false, Ordering::Relaxed) {
+        true => (true, PublishAnswer::LaneFull),
+        false => (true, PublishAnswer::Stored { duplicate: false }),
+    }));
+    let sent = send(&a).await;
+    let (first, second) = (a.published().await, a.published().await);
+    assert_ne!(digest(&first), digest(&second));
+    b.take(&first).await;
+    let receipt = b.published().await;
+    a.take(&receipt).await;
+    let (post, alice, recipient) = (a.post.clone(), a.agent(0).agent_id, b.agent(0).agent_id);
+    assert_eq!(end(&post, alice, sent.msg_id).await.0, StateName::Delivered);
+    let copies = post.store.read(move |tx| {
+        let row = delivery::get(tx, sent.msg_id, recipient)?.unwrap();
+        Ok([copy::get(tx, &row, &digest(&first))?, copy::get(tx, &row, &digest(&second))?])
+    });
+    let [arrived, other] = copies.await.unwrap();
+    assert_eq!(arrived, None);
+    let other = other.unwrap();
+    assert_eq!((other.seal_attempt, other.env_bytes), (0, None));
 }
 
 #[tokio::test]
@@ -150,7 +223,6 @@ async fn silence_is_met_with_the_same_copy_again() {
     let b = world.node(2, &["bob"]).await;
     introduce(&[&a, &b]);
     let sent = send(&a).await;
-    let digest = |frame: &super::super::Frame| Envelope::decode(frame.bytes.clone()).unwrap().env_digest();
     let (first, second) = (a.published().await, a.published().await);
     assert_eq!(digest(&first), digest(&second));
     assert_eq!(
