@@ -6,6 +6,7 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use murmur_proto::v1::{self, AgentSpec, OnIdle, Phase};
@@ -15,13 +16,21 @@ use murmur_tests::{
     talk, wait,
 };
 
+/// How long a client may take to end once nothing more comes.
+const END_MAX: Duration = Duration::from_secs(10);
+
 /// A process that is ended with the test.
 struct Ended(Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        // Most of them end with their standard input, and whoever does not is killed.
-        drop(self.0.stdin.take());
+        // Most of them end with their standard input, and end what they run; whoever does not is killed.
+        if self.0.stdin.take().is_some() {
+            let began = Instant::now();
+            while began.elapsed() < END_MAX && matches!(self.0.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
