@@ -8,7 +8,7 @@ use std::sync::{
 use murmur_core::{
     code::Code,
     id::{AgentId, MessageId},
-    outbox::{Config, Event, PublishAnswer, StateName},
+    outbox::{Config, Event, PublishAnswer, Row, StateName},
     retry::{Backoff, RepublishSchedule},
 };
 use murmur_crypto::{
@@ -114,6 +114,33 @@ async fn a_refusal_that_is_said_again_does_not_bring_back_its_prekey() {
     b.take(&last).await;
     a.take(&b.published().await).await;
     assert_eq!(end(&a.post, a.agent(0).agent_id, sent.msg_id).await.0, StateName::Delivered);
+}
+
+#[tokio::test]
+async fn silence_is_not_met_with_a_new_seal_for_the_prekey_that_was_asked_for() {
+    let world = World::new();
+    let outbox = Config { republish: RepublishSchedule { first_ms: vec![], then_ms: 1 }, ..Config::default() };
+    let config = PostConfig { outbox, ..PostConfig::default() };
+    let (a, b) = (world.node_with(1, &["alice"], config, Clock::system()).await, world.node(2, &["bob"]).await);
+    introduce(&[&a, &b]);
+    let now_ms = b.post.clock.now_ms();
+    let (sent, recipient) = (send(&a).await, b.agent(0).agent_id);
+    let first = a.published().await;
+    lose_keys(&b, now_ms + 1);
+    b.take(&first).await;
+    a.take(&b.published().await).await;
+    // What the directory has now is another one again.
+    lose_keys(&b, now_ms + 2);
+    introduce(&[&a, &b]);
+    loop {
+        a.published().await;
+        let row = a.post.store.read(move |tx| delivery::get(tx, sent.msg_id, recipient)).await.unwrap().unwrap();
+        let machine = Row::from(row.delivery.state);
+        assert!(machine.seal_attempt <= 1, "sealed again for the same prekey: {machine:?}");
+        if machine.republish_count > 3 && machine.seal_attempt == 1 {
+            return;
+        }
+    }
 }
 
 #[tokio::test]
