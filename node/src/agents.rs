@@ -299,11 +299,11 @@ impl Agents {
     ///
     /// # Errors
     /// [`AgentError`] when the disk refuses.
-    pub async fn begin_anew(&self) -> Result<(), AgentError> {
+    pub async fn begin_anew(&self, mark: u64) -> Result<(), AgentError> {
         let (keys, now_ms) = (self.keys.clone(), self.clock.now_ms());
         tokio::task::spawn_blocking(move || keys.rotate(now_ms)).await.map_err(|_| StoreError::Closed)??;
         // Last, since this is what is not done twice.
-        Ok(self.store.begin_epoch(now_ms).await?)
+        Ok(self.store.begin_epoch(now_ms, mark).await?)
     }
 
     /// Publishes the keys of every agent whose published ones are old or missing.

@@ -175,6 +175,11 @@ impl Clock<'_> {
         if seal_attempt != answered {
             return state;
         }
+        let is_final = matches!(answer, PublishAnswer::TooLarge | PublishAnswer::Denied);
+        if publish_tries == 0 && !is_final {
+            // It speaks of a publish under an earlier id.
+            return state;
+        }
         match answer {
             PublishAnswer::Stored { duplicate: true } if publish_tries <= 1 => {
                 // Nobody but the broker has seen this id before its first use, unless somebody guessed or stole it.

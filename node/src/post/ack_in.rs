@@ -1,7 +1,7 @@
 //! Acknowledgements that come in: believed only from the agent that was addressed, about a copy that was really sent
 //! (PROTOCOL §4.4).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use murmur_core::{
     code::Code,
@@ -31,6 +31,9 @@ use crate::{
         stream as streams,
     },
 };
+
+/// When a frame that was early is looked at again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// An item that was believed.
 struct Believed {
@@ -71,14 +74,17 @@ impl Post {
         let committing = self.store.queue_plainly(move |tx| commit(tx, &parties, items, &come_back, now_ms, &config));
         let post = Arc::clone(self);
         Ok(Box::pin(async move {
-            let committed: Result<(Vec<Stepped>, usize), StoreError> = committing.await;
-            let (steps, ignored) = committed?;
+            let committed: Result<Outcome, StoreError> = committing.await;
+            let Outcome { steps, ignored, is_early } = committed?;
             failpoint("S7");
-            for msg_id in files.into_keys() {
-                post.restart_stream(msg_id, msg_id).await?;
-            }
-            if let Some(heard) = heard {
-                post.hear(heard).await?;
+            let heard = match post.hear_of_files(files.into_keys(), heard).await {
+                Ok(()) if is_early => Err(Refusal::Later(AGAIN)),
+                heard => heard.map_err(Refusal::from),
+            };
+            if let Err(refusal) = heard {
+                // When the frame comes again its steps are old news.
+                steps.into_iter().for_each(|stepped| post.follow_up(stepped));
+                return Err(refusal);
             }
             let after = move || {
                 (0..ignored).for_each(|_| post.counters.acks_ignored.add());
@@ -87,6 +93,21 @@ impl Post {
             };
             Ok(Box::new(after) as After)
         }))
+    }
+
+    /// Begins the files again that came back, and hears what is said of others.
+    async fn hear_of_files(
+        self: &Arc<Self>,
+        back: impl Iterator<Item = MessageId>,
+        heard: Option<stream::Heard>,
+    ) -> Result<(), StoreError> {
+        for msg_id in back {
+            self.restart_stream(msg_id, msg_id).await?;
+        }
+        match heard {
+            Some(heard) => self.hear(heard).await,
+            None => Ok(()),
+        }
     }
 
     /// Of the messages that come back from where their recipient has left, those with a file, and whether that can be sent again.
@@ -145,7 +166,17 @@ impl Post {
     }
 }
 
-/// Steps every delivery that an item rightly speaks of. Returns the steps and how many items did not count.
+/// What came of the items of a frame.
+#[derive(Default)]
+struct Outcome {
+    steps: Vec<Stepped>,
+    /// Items that did not count.
+    ignored: usize,
+    /// An item gave back a file that was not known to have arrived when the frame was looked at: it has to come again.
+    is_early: bool,
+}
+
+/// Steps every delivery that an item rightly speaks of.
 fn commit(
     tx: Tx<'_>,
     parties: &Parties,
@@ -153,9 +184,9 @@ fn commit(
     files: &HashMap<MessageId, bool>,
     now_ms: u64,
     config: &Config,
-) -> Result<(Vec<Stepped>, usize), StoreError> {
+) -> Result<Outcome, StoreError> {
     failpoint("S6");
-    let (mut steps, mut ignored) = (Vec::new(), 0);
+    let Outcome { mut steps, mut ignored, mut is_early } = Outcome::default();
     for Believed { item, fresh_prekey, stored } in items {
         let key = Key { msg_id: item.msg_id, recipient: parties.acker };
         let row = delivery::get(tx, key.msg_id, key.recipient)?;
@@ -192,6 +223,10 @@ fn commit(
                 continue;
             }
             (Event::GivenBack, Some(true)) => streams::reopen(tx, key.msg_id, now_ms)?,
+            (Event::GivenBack, None) if streams::of_message(tx, key.msg_id)?.is_some() => {
+                is_early = true;
+                continue;
+            }
             _ => {}
         }
         if is_accepted && !matches!(before.state.name(), StateName::Delivered | StateName::Read) {
@@ -204,7 +239,8 @@ fn commit(
             match item.status {
                 // It was a key of the node that the recipient has left.
                 AckStatus::Failed { code: Code::AgentMoved, .. } => row.fresh_prekey = None,
-                _ if fresh_prekey.is_some() => row.fresh_prekey = fresh_prekey,
+                // What was asked for before is what was refused.
+                AckStatus::Failed { code: Code::KeyUnknown, .. } => row.fresh_prekey = fresh_prekey,
                 _ => {}
             }
         }
@@ -222,9 +258,9 @@ fn commit(
             row.code = Some(Code::AgentMoved.name().to_owned());
         }
         delivery::update(tx, &row)?;
-        steps.push(Stepped { row, effects });
+        steps.push(Stepped::new(row, effects));
     }
-    Ok((steps, ignored))
+    Ok(Outcome { steps, ignored, is_early })
 }
 
 /// Which attempt of a delivery the copy of that name was; `None` when there was no such copy.

@@ -107,6 +107,11 @@ impl Post {
     /// [`QueryError::MessageNotFound`], [`QueryError::NotDead`], [`QueryError::AgentEnded`] when nobody has the recipient's
     /// name, [`QueryError::FileGone`] or [`QueryError::Send`] when its file cannot go along. Nothing has changed then.
     pub async fn redrive(self: &Arc<Self>, whose: Whose, msg_id: MessageId) -> Result<Vec<Redriven>, QueryError> {
+        let post = Arc::clone(self);
+        self.finish(async move { post.redrive_all(whose, msg_id).await }).await
+    }
+
+    async fn redrive_all(self: &Arc<Self>, whose: Whose, msg_id: MessageId) -> Result<Vec<Redriven>, QueryError> {
         let look = move |tx: Tx<'_>| Ok((listing::of_message(tx, whose, msg_id)?, outbox::get(tx, msg_id)?));
         let (listed, message) = self.store.read(look).await?;
         let letters = letters(listed, msg_id)?;
@@ -167,7 +172,16 @@ impl Post {
     ///
     /// # Errors
     /// [`QueryError::MessageNotFound`], or [`QueryError::NotDead`].
-    pub async fn drop_dead_letter(&self, whose: Whose, msg_id: MessageId) -> Result<Vec<Listed>, QueryError> {
+    pub async fn drop_dead_letter(
+        self: &Arc<Self>,
+        whose: Whose,
+        msg_id: MessageId,
+    ) -> Result<Vec<Listed>, QueryError> {
+        let post = Arc::clone(self);
+        self.finish(async move { post.drop_letters(whose, msg_id).await }).await
+    }
+
+    async fn drop_letters(&self, whose: Whose, msg_id: MessageId) -> Result<Vec<Listed>, QueryError> {
         let work = move |tx: Tx<'_>| -> Result<(Vec<Listed>, Option<OutRow>), QueryError> {
             let letters = letters(listing::of_message(tx, whose, msg_id)?, msg_id)?;
             for letter in &letters {
@@ -245,7 +259,7 @@ fn begin_again(
     open_stream(tx, &row, means)?;
     let effects = transition::advance(tx, &mut row, Event::Tick, *now_ms, config)?;
     delivery::update(tx, &row)?;
-    Ok((Stepped { row, effects }, OutboxRow { ttl_seconds, ..message.clone() }))
+    Ok((Stepped::new(row, effects), OutboxRow { ttl_seconds, ..message.clone() }))
 }
 
 /// As a new message with the same content.
@@ -276,7 +290,7 @@ fn begin_anew(
     open_stream(tx, &row, means)?;
     let effects = transition::advance(tx, &mut row, Event::Tick, *now_ms, config)?;
     delivery::insert(tx, &row)?;
-    Ok((Stepped { row, effects }, message))
+    Ok((Stepped::new(row, effects), message))
 }
 
 /// Lets the file go along.

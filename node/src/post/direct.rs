@@ -279,14 +279,14 @@ fn commit(
     let mut effects = transition::advance(tx, &mut delivery, Event::Tick, now_ms, config)?;
     let copy = seal::commit_fresh(tx, &mut delivery, fresh, now_ms, config)?;
     let mut ready = None;
-    if let Some(copy) = copy {
+    if let Some((copy, sealed)) = copy {
         let traceparent = message.traceparent.clone();
-        if let Some(begun) = seal::begin_publish(node, tx, &mut delivery, copy, traceparent, now_ms, config)? {
-            (ready, effects) = (Some(begun.0), begun.1);
-        }
+        let (begun, published) = seal::begin_publish(node, tx, &mut delivery, copy, traceparent, now_ms, config)?;
+        effects = if begun.is_some() || !published.is_empty() { published } else { sealed };
+        ready = begun;
     }
     delivery::insert(tx, &delivery)?;
     let unread = crate::store::agents::unread(tx, message.sender)?;
     let sequence = message.sequence;
-    Ok(Outcome::New { ready, stepped: Box::new(Stepped { row: delivery, effects }), sequence, unread, receipts })
+    Ok(Outcome::New { ready, stepped: Box::new(Stepped::new(delivery, effects)), sequence, unread, receipts })
 }

@@ -13,7 +13,7 @@ use std::{
 
 use murmur_core::{
     id::AgentId,
-    outbox::{Effect, Event, Row, StateName},
+    outbox::{Effect, Event, StateName},
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,8 @@ const EXPIRE_EVERY_MS: u64 = 1_000;
 const EXPIRE_SHARE: u64 = 100;
 /// this.
 const EXPIRE_EVERY_MS_MAX: u64 = 60_000;
+/// Ends that are remembered, and as many again.
+const ENDED_MAX: usize = 4_096;
 
 /// What reaches the driver.
 pub(super) enum Work {
@@ -107,16 +109,37 @@ struct Entry {
     lane: Lane,
     sequence: u64,
     expires_ms: u64,
-    /// The highest attempt heard of: steps are committed in order, and may be heard of out of order.
-    seal_attempt: u32,
+    /// Of the last step that was heard of: steps are committed in order, and may be heard of out of order.
+    number: u64,
     need: Option<Need>,
     at_ms: Option<u64>,
 }
 
 impl Entry {
-    const fn new(lane: Lane, row: &DeliveryRow, seal_attempt: u32) -> Self {
-        let (sequence, expires_ms) = (row.sequence, row.delivery.expires_ms);
-        Self { lane, sequence, expires_ms, seal_attempt, need: None, at_ms: None }
+    const fn new(lane: Lane, stepped: &Stepped) -> Self {
+        let (sequence, expires_ms) = (stepped.row.sequence, stepped.row.delivery.expires_ms);
+        Self { lane, sequence, expires_ms, number: stepped.number, need: None, at_ms: None }
+    }
+}
+
+/// With which step deliveries have ended lately: what is heard of them later was before it.
+#[derive(Default)]
+struct Ended {
+    young: HashMap<Key, u64>,
+    old: HashMap<Key, u64>,
+}
+
+impl Ended {
+    fn note(&mut self, key: Key, number: u64) {
+        if self.young.len() >= ENDED_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, number);
+    }
+
+    fn is_after(&self, stepped: &Stepped) -> bool {
+        let key = stepped.key();
+        self.young.get(&key).or_else(|| self.old.get(&key)).is_some_and(|number| stepped.number < *number)
     }
 }
 
@@ -124,6 +147,7 @@ struct Driver {
     post: Arc<Post>,
     lanes: HashMap<Lane, LaneState>,
     entries: HashMap<Key, Entry>,
+    ended: Ended,
     timers: BTreeSet<(u64, Key)>,
     /// Heads of lanes that wait for their recipient's keys.
     keyless: HashSet<Key>,
@@ -189,6 +213,7 @@ impl Driver {
             post,
             lanes: HashMap::new(),
             entries: HashMap::new(),
+            ended: Ended::default(),
             timers: BTreeSet::new(),
             keyless: HashSet::new(),
             refused: HashSet::new(),
@@ -232,13 +257,14 @@ impl Driver {
 
     /// Somebody else publishes it; here is only watched what becomes of it.
     fn direct(&mut self, stepped: &Stepped) {
-        let (key, row) = (stepped.key(), &stepped.row);
-        let lane = Lane::of(row);
-        let seal_attempt = Row::from(row.delivery.state).seal_attempt;
+        let key = stepped.key();
+        if self.ended.is_after(stepped) {
+            return;
+        }
         match self.entries.entry(key) {
             // What came of it was heard of first.
             MapEntry::Occupied(_) => return,
-            MapEntry::Vacant(place) => place.insert(Entry::new(lane, row, seal_attempt)),
+            MapEntry::Vacant(place) => place.insert(Entry::new(Lane::of(&stepped.row), stepped)),
         };
         for effect in &stepped.effects {
             self.effect(key, *effect);
@@ -308,7 +334,8 @@ impl Driver {
         let state = self.lanes.entry(lane).or_default();
         state.waiting.insert((entry.sequence, key.msg_id), key);
         if need.is_some() {
-            entry.need = need;
+            // It may have to be sealed anew.
+            entry.need = entry.need.or(need);
         } else {
             state.careful = true;
             self.refused.insert(key);
@@ -322,7 +349,7 @@ impl Driver {
         let state = row.delivery.state.name();
         let is_new = state.is_open() && !self.entries.contains_key(&stepped.key());
         // Late word of one that has ended: the broker's answer is noted after its recipient's.
-        let is_stale = is_new && state == StateName::Stored;
+        let is_stale = is_new && (state == StateName::Stored || self.ended.is_after(stepped));
         let is_passed_over = is_stale || (is_new && self.leaves_to_store(lane, row));
         if !is_passed_over {
             self.take_up(stepped);
@@ -338,14 +365,14 @@ impl Driver {
             if let Some(LaneState { rest: Rest::Reading { .. }, heard, .. }) = self.lanes.get_mut(&lane) {
                 heard.insert(key);
             }
+            self.ended.note(key, stepped.number);
             return self.forget(lane, key, row.sequence);
         }
-        let seal_attempt = Row::from(row.delivery.state).seal_attempt;
-        let entry = self.entries.entry(key).or_insert_with(|| Entry::new(lane, row, seal_attempt));
-        if seal_attempt < entry.seal_attempt {
+        let entry = self.entries.entry(key).or_insert_with(|| Entry::new(lane, stepped));
+        if stepped.number < entry.number {
             return;
         }
-        entry.seal_attempt = seal_attempt;
+        entry.number = stepped.number;
         let waiting = &mut self.lanes.entry(lane).or_default().waiting;
         if state == StateName::Stored {
             waiting.remove(&(row.sequence, key.msg_id));
@@ -399,6 +426,16 @@ impl Driver {
         }
         // The broker may have it without its being known here.
         self.post.windows.forget(lane, key, sequence);
+        self.try_refused(lane.recipient);
+    }
+
+    /// What the broker had no room for, or did not take, of whoever else writes to a recipient is tried again now that it takes something.
+    fn try_refused(&mut self, recipient: AgentId) {
+        let waiting: Vec<Key> = self.refused.iter().copied().filter(|key| key.recipient == recipient).collect();
+        for key in waiting {
+            self.refused.remove(&key);
+            self.step_soon(key, Event::Restarted);
+        }
     }
 
     /// When a step is tried again that nothing is heard of.
@@ -451,7 +488,8 @@ impl Driver {
         let answer_due_ms = self.answer_due_ms();
         for job in &jobs {
             // What is committed next names its own time; if nothing is, this one stands.
-            self.schedule(job.key, answer_due_ms);
+            let expires_ms = self.entries.get(&job.key).map_or(answer_due_ms, |entry| entry.expires_ms);
+            self.schedule(job.key, answer_due_ms.min(expires_ms));
         }
         let (post, permits) = (Arc::clone(&self.post), Arc::clone(&self.permits));
         self.post.tasks.spawn(async move {
@@ -471,7 +509,8 @@ impl Driver {
                 let _ = self.post.work.send(Work::DirectLeft(lane, key, Some(Need::Publish), None));
                 continue;
             };
-            entry.need = Some(Need::Publish);
+            // It may have to be sealed anew.
+            entry.need.get_or_insert(Need::Publish);
             self.lanes.entry(lane).or_default().waiting.insert((entry.sequence, key.msg_id), key);
         }
     }
@@ -491,7 +530,10 @@ impl Driver {
             }
         }
         for Job { key, need } in left {
-            if let Some(entry) = self.entries.get_mut(&key) {
+            let waiting = self.lanes.get(&lane).map(|state| &state.waiting);
+            if let Some(entry) = self.entries.get_mut(&key)
+                && waiting.is_some_and(|waiting| waiting.contains_key(&(entry.sequence, key.msg_id)))
+            {
                 entry.need.get_or_insert(need);
             }
         }

@@ -16,7 +16,29 @@ async fn reading(node: &TestNode) -> (Driver, Lane, Stepped) {
     let lane = Lane::of(&row);
     let mut driver = Driver::new(Arc::clone(&node.post));
     driver.lanes.entry(lane).or_default().rest = Rest::Reading { behind: page::START, left: None };
-    (driver, lane, Stepped { row, effects: Vec::new() })
+    (driver, lane, Stepped::new(row, Vec::new()))
+}
+
+fn ended(open: &Stepped) -> Stepped {
+    let mut row = open.row.clone();
+    row.delivery.state = State::Cancelled;
+    Stepped::new(row, Vec::new())
+}
+
+#[tokio::test]
+async fn what_is_heard_of_after_the_end_was_before_it() {
+    let (a, _b) = World::new().pair().await;
+    let (mut driver, lane, open) = reading(&a).await;
+    driver.lanes.remove(&lane);
+    let late = Stepped::new(open.row.clone(), vec![Effect::Publish]);
+    driver.handle(Work::Stepped(open.clone()));
+    driver.handle(Work::Stepped(ended(&open)));
+    driver.handle(Work::Stepped(late.clone()));
+    driver.handle(Work::Direct(late));
+    assert!(driver.entries.is_empty() && driver.lanes.is_empty(), "it has ended");
+    // It may be begun again.
+    driver.handle(Work::Stepped(Stepped::new(open.row.clone(), Vec::new())));
+    assert!(driver.entries.contains_key(&open.key()));
 }
 
 #[tokio::test]
@@ -27,12 +49,11 @@ async fn what_the_broker_took_after_its_next_try_was_due_is_looked_after() {
     driver.lanes.remove(&lane);
     // Somebody works on what is before it.
     driver.lanes.entry(lane).or_default().busy = true;
-    driver.handle(Work::Stepped(Stepped { effects: vec![Effect::Publish], ..open.clone() }));
-    let mut stored = open;
-    stored.row.delivery.state =
+    driver.handle(Work::Stepped(Stepped::new(open.row.clone(), vec![Effect::Publish])));
+    let mut stored = open.row;
+    stored.delivery.state =
         State::Stored { seal_attempt: 0, republish_count: 0, since_ms: now_ms, next_at_ms: now_ms, backoff_prev_ms: 0 };
-    stored.effects = vec![Effect::ScheduleAt { at_ms: now_ms }];
-    driver.handle(Work::Stepped(stored));
+    driver.handle(Work::Stepped(Stepped::new(stored, vec![Effect::ScheduleAt { at_ms: now_ms }])));
     assert_eq!(driver.waits_for_room(key), None, "its own time counts");
 }
 
@@ -40,9 +61,7 @@ async fn what_the_broker_took_after_its_next_try_was_due_is_looked_after() {
 async fn what_ends_while_its_page_is_read_does_not_come_back_with_it() {
     let (a, _b) = World::new().pair().await;
     let (mut driver, lane, open) = reading(&a).await;
-    let mut ended = open.clone();
-    ended.row.delivery.state = State::Cancelled;
-    driver.handle(Work::Stepped(ended));
+    driver.handle(Work::Stepped(ended(&open)));
     let end = (open.row.sequence, open.row.msg_id);
     driver.handle(Work::Page(Page { lane, steps: vec![open], end, is_last: true }));
     assert!(driver.entries.is_empty() && driver.lanes.is_empty(), "nothing waits in the lane");

@@ -2,7 +2,7 @@
 //!
 //! A feed only spares reading. It holds every row behind a position, or says that it does not; then the store is asked.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use murmur_core::id::MessageId;
 
@@ -12,6 +12,8 @@ use super::types::InboxMessage;
 const MESSAGES_MAX: usize = 256;
 /// Bytes of their bodies, so that an agent's memory has a bound whatever their sizes; one message may be larger.
 const BYTES_MAX: usize = 1024 * 1024;
+/// Rows that may come after they were read; of more, which were read from the store because this is new, the newest.
+const EARLY_MAX: usize = 1_024;
 
 /// One agent's feed.
 #[derive(Default)]
@@ -23,12 +25,19 @@ pub(super) struct Feed {
     behind: Option<u64>,
     /// Replies that were passed over because somebody waited for them: by position, the request.
     awaited: HashMap<u64, MessageId>,
+    /// The newest that came.
+    newest: u64,
+    /// Rows that were read otherwise before they came here: between their commit and that, somebody found them in the store.
+    early: BTreeSet<u64>,
 }
 
 impl Feed {
     /// Adds the row that was committed last.
     pub(super) fn push(&mut self, message: Box<InboxMessage>) {
         self.behind.get_or_insert(message.cursor - 1);
+        if self.was_read(message.cursor) {
+            return;
+        }
         self.bytes += message.body.len();
         self.messages.push_back(message);
         while (self.messages.len() > MESSAGES_MAX || self.bytes > BYTES_MAX)
@@ -42,7 +51,15 @@ impl Feed {
 
     /// Adds a reply that belongs to a waiter for now.
     pub(super) fn pass_over(&mut self, cursor: u64, request: MessageId) {
-        self.awaited.insert(cursor, request);
+        if !self.was_read(cursor) {
+            self.awaited.insert(cursor, request);
+        }
+    }
+
+    /// Whether a row that comes was read before.
+    fn was_read(&mut self, cursor: u64) -> bool {
+        self.newest = self.newest.max(cursor);
+        self.early.remove(&cursor)
     }
 
     /// The replies that were passed over and that nobody waits for any more.
@@ -80,6 +97,12 @@ impl Feed {
         self.bytes = self.messages.iter().map(|message| message.body.len()).sum();
         for cursor in cursors {
             self.awaited.remove(cursor);
+            if *cursor > self.newest {
+                self.early.insert(*cursor);
+            }
+        }
+        while self.early.len() > EARLY_MAX {
+            self.early.pop_first();
         }
     }
 }
@@ -167,6 +190,18 @@ mod tests {
         (1..=3).for_each(|cursor| feed.push(message(cursor)));
         feed.forget(&[2]);
         assert_eq!(cursors(feed.take_behind(0)), Some(vec![1, 3]));
+    }
+
+    #[test]
+    fn what_was_read_before_it_came_is_not_shown() {
+        let (mut feed, request) = (Feed::default(), MessageId::from_bytes([9; 16]));
+        feed.push(message(1));
+        feed.forget(&[2, 3]);
+        feed.push(message(2));
+        feed.pass_over(3, request);
+        feed.push(message(4));
+        assert_eq!(cursors(feed.take_behind(0)), Some(vec![1, 4]));
+        assert!(feed.take_freed(|_| false).is_empty());
     }
 
     #[test]

@@ -169,9 +169,9 @@ impl Hub {
     }
 
     /// Hands the reply that completed a request to whoever waits for it.
-    pub(super) fn replied(&self, request: MessageId, reply: &InboxMessage, unread: u64) {
+    pub(super) fn replied(&self, request: MessageId, reply: InboxMessage, unread: u64) {
         if let Some(waiters) = self.lock().requests.get_mut(&request) {
-            waiters.reply = Some((reply.clone(), unread));
+            waiters.reply = Some((reply, unread));
             waiters.changed.send_modify(|version| *version += 1);
         }
     }

@@ -173,12 +173,20 @@ impl Post {
         super::failpoint::failpoint("R6");
         // What arrives meanwhile waits for a few marks only, unless each commit counts.
         let together = if self.store.is_strained() { cursors.len() } else { MARKS_TOGETHER };
-        for marked in cursors.chunks(together) {
+        for (at, marked) in cursors.chunks(together).enumerate() {
             let of_commit = marked.to_vec();
             self.hub.read(agent, marked);
             let marking = self.store.queue_plainly(move |tx| read(tx, agent, &of_commit, now_ms));
             let receipts: Result<_, StoreError> = marking.await;
-            let receipts = receipts?;
+            let receipts = match receipts {
+                Ok(receipts) => receipts,
+                Err(error) if at == 0 => return Err(error),
+                // What is marked already is shown now or never; the rest is shown again.
+                Err(error) => {
+                    tracing::warn!(%error, agent.id = %agent, "some of what is shown could not be marked as read");
+                    return Ok(());
+                }
+            };
             self.hub.pushed_on_disk(marked);
             self.acknowledge(receipts);
         }

@@ -73,7 +73,7 @@ pub(super) async fn work(
     let sealed = seal_all(post, sender, recipient, jobs, &mut report).await;
     let begun: Vec<Job> = sealed.iter().map(|(job, _)| *job).collect();
     let route = post.directory.verified(recipient, post.clock.now_ms()).ok().map(|peer| peer.route.clone());
-    let ready = match commit_all(post, sealed, route, &mut report).await {
+    let ready = match commit_all(post, sealed, route).await {
         Ok(ready) => ready,
         Err(error) => {
             give_up(post, begun, &error, &mut report).await;
@@ -258,47 +258,45 @@ async fn commit_all(
     post: &Post,
     work: Vec<(Job, Option<Fresh>)>,
     route: Option<Route>,
-    report: &mut LaneReport,
 ) -> Result<Vec<Ready>, StoreError> {
     if work.is_empty() {
         return Ok(Vec::new());
     }
     let (now_ms, config, node) = (post.clock.now_ms(), post.config.outbox.clone(), post.identity.node_id);
-    let commit = move |tx: Tx<'_>| -> Result<_, StoreError> {
-        let (mut ready, mut steps, mut stored) = (Vec::new(), Vec::new(), Vec::new());
+    let commit = move |tx: Tx<'_>| -> Result<(Vec<Ready>, Vec<Stepped>), StoreError> {
+        let (mut ready, mut steps) = (Vec::new(), Vec::new());
         for (job, fresh) in work {
             let key = job.key;
             let Some(mut row) = delivery::get(tx, key.msg_id, key.recipient)? else { continue };
-            if row.delivery.state.name() == StateName::Stored {
-                stored.push(key);
-                continue;
-            }
-            let copy = match fresh {
-                Some(fresh) => seal::commit_fresh(tx, &mut row, fresh, now_ms, &config)?,
-                None => stored_copy(tx, &row)?,
+            let (copy, mut effects) = match fresh {
+                Some(fresh) => seal::commit_fresh(tx, &mut row, fresh, now_ms, &config)?.unzip(),
+                None => (stored_copy(tx, &row)?, None),
             };
-            let Some(copy) = copy else { continue };
-            if route.as_ref().is_some_and(|route| *route != copy.route) {
-                row.fresh_prekey = None;
-                let effects = transition::advance(tx, &mut row, Event::Resolved { unchanged: false }, now_ms, &config)?;
-                if row.delivery.state.name() != StateName::Sealed {
-                    delivery::update(tx, &row)?;
-                    steps.push(Stepped { row, effects });
-                    continue;
+            if let Some(copy) = copy {
+                let mut has_left = route.as_ref().is_some_and(|route| *route != copy.route);
+                if has_left {
+                    row.fresh_prekey = None;
+                    let resolved = Event::Resolved { unchanged: false };
+                    effects = Some(transition::advance(tx, &mut row, resolved, now_ms, &config)?);
+                    has_left = row.delivery.state.name() != StateName::Sealed;
                 }
+                if !has_left {
+                    let traceparent =
+                        outbox::get(tx, key.msg_id)?.map(|message| message.traceparent).unwrap_or_default();
+                    let (next, begun) = seal::begin_publish(node, tx, &mut row, copy, traceparent, now_ms, &config)?;
+                    if next.is_some() || !begun.is_empty() {
+                        effects = Some(begun);
+                    }
+                    ready.extend(next);
+                }
+                delivery::update(tx, &row)?;
             }
-            let traceparent = outbox::get(tx, key.msg_id)?.map(|message| message.traceparent).unwrap_or_default();
-            let begun = seal::begin_publish(node, tx, &mut row, copy, traceparent, now_ms, &config)?;
-            delivery::update(tx, &row)?;
-            if let Some((next, effects)) = begun {
-                ready.push(next);
-                steps.push(Stepped { row, effects });
-            }
+            // Also of what is not published, which is known here as it was before.
+            steps.push(Stepped::new(row, effects.unwrap_or_default()));
         }
-        Ok((ready, steps, stored))
+        Ok((ready, steps))
     };
-    let (ready, steps, stored) = post.store.write(commit).await?;
-    report.published.extend(stored);
+    let (ready, steps) = post.store.write(commit).await?;
     steps.into_iter().for_each(|stepped| post.follow_up(stepped));
     Ok(ready)
 }
@@ -336,7 +334,7 @@ pub(super) async fn resolve(post: Arc<Post>, key: Key) {
         }
         let unchanged = !has_left && copy.prekey_id == *seal::wanted_prekey(&peer, &row, now_ms).id.as_bytes();
         let effects = transition::step_row(tx, &mut row, Event::Resolved { unchanged }, now_ms, &config)?;
-        Ok(Some(Stepped { row, effects }))
+        Ok(Some(Stepped::new(row, effects)))
     };
     match post.store.write(look).await {
         Ok(stepped) => stepped.into_iter().for_each(|stepped| post.follow_up(stepped)),

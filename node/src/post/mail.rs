@@ -20,6 +20,7 @@ use tracing::Span;
 use super::{
     Post,
     failpoint::failpoint,
+    moved,
     order::{self as turns, Look, Released},
     policy::OverRate,
     receive::{After, Completion, Debt, Frame, Refusal},
@@ -336,14 +337,20 @@ impl Post {
     }
 
     /// Step 15: whoever waits is woken.
-    pub(super) fn show_arrival(&self, released: Released) {
+    pub(super) fn show_arrival(self: &Arc<Self>, released: Released) {
         let Released { recipient, message, completes, unread } = released;
         self.requested.note(recipient, &message);
-        if let Some(request) = message.in_reply_to.filter(|_| completes) {
-            self.hub.replied(request, &message, unread);
-        }
         self.hub.show(recipient, || TailItem { direction: Direction::In, message: (*message).clone(), state: None });
+        let reply = message.in_reply_to.filter(|_| completes).map(|request| (request, (*message).clone()));
         self.hub.arrived(recipient, message);
+        // Only now: a waiter that is quick would be gone, and its reply be taken for nobody's.
+        if let Some((request, reply)) = reply {
+            self.hub.replied(request, reply, unread);
+        }
+        if self.directory.snapshot().lives_elsewhere(recipient) {
+            // Its agent moved while it was on its way here, or was held.
+            self.tasks.spawn(moved::give_back(Arc::clone(self)));
+        }
     }
 
     /// The same copy again: its acknowledgement was lost on the way.

@@ -55,8 +55,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 pub(crate) use self::stream::{content_type_of, secret_name};
 pub use self::{
@@ -285,6 +286,16 @@ impl Post {
         let name = |agent| snapshot.peer(agent).map_or_else(|| agent.to_string(), |peer| peer.slug.to_string());
         let pairs = self.policy.over_rate(self.clock.now_ms());
         pairs.into_iter().map(|(from, to)| (name(from), name(to))).collect()
+    }
+
+    /// Does something to its end, also when whoever asked for it goes away meanwhile: what follows a commit must not be left out.
+    async fn finish<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        match self.tasks.spawn(work.in_current_span()).await.map_err(JoinError::try_into_panic) {
+            Ok(done) => done,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime ends, and this with it.
+            Err(Err(_)) => std::future::pending().await,
+        }
     }
 
     /// Acts on a committed step: tells who waits, and hands what is to be done to the driver.

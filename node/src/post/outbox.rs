@@ -1,5 +1,7 @@
 //! What a person sees of messages that are on their way, and taking one back.
 
+use std::sync::Arc;
+
 use murmur_core::{
     id::MessageId,
     limits::PAGE_SIZE_MAX,
@@ -68,7 +70,12 @@ impl Post {
     ///
     /// # Errors
     /// [`QueryError::MessageNotFound`], or [`QueryError::Ended`] when there is nothing to take back any more.
-    pub async fn cancel(&self, whose: Whose, msg_id: MessageId) -> Result<Vec<Cancelled>, QueryError> {
+    pub async fn cancel(self: &Arc<Self>, whose: Whose, msg_id: MessageId) -> Result<Vec<Cancelled>, QueryError> {
+        let post = Arc::clone(self);
+        self.finish(async move { post.cancel_all(whose, msg_id).await }).await
+    }
+
+    async fn cancel_all(&self, whose: Whose, msg_id: MessageId) -> Result<Vec<Cancelled>, QueryError> {
         let (now_ms, config) = (self.clock.now_ms(), self.config.outbox.clone());
         let work = move |tx: Tx<'_>| -> Result<_, QueryError> {
             let before = listing::of_message(tx, whose, msg_id)?;

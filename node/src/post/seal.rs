@@ -88,15 +88,15 @@ pub(super) fn seal_one(
     Ok(Fresh { seal_attempt, sealed, prekey_id: prekey.id, peer: Arc::clone(peer), is_stale, stream_key })
 }
 
-/// Stores a copy under a random broker id and moves its delivery, which the caller saves, to SEALED and on to being published.
-/// `None` when the delivery does not want this copy any more.
+/// Stores a copy under a random broker id and moves its delivery, which the caller saves, to SEALED. `None` when the delivery does not want
+/// this copy any more.
 pub(super) fn commit_fresh(
     tx: Tx<'_>,
     row: &mut DeliveryRow,
     fresh: Fresh,
     now_ms: u64,
     config: &Config,
-) -> Result<Option<CopyRow>, StoreError> {
+) -> Result<Option<(CopyRow, Vec<Effect>)>, StoreError> {
     let Fresh { seal_attempt, sealed, prekey_id, peer, is_stale, stream_key } = fresh;
     let wanted = matches!(row.delivery.state, State::Queued { seal_attempt: wanted, .. } if wanted == seal_attempt);
     if !wanted {
@@ -112,6 +112,10 @@ pub(super) fn commit_fresh(
         nats_msg_id: random::nats_msg_id(),
         env_bytes: Some(sealed.bytes),
     };
+    if row.copy_id.is_some() {
+        // The delivery stands for this one from now on; of the others only the names are of use.
+        copy::drop_bytes(tx, row)?;
+    }
     copy::insert(tx, row, &copy)?;
     if let Some(key) = stream_key {
         let (env_digest, route) = (copy.env_digest, Some(copy.route.clone()));
@@ -119,12 +123,12 @@ pub(super) fn commit_fresh(
     }
     row.env_digest = Some(copy.env_digest);
     row.stale_prekey = is_stale;
-    transition::advance(tx, row, Event::Sealed { seal_attempt }, now_ms, config)?;
-    Ok(Some(copy))
+    let effects = transition::advance(tx, row, Event::Sealed { seal_attempt }, now_ms, config)?;
+    Ok(Some((copy, effects)))
 }
 
 /// Notes that a copy's publish begins right after the commit of the delivery, which the caller saves. `None` when there is nothing to
-/// publish.
+/// publish; if that is because it has ended with this, the effects say so.
 pub(super) fn begin_publish(
     post_node: murmur_core::id::NodeId,
     tx: Tx<'_>,
@@ -133,16 +137,19 @@ pub(super) fn begin_publish(
     traceparent: String,
     now_ms: u64,
     config: &Config,
-) -> Result<Option<(Ready, Vec<Effect>)>, StoreError> {
-    let State::Sealed { seal_attempt, .. } = row.delivery.state else { return Ok(None) };
-    let CopyRow { route, nats_msg_id, env_bytes: Some(bytes), .. } = copy else { return Ok(None) };
+) -> Result<(Option<Ready>, Vec<Effect>), StoreError> {
+    let State::Sealed { seal_attempt, .. } = row.delivery.state else { return Ok((None, Vec::new())) };
+    let CopyRow { route, nats_msg_id, env_bytes: Some(bytes), .. } = copy else { return Ok((None, Vec::new())) };
     let mut effects = transition::advance(tx, row, Event::PublishStarted, now_ms, config)?;
+    if !row.delivery.state.name().is_open() {
+        return Ok((None, effects));
+    }
     // Being published is what comes next; nobody else is to.
     effects.retain(|effect| !matches!(effect, Effect::Publish));
     let key = Key { msg_id: row.msg_id, recipient: row.recipient };
     let subject = route.subject(Destination::Agent(row.recipient), post_node);
     let outgoing = Outgoing { subject, nats_msg_id, traceparent: Some(traceparent), bytes };
-    Ok(Some((Ready { key, seal_attempt, outgoing }, effects)))
+    Ok((Some(Ready { key, seal_attempt, outgoing }), effects))
 }
 
 /// The prekey that the recipient asked for itself, while it holds, else the directory's. What the directory has may be newer and not the

@@ -96,7 +96,7 @@ impl Post {
     ///
     /// # Errors
     /// [`SendError`]; nothing was accepted then.
-    pub async fn send(&self, from: &LocalAgent, draft: Draft) -> Result<Sent, SendError> {
+    pub async fn send(self: &Arc<Self>, from: &LocalAgent, draft: Draft) -> Result<Sent, SendError> {
         let span = murmur_telemetry::hot_span!("post.send");
         async {
             let accepted = self.accept(from, draft, None).await?;
@@ -151,9 +151,9 @@ impl Post {
     }
 
     /// Commits what was accepted and hands it on. Who answers a message has seen it: it counts as read.
-    pub(super) async fn commit(&self, from: &LocalAgent, accepted: Accepted) -> Result<Sent, SendError> {
+    pub(super) async fn commit(self: &Arc<Self>, from: &LocalAgent, accepted: Accepted) -> Result<Sent, SendError> {
         let snapshot = self.directory.snapshot();
-        let mut sent = Sent {
+        let sent = Sent {
             msg_id: accepted.msg_id,
             conversation_id: accepted.conversation_id,
             to: accepted.to.clone(),
@@ -169,15 +169,28 @@ impl Post {
         }
         failpoint("S1");
         let accepted = Arc::new(accepted);
-        // The keys of a stream are kept with its row, which only the long way writes.
-        let direct = match accepted.file {
-            Some(_) => None,
-            None => self.commit_direct(from.agent_id, &accepted).await?,
+        // What has nothing to follow its commit but being published, which does not wait for this.
+        let is_short = accepted.file.is_none() && accepted.answers.is_none();
+        if is_short && let Some(committed) = self.commit_direct(from.agent_id, &accepted).await? {
+            return Ok(self.committed(from, &accepted, committed, sent));
+        }
+        let (post, from) = (Arc::clone(self), from.clone());
+        let commit = async move {
+            // The keys of a stream are kept with its row, which only the long way writes.
+            let direct = match accepted.file {
+                None if !is_short => post.commit_direct(from.agent_id, &accepted).await?,
+                _ => None,
+            };
+            let committed = match direct {
+                Some(committed) => committed,
+                None => post.commit_queued(from.agent_id, Arc::clone(&accepted)).await?,
+            };
+            Ok(post.committed(&from, &accepted, committed, sent))
         };
-        let committed = match direct {
-            Some(committed) => committed,
-            None => self.commit_queued(from.agent_id, Arc::clone(&accepted)).await?,
-        };
+        self.finish(commit).await
+    }
+
+    fn committed(&self, from: &LocalAgent, accepted: &Accepted, committed: Committed, mut sent: Sent) -> Sent {
         match committed {
             Committed::Repeated { msg_id, unread } => (sent.msg_id, sent.unread) = (msg_id, unread),
             Committed::New { stepped, coming, sequence, unread, receipts } => {
@@ -188,7 +201,7 @@ impl Post {
                 self.counters.sent.add();
                 self.hub.show(from.agent_id, || TailItem {
                     direction: Direction::Out,
-                    message: as_shown(from, &accepted, sequence),
+                    message: as_shown(from, accepted, sequence),
                     state: Some(StateName::Queued),
                 });
                 match (stepped, coming) {
@@ -198,7 +211,7 @@ impl Post {
                 }
             }
         }
-        Ok(sent)
+        sent
     }
 
     /// Commits a message that the driver seals and publishes when its turn comes.
@@ -218,7 +231,7 @@ impl Post {
             let effects = transition::advance(tx, &mut row, Event::Tick, accepted.created_ms, &config)?;
             delivery::insert(tx, &row)?;
             let unread = agents::unread(tx, sender)?;
-            let stepped = Some(Box::new(Stepped { row, effects }));
+            let stepped = Some(Box::new(Stepped::new(row, effects)));
             Ok(Committed::New { stepped, coming: None, sequence, unread, receipts })
         };
         let mut committed = self.store.transact(work).await;

@@ -1,5 +1,7 @@
 //! One step of a delivery, in a transaction: the machine decides, the rows follow.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use murmur_core::{
     id::{AgentId, MessageId},
     outbox::{Config, DeadCause, Effect, Event, PublishAnswer, Receipt, State, StateName},
@@ -23,9 +25,17 @@ pub(super) struct Key {
 pub(super) struct Stepped {
     pub(super) row: DeliveryRow,
     pub(super) effects: Vec<Effect>,
+    /// Goes up with each step in the order of the transactions, in which steps need not be heard of.
+    pub(super) number: u64,
 }
 
 impl Stepped {
+    /// To be made in the transaction of the step.
+    pub(super) fn new(row: DeliveryRow, effects: Vec<Effect>) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self { row, effects, number: LAST.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
     pub(super) const fn key(&self) -> Key {
         Key { msg_id: self.row.msg_id, recipient: self.row.recipient }
     }
@@ -49,7 +59,7 @@ pub(super) fn step(
 ) -> Result<Option<Stepped>, StoreError> {
     let Some(mut row) = delivery::get(tx, key.msg_id, key.recipient)? else { return Ok(None) };
     let effects = step_row(tx, &mut row, event, now_ms, config)?;
-    Ok(Some(Stepped { row, effects }))
+    Ok(Some(Stepped::new(row, effects)))
 }
 
 /// Steps a loaded delivery and saves it.

@@ -110,13 +110,13 @@ pub fn unread(tx: Tx<'_>, agent: AgentId) -> Result<u64, StoreError> {
     Ok(tx.conn().prepare_cached(sql)?.query_row([agent.as_bytes()], |row| uint(row, "unread")).optional()?.unwrap_or(0))
 }
 
-/// Agents, live or not, with unread messages.
+/// Agents, live or not, with unread messages, held ones too.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn with_unread(tx: Tx<'_>) -> Result<Vec<AgentId>, StoreError> {
-    let mut statement = tx.conn().prepare_cached("SELECT agent_id FROM local_agent WHERE unread > 0")?;
-    let rows = statement.query_map([], |row| id(row, "agent_id", AgentId::from_bytes))?;
+    let mut statement = tx.conn().prepare_cached("SELECT DISTINCT recipient FROM inbox WHERE read_ms IS NULL")?;
+    let rows = statement.query_map([], |row| id(row, "recipient", AgentId::from_bytes))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

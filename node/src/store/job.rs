@@ -65,7 +65,9 @@ where
         let result = match (result, committed) {
             (Some(Ok(_)), Err(error)) => Err(E::from(error.clone())),
             (Some(result), _) => result,
-            (None, _) => Err(E::from(StoreError::Corrupt("closure: it panicked"))),
+            // It was not come to.
+            (None, Err(error)) => Err(E::from(error.clone())),
+            (None, Ok(())) => Err(E::from(StoreError::Corrupt("closure: it panicked"))),
         };
         // Nor must one that comes after it take along those behind it, which are on disk.
         if catch_unwind(AssertUnwindSafe(|| then(result))).is_err() {
@@ -93,13 +95,18 @@ pub(super) fn commit(connection: &Connection, batch: &mut [Box<dyn Job>], is_car
 /// What failed before it changed anything leaves nothing to undo.
 fn run_plain(connection: &Connection, job: &mut dyn Job) -> Result<(), StoreError> {
     let before = connection.total_changes();
-    if job.run(Tx(connection)) || connection.total_changes() == before { Ok(()) } else { Err(StoreError::Undone) }
+    let is_done = job.run(Tx(connection));
+    // A full disk ends the whole transaction, whatever was changed in it: what would come next would be committed by itself.
+    let is_undone = connection.is_autocommit() || (!is_done && connection.total_changes() != before);
+    if is_undone { Err(StoreError::Undone) } else { Ok(()) }
 }
 
 fn run_guarded(connection: &Connection, job: &mut dyn Job) -> Result<(), StoreError> {
     connection.prepare_cached("SAVEPOINT job")?.execute([])?;
     if !job.run(Tx(connection)) {
-        // A full disk may have ended the whole transaction; then this fails, and with it the batch.
+        if connection.is_autocommit() {
+            return Err(StoreError::Undone);
+        }
         connection.prepare_cached("ROLLBACK TO job")?.execute([])?;
     }
     connection.prepare_cached("RELEASE job")?.execute([])?;

@@ -104,13 +104,13 @@ impl Store {
         self.read(epoch::mark).await
     }
 
-    /// Begins a new epoch: this database is an old copy, and numbers that it would give were given already.
+    /// Begins a new epoch: this database is an old copy of one that had come to `mark`, and numbers that it would give were given already.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn begin_epoch(&self, now_ms: u64) -> Result<(), StoreError> {
+    pub async fn begin_epoch(&self, now_ms: u64, mark: u64) -> Result<(), StoreError> {
         let epoch = now_ms.max(self.sequence_epoch().saturating_add(1));
-        self.write(move |tx| epoch::begin(tx, epoch)).await?;
+        self.write(move |tx| epoch::begin(tx, epoch, mark)).await?;
         self.inner.sequence_epoch.store(epoch, Ordering::SeqCst);
         Ok(())
     }

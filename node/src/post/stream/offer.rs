@@ -74,11 +74,15 @@ impl Post {
         draft: FileDraft,
     ) -> Result<(Sent, FileInfo), SendError> {
         let (stream_id, message) = self.attach(from, draft).await?;
-        let sent = self.send(from, message).await;
-        self.begin_stream(stream_id).await?;
-        let sent = sent?;
-        let file = self.file_of_sent(from, sent.msg_id).await?;
-        Ok((sent, file))
+        let (post, from) = (Arc::clone(self), from.clone());
+        let send = async move {
+            let sent = post.send(&from, message).await;
+            post.begin_stream(stream_id).await?;
+            let sent = sent?;
+            let file = post.file_of_sent(&from, sent.msg_id).await?;
+            Ok((sent, file))
+        };
+        self.finish(send).await
     }
 
     /// Sends a request with a file. When it returns, a copy of the file and the request are on disk. As [`Post::request`] else.
@@ -92,11 +96,15 @@ impl Post {
         timeout_ms: u64,
     ) -> Result<(Sent, PendingReply, FileInfo), SendError> {
         let (stream_id, message) = self.attach(from, draft).await?;
-        let asked = self.request(from, message, timeout_ms).await;
-        self.begin_stream(stream_id).await?;
-        let (sent, pending) = asked?;
-        let file = self.file_of_sent(from, sent.msg_id).await?;
-        Ok((sent, pending, file))
+        let (post, from) = (Arc::clone(self), from.clone());
+        let ask = async move {
+            let asked = post.request(&from, message, timeout_ms).await;
+            post.begin_stream(stream_id).await?;
+            let (sent, pending) = asked?;
+            let file = post.file_of_sent(&from, sent.msg_id).await?;
+            Ok((sent, pending, file))
+        };
+        self.finish(ask).await
     }
 
     /// Copies the file of a draft, and makes it part of the message.

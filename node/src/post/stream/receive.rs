@@ -230,7 +230,7 @@ impl Post {
         self.streams.changed(recipient);
         let Some((message, completes, unread)) = message else { return Ok(()) };
         if let Some(asked) = message.in_reply_to.filter(|_| completes) {
-            self.hub.replied(asked, &message, unread.saturating_sub(1));
+            self.hub.replied(asked, message.clone(), unread.saturating_sub(1));
         }
         self.hub.stop_waiting(msg_id, recipient);
         self.hub.show(recipient, || TailItem { direction: Direction::In, message, state: None });

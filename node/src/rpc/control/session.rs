@@ -106,7 +106,7 @@ async fn begin_anew_if_restored(parts: &Parts, welcome: &v1::Welcome) -> Result<
     }
     note_time(parts, welcome.server_time.as_ref());
     warn!(mark, remembered = welcome.store_mark, "the store was restored from an older copy: new epoch, new keys");
-    parts.agents.begin_anew().await.map_err(|error| failed(&error))?;
+    parts.agents.begin_anew(welcome.store_mark).await.map_err(|error| failed(&error))?;
     parts.control.state.send_modify(|state| state.restored_ms = Some(parts.clock.now_ms()));
     Ok(())
 }
