@@ -95,6 +95,29 @@ async fn plain_work_that_fails_before_a_change_fails_alone_and_later_takes_its_t
 }
 
 #[tokio::test]
+async fn a_full_disk_takes_the_whole_transaction_along() {
+    let folder = tempfile::tempdir().unwrap();
+    open(&folder);
+    let options = StoreOptions { readers: 1, pages_max: Some(200), now_ms: 7 };
+    let store = Store::open(&folder.path().join("node.db"), &options).unwrap();
+    let too_much = |tx: Tx<'_>| -> Result<(), StoreError> {
+        tx.conn().execute("INSERT INTO meta (key, value) VALUES ('large', zeroblob(4000000))", [])?;
+        Ok(())
+    };
+    let (go, blocking) = blocked(&store);
+    let first = store.queue_plainly(|tx| meta(tx, "a"));
+    let failing = store.queue_plainly(too_much);
+    let (next, last) = (store.queue(|tx| meta(tx, "b")), store.queue_plainly(|tx| meta(tx, "c")));
+    go.send(()).unwrap();
+    let (_, first, failing, next, last) = tokio::join!(blocking, first, failing, next, last);
+    assert!(matches!(failing, Err(StoreError::Full)), "{failing:?}");
+    for other in [first, next, last] {
+        assert!(matches!(other, Err(StoreError::Undone)), "{other:?}");
+    }
+    assert_eq!(keys(&store).await, [""; 0], "what is told to have failed is not there");
+}
+
+#[tokio::test]
 async fn many_writers_share_a_commit_and_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
@@ -260,6 +283,33 @@ async fn insert(store: &Store, number: u8, received_ms: u64) -> u64 {
 }
 
 #[tokio::test]
+async fn a_new_epoch_goes_on_behind_what_the_store_had_come_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    insert(&store, 1, 10).await;
+    store.begin_epoch(20, 150).await.unwrap();
+    assert_eq!(store.mark().await.unwrap(), 150);
+    assert_eq!(insert(&store, 2, 20).await, 151);
+    store.begin_epoch(30, u64::MAX).await.unwrap();
+    assert!(insert(&store, 3, 30).await > 151, "whatever the control plane remembers");
+}
+
+#[tokio::test]
+async fn what_is_held_is_given_back_and_was_never_unread() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let agent = "INSERT INTO local_agent (agent_id, slug, kind, description, group_name, created_ms, unread)
+        VALUES (?1, '/w/acme/u/jdoe/bob', 1, '', '', 1, 0)";
+    store.write(move |tx| Ok(tx.conn().execute(agent, [RECIPIENT.as_bytes()]).map(drop)?)).await.unwrap();
+    let hold = Hold { cursor: -1, not_before_ms: 10, patience_ms: 20 };
+    store.write(move |tx| inbox::insert(tx, &arrival(1, 10), Some(hold))).await.unwrap();
+    assert_eq!(store.read(agents::with_unread).await.unwrap(), [RECIPIENT]);
+    assert_eq!(store.write(|tx| inbox::give_back(tx, RECIPIENT, 30, 9)).await.unwrap().len(), 1);
+    assert_eq!(store.read(|tx| agents::unread(tx, RECIPIENT)).await.unwrap(), 0);
+    assert!(store.read(agents::with_unread).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn no_cursor_is_given_twice() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
@@ -380,7 +430,7 @@ async fn the_place_of_a_time_is_found_among_what_is_left() {
 /// A database as the version before wrote it, with a message on its way in each direction.
 const OF_BEFORE: &str = "
     INSERT INTO local_agent (agent_id, slug, kind, description, group_name, created_ms, unread)
-        VALUES (x'02020202020202020202020202020202', '/w/acme/u/jdoe/bob', 1, '', '', 1, 0);
+        VALUES (x'02020202020202020202020202020202', '/w/acme/u/jdoe/bob', 1, '', '', 1, -2);
     INSERT INTO outbox (msg_id, sender_agent, conversation_id, sequence_epoch, sequence, kind, inner, created_ms, ttl_seconds, traceparent,
         client_key, content_digest) VALUES (x'05050505050505050505050505050505', x'01010101010101010101010101010101',
         x'03030303030303030303030303030303', 7, 1, 1, x'aa', 10, 60, '', 'key', zeroblob(32));

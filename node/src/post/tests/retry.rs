@@ -18,6 +18,7 @@ use murmur_crypto::{
 
 use super::super::{
     Draft, Frame, Post, PostConfig, Sent,
+    driver::Lane,
     testing::{TestNode, World, carry, introduce, route},
     transition::Key,
 };
@@ -171,6 +172,68 @@ async fn a_copy_that_the_broker_took_after_all_is_known_and_the_next_is_tidied()
     assert_eq!(arrived, None);
     let other = other.unwrap();
     assert_eq!((other.seal_attempt, other.env_bytes), (0, None));
+}
+
+#[tokio::test]
+async fn what_the_broker_had_no_room_for_is_tried_when_its_recipient_takes_something() {
+    let world = World::new();
+    let nack = Backoff { base_ms: 3_600_000, cap_ms: 3_600_000 };
+    let config = PostConfig { outbox: Config { nack, ..Config::default() }, ..PostConfig::default() };
+    let (a, b) =
+        (world.node_with(1, &["alice", "carol"], config, Clock::system()).await, world.node(2, &["bob"]).await);
+    introduce(&[&a, &b]);
+    let is_full = Arc::new(AtomicBool::new(false));
+    let full = Arc::clone(&is_full);
+    a.post.bus.set_test_broker(Box::new(move |_| match full.load(Ordering::SeqCst) {
+        true => (false, PublishAnswer::LaneFull),
+        false => (true, PublishAnswer::Stored { duplicate: false }),
+    }));
+    send(&a).await;
+    let first = a.published().await;
+    is_full.store(true, Ordering::SeqCst);
+    let draft = Draft { to: "bob".to_owned(), body: "and I".into(), ..Draft::default() };
+    let carol = a.agent(1);
+    let sent = a.post.send(&carol, draft).await.unwrap();
+    let mut changed = a.post.hub().follow(sent.msg_id);
+    while a.post.delivery(carol.agent_id, sent.msg_id).await.unwrap()[0].code.is_none() {
+        changed.changed().await.unwrap();
+    }
+    is_full.store(false, Ordering::SeqCst);
+    b.take(&first).await;
+    a.take(&b.published().await).await;
+    let second = a.published().await;
+    b.take(&second).await;
+    assert_eq!(b.post.unread(b.agent(0).agent_id).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_message_is_followed_up_when_its_caller_goes_away_behind_the_commit() {
+    let world = World::new();
+    let (a, b) = (world.node(1, &["alice"]).await, world.node(2, &["bob"]).await);
+    introduce(&[&a, &b]);
+    a.post.directory.apply(Batch { changes: without_keys(&b), ..Batch::default() }, 1);
+    let (go, wait) = std::sync::mpsc::channel();
+    let blocking = a.post.store.queue(move |_| wait.recv().map_err(|_| crate::store::StoreError::Closed));
+    let lane = Lane { sender: a.agent(0).agent_id, recipient: b.agent(0).agent_id };
+    let (post, alice) = (a.post.clone(), a.agent(0));
+    let call = tokio::spawn(async move {
+        let draft = Draft { to: "bob".to_owned(), body: "hello".into(), ..Draft::default() };
+        post.send(&alice, draft).await
+    });
+    // On the long way it is announced just before its commit is queued.
+    while !a.post.gate.is_waiting(lane) {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    call.abort();
+    assert!(call.await.is_err_and(|error| error.is_cancelled()), "its caller went away");
+    go.send(()).unwrap();
+    let blocked: Result<(), crate::store::StoreError> = blocking.await;
+    blocked.unwrap();
+    introduce(&[&a, &b]);
+    let frame = a.published().await;
+    b.take(&frame).await;
+    assert_eq!(b.post.unread(b.agent(0).agent_id).await.unwrap(), 1);
 }
 
 #[tokio::test]
