@@ -13,7 +13,7 @@ use std::{
 
 use murmur_core::{
     id::AgentId,
-    outbox::{Effect, Event, StateName},
+    outbox::{Effect, Event, Row, StateName},
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -111,14 +111,17 @@ struct Entry {
     expires_ms: u64,
     /// Of the last step that was heard of: steps are committed in order, and may be heard of out of order.
     number: u64,
+    /// The attempt that it was at.
+    seal_attempt: u32,
     need: Option<Need>,
     at_ms: Option<u64>,
 }
 
 impl Entry {
-    const fn new(lane: Lane, stepped: &Stepped) -> Self {
-        let (sequence, expires_ms) = (stepped.row.sequence, stepped.row.delivery.expires_ms);
-        Self { lane, sequence, expires_ms, number: stepped.number, need: None, at_ms: None }
+    fn new(lane: Lane, Stepped { row, number, effects: _ }: &Stepped) -> Self {
+        let (sequence, expires_ms) = (row.sequence, row.delivery.expires_ms);
+        let seal_attempt = Row::from(row.delivery.state).seal_attempt;
+        Self { lane, sequence, expires_ms, number: *number, seal_attempt, need: None, at_ms: None }
     }
 }
 
@@ -134,7 +137,8 @@ impl Ended {
         if self.young.len() >= ENDED_MAX {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(key, number);
+        let last = self.young.entry(key).or_insert(number);
+        *last = number.max(*last);
     }
 
     fn is_after(&self, stepped: &Stepped) -> bool {
@@ -362,6 +366,10 @@ impl Driver {
         let lane = Lane::of(row);
         let state = row.delivery.state.name();
         if !state.is_open() {
+            if self.entries.get(&key).is_some_and(|entry| stepped.number < entry.number) {
+                // It was begun again since.
+                return;
+            }
             if let Some(LaneState { rest: Rest::Reading { .. }, heard, .. }) = self.lanes.get_mut(&lane) {
                 heard.insert(key);
             }
@@ -369,11 +377,16 @@ impl Driver {
             return self.forget(lane, key, row.sequence);
         }
         let entry = self.entries.entry(key).or_insert_with(|| Entry::new(lane, stepped));
+        let waiting = &mut self.lanes.entry(lane).or_default().waiting;
+        let seal_attempt = Row::from(row.delivery.state).seal_attempt;
         if stepped.number < entry.number {
+            // What it asks for is still to be done, unless the later one asks for something else.
+            if seal_attempt == entry.seal_attempt && waiting.contains_key(&(row.sequence, key.msg_id)) {
+                entry.need = entry.need.or(need_of(&stepped.effects));
+            }
             return;
         }
-        entry.number = stepped.number;
-        let waiting = &mut self.lanes.entry(lane).or_default().waiting;
+        (entry.number, entry.seal_attempt) = (stepped.number, seal_attempt);
         if state == StateName::Stored {
             waiting.remove(&(row.sequence, key.msg_id));
             // Should its next try have been due meanwhile, nothing comes of it any more.
@@ -389,8 +402,7 @@ impl Driver {
 
     fn effect(&mut self, key: Key, effect: Effect) {
         match effect {
-            Effect::Seal { seal_attempt } => self.set_need(key, Need::Seal { seal_attempt }),
-            Effect::Publish => self.set_need(key, Need::Publish),
+            Effect::Seal { .. } | Effect::Publish => self.set_need(key, need_of(&[effect])),
             Effect::ScheduleAt { at_ms } => self.schedule(key, at_ms),
             Effect::Resolve => {
                 self.post.tasks.spawn(lane::resolve(Arc::clone(&self.post), key));
@@ -401,9 +413,9 @@ impl Driver {
         }
     }
 
-    fn set_need(&mut self, key: Key, need: Need) {
+    fn set_need(&mut self, key: Key, need: Option<Need>) {
         if let Some(entry) = self.entries.get_mut(&key) {
-            entry.need = Some(need);
+            entry.need = need;
         }
     }
 
@@ -638,6 +650,15 @@ impl Driver {
         let post = Arc::clone(&self.post);
         self.post.tasks.spawn(async move { post.step(key, event).await });
     }
+}
+
+/// The last thing that is asked for of whoever works on the lane.
+fn need_of(effects: &[Effect]) -> Option<Need> {
+    effects.iter().rev().find_map(|effect| match *effect {
+        Effect::Seal { seal_attempt } => Some(Need::Seal { seal_attempt }),
+        Effect::Publish => Some(Need::Publish),
+        _ => None,
+    })
 }
 
 /// Whether there is something to do now for a recipient that had no keys.

@@ -36,9 +36,24 @@ async fn what_is_heard_of_after_the_end_was_before_it() {
     driver.handle(Work::Stepped(late.clone()));
     driver.handle(Work::Direct(late));
     assert!(driver.entries.is_empty() && driver.lanes.is_empty(), "it has ended");
-    // It may be begun again.
+    // It may be begun again, and an end of before does not end that.
+    let before = ended(&open);
     driver.handle(Work::Stepped(Stepped::new(open.row.clone(), Vec::new())));
+    driver.handle(Work::Stepped(before));
     assert!(driver.entries.contains_key(&open.key()));
+}
+
+#[tokio::test]
+async fn what_a_late_step_asks_for_is_done_while_nothing_else_is() {
+    let (a, _b) = World::new().pair().await;
+    let (mut driver, lane, open) = reading(&a).await;
+    driver.lanes.remove(&lane);
+    driver.lanes.entry(lane).or_default().busy = true;
+    driver.handle(Work::Stepped(open.clone()));
+    let (asks, later) = (Stepped::new(open.row.clone(), vec![Effect::Publish]), Stepped::new(open.row.clone(), vec![]));
+    driver.handle(Work::Stepped(later));
+    driver.handle(Work::Stepped(asks));
+    assert_eq!(driver.entries[&open.key()].need, Some(Need::Publish));
 }
 
 #[tokio::test]

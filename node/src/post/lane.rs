@@ -273,7 +273,8 @@ async fn commit_all(
                 None => (stored_copy(tx, &row)?, None),
             };
             if let Some(copy) = copy {
-                let mut has_left = route.as_ref().is_some_and(|route| *route != copy.route);
+                let is_open = row.delivery.state.name().is_open();
+                let mut has_left = is_open && route.as_ref().is_some_and(|route| *route != copy.route);
                 if has_left {
                     row.fresh_prekey = None;
                     let resolved = Event::Resolved { unchanged: false };
@@ -291,8 +292,11 @@ async fn commit_all(
                 }
                 delivery::update(tx, &row)?;
             }
-            // Also of what is not published, which is known here as it was before.
-            steps.push(Stepped::new(row, effects.unwrap_or_default()));
+            let (effects, state) = (effects.unwrap_or_default(), row.delivery.state.name());
+            // Also of what is with the broker or has ended, which is known here as it was before.
+            if !effects.is_empty() || state == StateName::Stored || !state.is_open() {
+                steps.push(Stepped::new(row, effects));
+            }
         }
         Ok((ready, steps))
     };

@@ -1,6 +1,9 @@
 //! A message for an agent of this node: steps 3 to 15 of the pipeline.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use murmur_core::{
@@ -20,7 +23,6 @@ use tracing::Span;
 use super::{
     Post,
     failpoint::failpoint,
-    moved,
     order::{self as turns, Look, Released},
     policy::OverRate,
     receive::{After, Completion, Debt, Frame, Refusal},
@@ -337,7 +339,7 @@ impl Post {
     }
 
     /// Step 15: whoever waits is woken.
-    pub(super) fn show_arrival(self: &Arc<Self>, released: Released) {
+    pub(super) fn show_arrival(&self, released: Released) {
         let Released { recipient, message, completes, unread } = released;
         self.requested.note(recipient, &message);
         self.hub.show(recipient, || TailItem { direction: Direction::In, message: (*message).clone(), state: None });
@@ -349,8 +351,17 @@ impl Post {
         }
         if self.directory.snapshot().lives_elsewhere(recipient) {
             // Its agent moved while it was on its way here, or was held.
-            self.tasks.spawn(moved::give_back(Arc::clone(self)));
+            self.left_behind().push(recipient);
         }
+    }
+
+    /// Agents that were shown something and live elsewhere, since this was last asked.
+    pub(super) fn take_left_behind(&self) -> Vec<AgentId> {
+        std::mem::take(&mut *self.left_behind())
+    }
+
+    fn left_behind(&self) -> MutexGuard<'_, Vec<AgentId>> {
+        self.left_behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same copy again: its acknowledgement was lost on the way.

@@ -134,6 +134,8 @@ pub struct Post {
     requested: requested::Requested,
     stored: Stored,
     put_off: receive::PutOff,
+    /// Agents that were shown something here and live elsewhere.
+    left_behind: std::sync::Mutex<Vec<murmur_core::id::AgentId>>,
     /// What was begun and ends by itself.
     tasks: TaskTracker,
     /// The tasks' ends of the channels, until [`Post::run`] takes them.
@@ -188,6 +190,7 @@ impl Post {
             work,
             acks,
             directs,
+            left_behind: std::sync::Mutex::default(),
             gate: Arc::default(),
             places: Places::default(),
             often: often::Often::default(),

@@ -34,6 +34,13 @@ pub(super) async fn give_back(post: Arc<Post>) {
     }
 }
 
+/// The same of one agent.
+pub(super) async fn give_back_to_senders(post: Arc<Post>, agent: AgentId) {
+    if let Err(error) = give_back_of(&post, agent).await {
+        tracing::warn!(%error, agent.id = %agent, "unread messages of an agent that moved are not given back before the next start");
+    }
+}
+
 async fn give_back_of(post: &Post, agent: AgentId) -> Result<(), StoreError> {
     give_back_files(post, agent).await?;
     loop {

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -158,7 +158,7 @@ impl Post {
     }
 
     /// Tells who waits about what was released.
-    pub(super) fn released(self: &Arc<Self>, look: Look) {
+    pub(super) fn released(&self, look: Look) {
         let Look { thread, released, next_ms } = look;
         self.schedule.set(thread, next_ms);
         for one in released {

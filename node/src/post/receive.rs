@@ -14,14 +14,14 @@ use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use murmur_core::{
     code::Code,
-    id::NodeId,
+    id::{AgentId, NodeId},
     limits::BROKER_MESSAGE_BYTES_MAX,
     subject::{Address, Destination, parse_subject},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Post, failpoint::failpoint};
+use super::{Post, failpoint::failpoint, moved};
 use crate::{
     bus::{Delivered, Verdict},
     store::{StoreError, ack::AckRow, guard, quarantine, quarantine::Quarantined},
@@ -123,7 +123,7 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
         tokio::select! {
             biased;
             () = token.cancelled() => break,
-            Some(settled) = settling.next(), if !settling.is_empty() => owed.take(settled),
+            Some(settled) = settling.next(), if !settling.is_empty() => owed.take(&post, settled),
             // Whoever was woken by what has settled goes first: answering wakes the broker, which would have the processor before them.
             () = tokio::task::yield_now(), if !owed.is_empty() => owed.pay(&post).await,
             Some(delivered) = messages.recv(), if settling.len() < COMMITS_MAX && !owed.is_full() => {
@@ -137,7 +137,7 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
     }
     drop(messages);
     while let Some(settled) = settling.next().await {
-        owed.take(settled);
+        owed.take(&post, settled);
     }
     owed.pay(&post).await;
     if let Err(error) = pulls.await {
@@ -169,31 +169,39 @@ struct Settled {
 
 /// What is owed for messages that were dealt with.
 #[derive(Default)]
-struct Owed(Vec<(Delivered, Debt)>);
+struct Owed {
+    debts: Vec<(Delivered, Debt)>,
+    /// Agents that were shown something here and live elsewhere: it goes back behind the receipts that say that it had arrived.
+    moved: HashSet<AgentId>,
+}
 
 impl Owed {
     /// Does what follows a commit, and keeps what is owed.
-    fn take(&mut self, settled: Settled) {
+    fn take(&mut self, post: &Post, settled: Settled) {
         let debt = (settled.after)();
-        self.0.extend(settled.delivered.map(|delivered| (delivered, debt)));
+        self.debts.extend(settled.delivered.map(|delivered| (delivered, debt)));
+        self.moved.extend(post.take_left_behind());
     }
 
-    async fn pay(&mut self, post: &Post) {
-        for (delivered, Debt { verdict, receipt }) in self.0.drain(..) {
+    async fn pay(&mut self, post: &Arc<Post>) {
+        for (delivered, Debt { verdict, receipt }) in self.debts.drain(..) {
             failpoint("R3");
             post.acknowledge(receipt);
             delivered.answer(verdict).await;
             failpoint("R4");
         }
+        for agent in self.moved.drain() {
+            post.tasks.spawn(moved::give_back_to_senders(Arc::clone(post), agent));
+        }
     }
 
-    const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    fn is_empty(&self) -> bool {
+        self.debts.is_empty() && self.moved.is_empty()
     }
 
     /// Whether nothing more is taken before it is paid.
     const fn is_full(&self) -> bool {
-        self.0.len() >= OWED_MAX
+        self.debts.len() >= OWED_MAX
     }
 }
 
