@@ -256,7 +256,7 @@ async fn feed(random: &mut Random, package: &str, channels: &[InterceptedService
             let mut answer = call(channel, method, body.clone()).await;
             // Who opens streams and drops them at once, as is done here, may lose its connection. On another one there is an answer.
             for _ in 0..CUT_MAX {
-                if !answer.as_ref().is_some_and(|status| status.message() == "transport error") {
+                if answer.as_ref().is_none_or(|status| status.message() != "transport error") {
                     break;
                 }
                 answer = call(channel, method, body.clone()).await;
