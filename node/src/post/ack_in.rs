@@ -186,17 +186,17 @@ fn commit(
     config: &Config,
 ) -> Result<Outcome, StoreError> {
     failpoint("S6");
-    let Outcome { mut steps, mut ignored, mut is_early } = Outcome::default();
+    let mut outcome = Outcome::default();
     for Believed { item, fresh_prekey, stored } in items {
         let key = Key { msg_id: item.msg_id, recipient: parties.acker };
         let row = delivery::get(tx, key.msg_id, key.recipient)?;
         let rightly = |row: &DeliveryRow| row.sender == parties.sender && row.to_slug.to_string() == parties.slug;
         let Some(mut row) = row.filter(rightly) else {
-            ignored += 1;
+            outcome.ignored += 1;
             continue;
         };
         let Some(seal_attempt) = seal_attempt(tx, &row, item.env_digest.as_bytes())? else {
-            ignored += 1;
+            outcome.ignored += 1;
             continue;
         };
         let mut effects = Vec::new();
@@ -219,12 +219,12 @@ fn commit(
         match (event, files.get(&key.msg_id)) {
             // Without its file it is of more use where it is.
             (Event::GivenBack, Some(false)) => {
-                ignored += 1;
+                outcome.ignored += 1;
                 continue;
             }
             (Event::GivenBack, Some(true)) => streams::reopen(tx, key.msg_id, now_ms)?,
             (Event::GivenBack, None) if streams::of_message(tx, key.msg_id)?.is_some() => {
-                is_early = true;
+                outcome.is_early = true;
                 continue;
             }
             _ => {}
@@ -258,9 +258,9 @@ fn commit(
             row.code = Some(Code::AgentMoved.name().to_owned());
         }
         delivery::update(tx, &row)?;
-        steps.push(Stepped::new(row, effects));
+        outcome.steps.push(Stepped::new(row, effects));
     }
-    Ok(Outcome { steps, ignored, is_early })
+    Ok(outcome)
 }
 
 /// Which attempt of a delivery the copy of that name was; `None` when there was no such copy.

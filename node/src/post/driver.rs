@@ -382,7 +382,7 @@ impl Driver {
         if stepped.number < entry.number {
             // What it asks for is still to be done, unless the later one asks for something else.
             if seal_attempt == entry.seal_attempt && waiting.contains_key(&(row.sequence, key.msg_id)) {
-                entry.need = entry.need.or(need_of(&stepped.effects));
+                entry.need = entry.need.or(stepped.effects.iter().rev().find_map(need_of));
             }
             return;
         }
@@ -402,7 +402,7 @@ impl Driver {
 
     fn effect(&mut self, key: Key, effect: Effect) {
         match effect {
-            Effect::Seal { .. } | Effect::Publish => self.set_need(key, need_of(&[effect])),
+            Effect::Seal { .. } | Effect::Publish => self.set_need(key, need_of(&effect)),
             Effect::ScheduleAt { at_ms } => self.schedule(key, at_ms),
             Effect::Resolve => {
                 self.post.tasks.spawn(lane::resolve(Arc::clone(&self.post), key));
@@ -652,13 +652,13 @@ impl Driver {
     }
 }
 
-/// The last thing that is asked for of whoever works on the lane.
-fn need_of(effects: &[Effect]) -> Option<Need> {
-    effects.iter().rev().find_map(|effect| match *effect {
+/// What an effect asks for of whoever works on the lane.
+const fn need_of(effect: &Effect) -> Option<Need> {
+    match *effect {
         Effect::Seal { seal_attempt } => Some(Need::Seal { seal_attempt }),
         Effect::Publish => Some(Need::Publish),
         _ => None,
-    })
+    }
 }
 
 /// Whether there is something to do now for a recipient that had no keys.

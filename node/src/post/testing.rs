@@ -239,6 +239,13 @@ impl TestNode {
         self.agents[index].clone()
     }
 
+    /// Loses the keys of its first agent and makes new ones, which the directory does not tell of.
+    pub(crate) fn lose_keys(&self, at_ms: u64) {
+        let agent = self.agent(0);
+        self.post.keys.forget(agent.agent_id).unwrap();
+        self.post.keys.ensure_agent(agent.agent_id, &agent.slug, at_ms).unwrap();
+    }
+
     /// The node's agents as the control plane would describe them.
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
         let peer = |agent: &LocalAgent| {

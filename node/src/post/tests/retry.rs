@@ -47,11 +47,12 @@ fn digest(frame: &Frame) -> [u8; 32] {
     *Envelope::decode(frame.bytes.clone()).unwrap().env_digest().as_bytes()
 }
 
-/// A node loses an agent's keys and makes new ones, which the directory does not tell of.
-fn lose_keys(node: &TestNode, at_ms: u64) {
-    let agent = node.agent(0);
-    node.post.keys.forget(agent.agent_id).unwrap();
-    node.post.keys.ensure_agent(agent.agent_id, &agent.slug, at_ms).unwrap();
+/// A node of these agents with an outbox of its own, and one of bob's.
+async fn pair(names: &[&str], outbox: Config) -> (TestNode, TestNode) {
+    let (world, config) = (World::new(), PostConfig { outbox, ..PostConfig::default() });
+    let (a, b) = (world.node_with(1, names, config, Clock::system()).await, world.node(2, &["bob"]).await);
+    introduce(&[&a, &b]);
+    (a, b)
 }
 
 /// Waits until a delivery ended, and says how and why.
@@ -74,8 +75,7 @@ async fn a_lost_key_is_answered_with_a_fresh_one_and_sealed_again() {
     let first = a.published().await;
     // Bob's node loses its disk: the agent is the same, its keys are not.
     let bob = b.agent(0);
-    b.post.keys.forget(bob.agent_id).unwrap();
-    b.post.keys.ensure_agent(bob.agent_id, &bob.slug, b.post.clock.now_ms() + 1).unwrap();
+    b.lose_keys(b.post.clock.now_ms() + 1);
     introduce(&[&a, &b]);
     b.take(&first).await;
     assert_eq!(b.post.unread(bob.agent_id).await.unwrap(), 0);
@@ -97,7 +97,7 @@ async fn a_refusal_that_is_said_again_does_not_bring_back_its_prekey() {
     let mut refusals = Vec::new();
     for lost in 1..=2 {
         let copy = a.published().await;
-        lose_keys(&b, now_ms + lost);
+        b.lose_keys(now_ms + lost);
         b.take(&copy).await;
         let refusal = b.published().await;
         a.take(&refusal).await;
@@ -119,19 +119,16 @@ async fn a_refusal_that_is_said_again_does_not_bring_back_its_prekey() {
 
 #[tokio::test]
 async fn silence_is_not_met_with_a_new_seal_for_the_prekey_that_was_asked_for() {
-    let world = World::new();
-    let outbox = Config { republish: RepublishSchedule { first_ms: vec![], then_ms: 1 }, ..Config::default() };
-    let config = PostConfig { outbox, ..PostConfig::default() };
-    let (a, b) = (world.node_with(1, &["alice"], config, Clock::system()).await, world.node(2, &["bob"]).await);
-    introduce(&[&a, &b]);
+    let republish = RepublishSchedule { first_ms: vec![], then_ms: 1 };
+    let (a, b) = pair(&["alice"], Config { republish, ..Config::default() }).await;
     let now_ms = b.post.clock.now_ms();
     let (sent, recipient) = (send(&a).await, b.agent(0).agent_id);
     let first = a.published().await;
-    lose_keys(&b, now_ms + 1);
+    b.lose_keys(now_ms + 1);
     b.take(&first).await;
     a.take(&b.published().await).await;
     // What the directory has now is another one again.
-    lose_keys(&b, now_ms + 2);
+    b.lose_keys(now_ms + 2);
     introduce(&[&a, &b]);
     loop {
         a.published().await;
@@ -146,11 +143,8 @@ async fn silence_is_not_met_with_a_new_seal_for_the_prekey_that_was_asked_for() 
 
 #[tokio::test]
 async fn a_copy_that_the_broker_took_after_all_is_known_and_the_next_is_tidied() {
-    let world = World::new();
     let nack = Backoff { base_ms: 1, cap_ms: 1 };
-    let config = PostConfig { outbox: Config { nack, ..Config::default() }, ..PostConfig::default() };
-    let (a, b) = (world.node_with(1, &["alice"], config, Clock::system()).await, world.node(2, &["bob"]).await);
-    introduce(&[&a, &b]);
+    let (a, b) = pair(&["alice"], Config { nack, ..Config::default() }).await;
     let is_first = AtomicBool::new(true);
     a.post.bus.set_test_broker(Box::new(move |_| match is_first.swap(false, Ordering::Relaxed) {
         true => (true, PublishAnswer::LaneFull),
@@ -176,12 +170,8 @@ async fn a_copy_that_the_broker_took_after_all_is_known_and_the_next_is_tidied()
 
 #[tokio::test]
 async fn what_the_broker_had_no_room_for_is_tried_when_its_recipient_takes_something() {
-    let world = World::new();
     let nack = Backoff { base_ms: 3_600_000, cap_ms: 3_600_000 };
-    let config = PostConfig { outbox: Config { nack, ..Config::default() }, ..PostConfig::default() };
-    let (a, b) =
-        (world.node_with(1, &["alice", "carol"], config, Clock::system()).await, world.node(2, &["bob"]).await);
-    introduce(&[&a, &b]);
+    let (a, b) = pair(&["alice", "carol"], Config { nack, ..Config::default() }).await;
     let is_full = Arc::new(AtomicBool::new(false));
     let full = Arc::clone(&is_full);
     a.post.bus.set_test_broker(Box::new(move |_| match full.load(Ordering::SeqCst) {
@@ -305,13 +295,8 @@ async fn what_the_broker_did_not_take_leaves_when_it_is_back() {
 
 #[tokio::test]
 async fn silence_is_met_with_the_same_copy_again() {
-    let world = World::new();
-    let schedule = RepublishSchedule { first_ms: vec![], then_ms: 1 };
-    let outbox = Config { republish: schedule, ..Config::default() };
-    let config = PostConfig { outbox, ..PostConfig::default() };
-    let a = world.node_with(1, &["alice"], config, Clock::system()).await;
-    let b = world.node(2, &["bob"]).await;
-    introduce(&[&a, &b]);
+    let republish = RepublishSchedule { first_ms: vec![], then_ms: 1 };
+    let (a, b) = pair(&["alice"], Config { republish, ..Config::default() }).await;
     let sent = send(&a).await;
     let (first, second) = (a.published().await, a.published().await);
     assert_eq!(digest(&first), digest(&second));

@@ -274,9 +274,7 @@ impl Game {
         self.note("lost keys");
         self.keys_lost += 1;
         let node = &self.parties[party].node;
-        let agent = node.agent(0);
-        node.post.keys.forget(agent.agent_id).unwrap();
-        node.post.keys.ensure_agent(agent.agent_id, &agent.slug, node.post.clock.now_ms() + 1).unwrap();
+        node.lose_keys(node.post.clock.now_ms() + 1);
         self.introduce();
     }
 
