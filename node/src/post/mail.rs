@@ -448,6 +448,9 @@ fn commit(tx: Tx<'_>, arrived: Arrived, terms: Terms) -> Result<Committed, Store
     match &known {
         Some(known) if known.inner_digest == arrival.inner_digest => {
             row.status = status_of(known);
+            if known.env_digest != arrival.env_digest {
+                inbox::add_name(tx, &arrival)?;
+            }
             if let Some(opening) = &opening {
                 opening.save_key(tx, arrival.env_digest)?;
             }

@@ -60,7 +60,7 @@ async fn give_back_files(post: &Post, agent: AgentId) -> Result<(), StoreError> 
         let take = move |tx: Tx<'_>| {
             let mut given = Vec::new();
             for (read, stream_id) in inbox::give_back_files(tx, agent, BATCH)? {
-                given.push((refusal(tx, agent, read, now_ms)?, stream::incoming(tx, stream_id)?));
+                given.push((refusals(tx, agent, read, now_ms)?, stream::incoming(tx, stream_id)?));
             }
             Ok::<_, StoreError>(given)
         };
@@ -69,23 +69,34 @@ async fn give_back_files(post: &Post, agent: AgentId) -> Result<(), StoreError> 
             return Ok(());
         }
         tracing::info!(agent.id = %agent, messages = given.len(), "an agent has moved: files that it did not read here go back");
-        for (row, file) in given {
+        for (rows, file) in given {
             if let Some(file) = file.filter(|file| file.state.is_open()) {
                 // Its sender goes on at the other node, and hears nothing of this end.
                 post.end_incoming(&file, TransferState::Failed, Code::AgentMoved, true).await?;
             }
-            post.acknowledge([row]);
+            post.acknowledge(rows);
         }
     }
 }
 
 /// Takes some unread messages out of an inbox, and refuses them for the place where they are.
 fn take(tx: Tx<'_>, agent: AgentId, now_ms: u64) -> Result<Vec<AckRow>, StoreError> {
-    inbox::give_back(tx, agent, now_ms, BATCH)?.into_iter().map(|read| refusal(tx, agent, read, now_ms)).collect()
+    let mut rows = Vec::new();
+    for read in inbox::give_back(tx, agent, now_ms, BATCH)? {
+        rows.extend(refusals(tx, agent, read, now_ms)?);
+    }
+    Ok(rows)
 }
 
-fn refusal(tx: Tx<'_>, agent: AgentId, read: inbox::ReadRow, now_ms: u64) -> Result<AckRow, StoreError> {
-    let mut row = AckRow { status: STATUS_FAILED, code: Code::AgentMoved.number(), ..receipt_of(agent, read) };
-    row.id = ack::insert(tx, &row, now_ms)?;
-    Ok(row)
+/// Takes back what was said of a message, under every name under which it was said: its sender goes by the one it has heard of.
+fn refusals(tx: Tx<'_>, agent: AgentId, read: inbox::ReadRow, now_ms: u64) -> Result<Vec<AckRow>, StoreError> {
+    let names = inbox::names(tx, read.sender, read.msg_id, agent)?;
+    let first = AckRow { status: STATUS_FAILED, code: Code::AgentMoved.number(), ..receipt_of(agent, read) };
+    let further = names.into_iter().map(|env_digest| AckRow { env_digest, ..first.clone() });
+    let mut rows: Vec<AckRow> = further.collect();
+    rows.push(first);
+    for row in &mut rows {
+        row.id = ack::insert(tx, row, now_ms)?;
+    }
+    Ok(rows)
 }

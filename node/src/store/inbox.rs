@@ -235,8 +235,8 @@ pub fn insert(tx: Tx<'_>, arrival: &Arrival, hold: Option<Hold>) -> Result<u64, 
         int(*sequence_epoch),
         int(message.sequence),
         message.kind as u32,
-        message.from.to_string(),
-        message.to.to_string(),
+        message.from.as_str(),
+        message.to.as_str(),
         message.tier.as_str(),
         message.content_type,
         &message.body[..],
@@ -252,6 +252,35 @@ pub fn insert(tx: Tx<'_>, arrival: &Arrival, hold: Option<Hold>) -> Result<u64, 
         hold.map(|hold| int(hold.patience_ms)),
     ])?;
     Ok(u64::try_from(tx.conn().last_insert_rowid()).unwrap_or(0))
+}
+
+/// Names of one message that are remembered beside that of the copy that was stored. An honest sender seals a few times.
+const NAMES_MAX: i64 = 16;
+
+/// Remembers that a stored message was acknowledged under the name of another copy of it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn add_name(tx: Tx<'_>, arrival: &Arrival) -> Result<(), StoreError> {
+    let sql = "INSERT OR IGNORE INTO inbox_name (sender_agent, msg_id, recipient, env_digest) SELECT ?1, ?2, ?3, ?4
+        WHERE (SELECT count(*) FROM inbox_name WHERE sender_agent = ?1 AND msg_id = ?2 AND recipient = ?3) < ?5";
+    let Arrival { message, recipient, env_digest, .. } = arrival;
+    let (sender, msg_id) = (message.from_agent_id, message.msg_id);
+    let values = params![sender.as_bytes(), msg_id.as_bytes(), recipient.as_bytes(), env_digest, NAMES_MAX];
+    tx.conn().prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// The further names of a message.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn names(tx: Tx<'_>, sender: AgentId, msg_id: MessageId, recipient: AgentId) -> Result<Vec<[u8; 32]>, StoreError> {
+    let sql = "SELECT env_digest FROM inbox_name WHERE sender_agent = ?1 AND msg_id = ?2 AND recipient = ?3";
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let key = params![sender.as_bytes(), msg_id.as_bytes(), recipient.as_bytes()];
+    let names = statement.query_map(key, |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(names)
 }
 
 /// Which rows of an inbox to list.

@@ -7,7 +7,7 @@ use std::sync::{
 
 use murmur_core::{
     code::Code,
-    id::{AgentId, MessageId},
+    id::{AgentId, MessageId, NodeId},
     outbox::{Config, Event, PublishAnswer, Row, StateName},
     retry::{Backoff, RepublishSchedule},
 };
@@ -19,6 +19,7 @@ use murmur_crypto::{
 use super::super::{
     Draft, Frame, Post, PostConfig, Sent,
     driver::Lane,
+    moved::give_back_to_senders,
     testing::{TestNode, World, carry, introduce, route},
     transition::Key,
 };
@@ -53,6 +54,13 @@ async fn pair(names: &[&str], outbox: Config) -> (TestNode, TestNode) {
     let (a, b) = (world.node_with(1, names, config, Clock::system()).await, world.node(2, &["bob"]).await);
     introduce(&[&a, &b]);
     (a, b)
+}
+
+/// Tells a node that its first agent lives on another one.
+fn move_elsewhere(node: &TestNode) {
+    let peer = Peer { node_id: NodeId::from_bytes([9; 16]), ..(*node.peers()[0]).clone() };
+    let batch = Batch { changes: vec![Change::Agent(Arc::new(peer))], whole: false, resume_token: None };
+    node.post.directory.apply(batch, node.post.clock.now_ms());
 }
 
 /// Waits until a delivery ended, and says how and why.
@@ -137,6 +145,38 @@ async fn silence_is_not_met_with_a_new_seal_for_the_prekey_that_was_asked_for() 
         assert!(machine.seal_attempt <= 1, "sealed again for the same prekey: {machine:?}");
         if machine.republish_count > 3 && machine.seal_attempt == 1 {
             return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_moves_gives_back_what_arrived_in_two_copies_whichever_its_sender_heard_of() {
+    for is_first_heard in [true, false] {
+        let republish = RepublishSchedule { first_ms: vec![], then_ms: 1 };
+        let (a, b) = pair(&["alice"], Config { republish, ..Config::default() }).await;
+        let bob = b.agent(0).agent_id;
+        let sent = send(&a).await;
+        let first = a.published().await;
+        b.take(&first).await;
+        let receipt_of_first = b.published().await;
+        // The key of the first copy is gone, so silence is met with another seal.
+        b.lose_keys(b.post.clock.now_ms() + 1);
+        introduce(&[&a, &b]);
+        let second = loop {
+            let copy = a.published().await;
+            if digest(&copy) != digest(&first) {
+                break copy;
+            }
+        };
+        b.take(&second).await;
+        let receipt_of_second = b.published().await;
+        a.take(if is_first_heard { &receipt_of_first } else { &receipt_of_second }).await;
+        let state = async || a.post.delivery(a.agent(0).agent_id, sent.msg_id).await.unwrap().remove(0);
+        assert_eq!(state().await.state, StateName::Delivered);
+        move_elsewhere(&b);
+        give_back_to_senders(Arc::clone(&b.post), bob).await;
+        while state().await.code.as_deref() != Some(Code::AgentMoved.name()) {
+            a.take(&b.published().await).await;
         }
     }
 }
