@@ -62,7 +62,12 @@ macro_rules! id {
             /// Thirty-two lowercase hex digits, as used in broker subjects.
             #[must_use]
             pub fn hex(&self) -> String {
-                uuid::Uuid::from_bytes(self.0).simple().to_string()
+                self.encode_hex(&mut [0; 32]).to_owned()
+            }
+
+            /// The same, written to a place of the caller's.
+            pub fn encode_hex<'a>(&self, digits: &'a mut [u8; 32]) -> &'a str {
+                uuid::Uuid::from_bytes(self.0).simple().encode_lower(digits)
             }
         }
 

@@ -4,7 +4,10 @@
 //! are the node's [`Route`], handed out by the directory; senders never compute it. Ids are written as 32 lowercase hex
 //! digits and nothing else is accepted, so that one address has one spelling.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -94,7 +97,8 @@ impl Shard {
 
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02}", self.0)
+        f.write_char(char::from(b'0' + self.0 / 10))?;
+        f.write_char(char::from(b'0' + self.0 % 10))
     }
 }
 
@@ -127,7 +131,7 @@ impl Route {
     /// The subject of one message, acknowledgement or block to this node, sent by node `source`.
     #[must_use]
     pub fn subject(&self, destination: Destination, source: NodeId) -> String {
-        format!("{self}.{destination}.{}", source.hex())
+        format!("{self}.{destination}.{}", source.encode_hex(&mut [0; 32]))
     }
 
     /// The pattern of everything sent to this node: its consumer's filter.
@@ -140,7 +144,15 @@ impl Route {
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { site, shard, workspace, node } = self;
-        write!(f, "{ROOT}{site}.{shard}.{}.{}", workspace.hex(), node.hex())
+        // One for each message: without a string for each part.
+        f.write_str(ROOT)?;
+        f.write_str(site.as_str())?;
+        f.write_char('.')?;
+        shard.fmt(f)?;
+        f.write_char('.')?;
+        f.write_str(workspace.encode_hex(&mut [0; 32]))?;
+        f.write_char('.')?;
+        f.write_str(node.encode_hex(&mut [0; 32]))
     }
 }
 
@@ -149,13 +161,18 @@ impl FromStr for Route {
 
     fn from_str(text: &str) -> Result<Self, InvalidSubject> {
         let wrong = || InvalidSubject::new("route", "mm.in.<site>.<shard>.<workspace>.<node>", text);
-        let tokens: Vec<&str> = text.strip_prefix(ROOT).ok_or_else(wrong)?.split('.').collect();
-        let [site, shard, workspace, node] = tokens[..] else { return Err(wrong()) };
+        let mut tokens = text.strip_prefix(ROOT).ok_or_else(wrong)?.split('.');
+        let mut token = || tokens.next();
+        let (Some(site), Some(shard), Some(workspace), Some(node), None) =
+            (token(), token(), token(), token(), token())
+        else {
+            return Err(wrong());
+        };
         Ok(Self {
             site: site.parse()?,
             shard: shard.parse()?,
-            workspace: parse_id("workspace", workspace, WorkspaceId::hex)?,
-            node: parse_id("node", node, NodeId::hex)?,
+            workspace: parse_id("workspace", workspace)?,
+            node: parse_id("node", node)?,
         })
     }
 }
@@ -189,7 +206,7 @@ pub enum Destination {
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Agent(agent) => f.write_str(&agent.hex()),
+            Self::Agent(agent) => f.write_str(agent.encode_hex(&mut [0; 32])),
             Self::Ack => f.write_str("_ack"),
             Self::Blocks => f.write_str("_blk"),
             Self::Multi => f.write_str("_multi"),
@@ -205,7 +222,7 @@ impl FromStr for Destination {
             "_ack" => Ok(Self::Ack),
             "_blk" => Ok(Self::Blocks),
             "_multi" => Ok(Self::Multi),
-            agent => parse_id("destination", agent, AgentId::hex).map(Self::Agent),
+            agent => parse_id("destination", agent).map(Self::Agent),
         }
     }
 }
@@ -233,7 +250,7 @@ pub fn parse_subject(subject: &str) -> Result<Address, InvalidSubject> {
     Ok(Address {
         route: route.parse()?,
         destination: destination.parse()?,
-        source: parse_id("source node", source, NodeId::hex)?,
+        source: parse_id("source node", source)?,
     })
 }
 
@@ -263,10 +280,11 @@ pub fn inbox_prefix(node: NodeId, random: [u8; 16]) -> String {
 }
 
 /// Reads 32 lowercase hex digits; an id's other spellings (hyphens, capitals) are no part of a subject.
-fn parse_id<T: FromStr>(part: &'static str, text: &str, hex: impl Fn(&T) -> String) -> Result<T, InvalidSubject> {
+fn parse_id<T: FromStr>(part: &'static str, text: &str) -> Result<T, InvalidSubject> {
+    let is_hex = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     text.parse()
         .ok()
-        .filter(|id| hex(id) == text)
+        .filter(|_| is_hex)
         .ok_or_else(|| InvalidSubject::new(part, "32 lowercase hex digits", text))
 }
 

@@ -1,6 +1,12 @@
 //! A path of segments, and the absolute slug that it ends.
 
-use std::{fmt, str::FromStr};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -91,13 +97,17 @@ impl fmt::Display for AgentPath {
     }
 }
 
-/// An absolute slug, printed `/w/{workspace}/u/{account}/{path}`, at most 512 bytes.
+/// An absolute slug, printed `/w/{workspace}/u/{account}/{path}`, at most 512 bytes. Cheap to clone.
 ///
 /// [`FromStr`] takes exactly what [`fmt::Display`] prints (the account may come in any case). Text from a caller, which may be
 /// relative, goes through [`super::resolve`].
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Slug {
+pub struct Slug(Arc<Parts>);
+
+struct Parts {
+    /// What the other three print.
+    text: String,
     workspace: WorkspaceName,
     account: AccountName,
     path: AgentPath,
@@ -109,43 +119,53 @@ impl Slug {
     /// # Errors
     /// [`SlugError`] when it would be longer than 512 bytes.
     pub fn new(workspace: WorkspaceName, account: AccountName, path: AgentPath) -> Result<Self, SlugError> {
-        let slug = Self { workspace, account, path };
-        let text = slug.to_string();
-        if text.len() > SLUG_BYTES_MAX {
-            return Err(SlugError::new(&text, SlugRule::Length));
+        let slug = Self::of(workspace, account, path);
+        if slug.as_str().len() > SLUG_BYTES_MAX {
+            return Err(SlugError::new(slug.as_str(), SlugRule::Length));
         }
         Ok(slug)
     }
 
+    fn of(workspace: WorkspaceName, account: AccountName, path: AgentPath) -> Self {
+        let text = ["/w/", workspace.as_str(), "/u/", account.as_str(), "/", path.as_str()].concat();
+        Self(Arc::new(Parts { text, workspace, account, path }))
+    }
+
+    /// As it is printed.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0.text
+    }
+
     /// The workspace.
     #[must_use]
-    pub const fn workspace(&self) -> &WorkspaceName {
-        &self.workspace
+    pub fn workspace(&self) -> &WorkspaceName {
+        &self.0.workspace
     }
 
     /// The account.
     #[must_use]
-    pub const fn account(&self) -> &AccountName {
-        &self.account
+    pub fn account(&self) -> &AccountName {
+        &self.0.account
     }
 
     /// The path below the account.
     #[must_use]
-    pub const fn path(&self) -> &AgentPath {
-        &self.path
+    pub fn path(&self) -> &AgentPath {
+        &self.0.path
     }
 
     /// The agent's own name: the last segment.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.path.name()
+        self.path().name()
     }
 
     /// The slug one level up; `None` directly below the account.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
-        let path = self.path.parent()?;
-        Some(Self { workspace: self.workspace.clone(), account: self.account.clone(), path })
+        let path = self.path().parent()?;
+        Some(Self::of(self.workspace().clone(), self.account().clone(), path))
     }
 
     /// The slug of something below this one.
@@ -153,7 +173,38 @@ impl Slug {
     /// # Errors
     /// [`SlugError`] when it would be too deep or too long.
     pub fn child(&self, below: &AgentPath) -> Result<Self, SlugError> {
-        Self::new(self.workspace.clone(), self.account.clone(), self.path.join(below)?)
+        Self::new(self.workspace().clone(), self.account().clone(), self.path().join(below)?)
+    }
+
+    /// What slugs are sorted by: one part after the other, which the text is not, as some characters of names come before `/`.
+    fn order(&self) -> (&WorkspaceName, &AccountName, &AgentPath) {
+        (self.workspace(), self.account(), self.path())
+    }
+}
+
+impl PartialEq for Slug {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Slug {}
+
+impl Hash for Slug {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Ord for Slug {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+impl PartialOrd for Slug {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -180,14 +231,19 @@ impl TryFrom<String> for Slug {
 
 impl From<Slug> for String {
     fn from(slug: Slug) -> Self {
-        slug.to_string()
+        slug.as_str().to_owned()
     }
 }
 
 impl fmt::Display for Slug {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workspace, account, path } = self;
-        write!(f, "/w/{workspace}/u/{account}/{path}")
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Slug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slug({})", self.as_str())
     }
 }
 

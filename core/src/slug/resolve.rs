@@ -28,7 +28,7 @@ pub enum Caller {
 impl Caller {
     /// The workspace the caller belongs to.
     #[must_use]
-    pub const fn workspace(&self) -> &WorkspaceName {
+    pub fn workspace(&self) -> &WorkspaceName {
         match self {
             Self::Agent { slug, .. } => slug.workspace(),
             Self::Human { workspace, .. } => workspace,
@@ -37,7 +37,7 @@ impl Caller {
 
     /// The account the caller belongs to.
     #[must_use]
-    pub const fn account(&self) -> &AccountName {
+    pub fn account(&self) -> &AccountName {
         match self {
             Self::Agent { slug, .. } => slug.account(),
             Self::Human { account, .. } => account,

@@ -190,7 +190,7 @@ fn commit(
     for Believed { item, fresh_prekey, stored } in items {
         let key = Key { msg_id: item.msg_id, recipient: parties.acker };
         let row = delivery::get(tx, key.msg_id, key.recipient)?;
-        let rightly = |row: &DeliveryRow| row.sender == parties.sender && row.to_slug.to_string() == parties.slug;
+        let rightly = |row: &DeliveryRow| row.sender == parties.sender && row.to_slug.as_str() == parties.slug;
         let Some(mut row) = row.filter(rightly) else {
             outcome.ignored += 1;
             continue;

@@ -39,7 +39,7 @@ pub(super) fn message(message: InboxMessage) -> v1::Message {
         msg_id: msg_id.to_string(),
         conversation_id: conversation_id.to_string(),
         kind: kind_number(kind),
-        from: from.to_string(),
+        from: from.into(),
         from_agent_id: from_agent_id.to_string(),
         tier: tier.to_string(),
         content_type,
@@ -52,7 +52,7 @@ pub(super) fn message(message: InboxMessage) -> v1::Message {
         redelivered,
         traceparent,
         deadline_time: deadline_ms.map(timestamp),
-        to: to.to_string(),
+        to: to.into(),
         file: attached.map(|attached| file(*attached)),
         gap,
     }
@@ -151,7 +151,7 @@ pub(super) fn delivery(view: DeliveryView) -> v1::Delivery {
         stale_prekey,
     } = view;
     v1::Delivery {
-        to: to.to_string(),
+        to: to.into(),
         to_agent_id: to_agent_id.to_string(),
         state: state(name),
         code: code.unwrap_or_default(),
@@ -188,8 +188,8 @@ pub(super) fn listed(found: Listed) -> v1::SentMessage {
     v1::SentMessage {
         msg_id: row.msg_id.to_string(),
         kind: kind_number(kind),
-        from: from.to_string(),
-        to: row.to_slug.to_string(),
+        from: from.into(),
+        to: row.to_slug.as_str().to_owned(),
         seal_attempt: machine.seal_attempt,
         next_time: machine.next_at_ms.map(|at_ms| timestamp(at_ms.min(row.delivery.expires_ms))),
         waits_for: String::new(),
@@ -209,7 +209,7 @@ pub(super) fn redriven(redriven: Redriven) -> v1::Redriven {
     v1::Redriven {
         msg_id: msg_id.to_string(),
         redrive_of: redrive_of.to_string(),
-        to: to.to_string(),
+        to: to.into(),
         to_agent_id: to_agent_id.to_string(),
         expire_time: Some(timestamp(expires_ms)),
     }

@@ -60,7 +60,7 @@ impl FileService for Files {
         Ok(Response::new(v1::SendFileResponse {
             msg_id: sent.msg_id.to_string(),
             conversation_id: sent.conversation_id.to_string(),
-            to: sent.to.to_string(),
+            to: sent.to.into(),
             recipient_online: sent.recipient_online,
             unread: core.post.unread(from.agent_id).await.map_err(Refusal::from)?,
             file: Some(convert::file(file)),

@@ -57,7 +57,7 @@ impl HostService for Host {
             .filter(|peer| own.as_ref().is_none_or(|own| own.agent_id != peer.agent_id))
             .filter(|peer| group.is_empty() || peer.group == group)
             .filter(|peer| !online_only || snapshot.online(peer))
-            .filter(|peer| peer.slug.to_string() > after)
+            .filter(|peer| peer.slug.as_str() > after.as_str())
             .collect();
         peers.sort_by_cached_key(|peer| peer.slug.to_string());
         let size = parse::page_size(page_size);

@@ -80,7 +80,7 @@ impl MessageService for Messages {
         Ok(Response::new(v1::SendResponse {
             msg_id: sent.msg_id.to_string(),
             conversation_id: sent.conversation_id.to_string(),
-            to: sent.to.to_string(),
+            to: sent.to.into(),
             recipient_online: sent.recipient_online,
             unread: sent.unread,
         }))
@@ -114,7 +114,7 @@ impl MessageService for Messages {
         let accepted = v1::RequestAccepted {
             msg_id: sent.msg_id.to_string(),
             conversation_id: sent.conversation_id.to_string(),
-            to: sent.to.to_string(),
+            to: sent.to.into(),
             recipient_online: sent.recipient_online,
             file,
         };

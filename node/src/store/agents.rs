@@ -41,7 +41,7 @@ pub fn save(tx: Tx<'_>, agent: &AgentRow) -> Result<(), StoreError> {
         ON CONFLICT (agent_id) DO UPDATE SET slug = ?2, kind = ?3, description = ?4, group_name = ?5, deregistered_ms = ?7";
     tx.conn().prepare_cached(sql)?.execute(params![
         agent_id.as_bytes(),
-        slug.to_string(),
+        slug.as_str(),
         kind,
         description,
         group,
@@ -88,7 +88,7 @@ pub fn get(tx: Tx<'_>, agent: AgentId) -> Result<Option<AgentRow>, StoreError> {
 /// [`StoreError`].
 pub fn by_slug(tx: Tx<'_>, slug: &Slug) -> Result<Option<AgentRow>, StoreError> {
     let sql = "SELECT * FROM local_agent WHERE slug = ?1 AND deregistered_ms IS NULL";
-    Ok(tx.conn().prepare_cached(sql)?.query_row([slug.to_string()], agent_row).optional()?)
+    Ok(tx.conn().prepare_cached(sql)?.query_row([slug.as_str()], agent_row).optional()?)
 }
 
 /// The agent that held a slug last and has ended: its unread messages stay readable.
@@ -98,7 +98,7 @@ pub fn by_slug(tx: Tx<'_>, slug: &Slug) -> Result<Option<AgentRow>, StoreError> 
 pub fn ended_by_slug(tx: Tx<'_>, slug: &Slug) -> Result<Option<AgentRow>, StoreError> {
     let sql = "SELECT * FROM local_agent WHERE slug = ?1 AND deregistered_ms IS NOT NULL
         ORDER BY deregistered_ms DESC LIMIT 1";
-    Ok(tx.conn().prepare_cached(sql)?.query_row([slug.to_string()], agent_row).optional()?)
+    Ok(tx.conn().prepare_cached(sql)?.query_row([slug.as_str()], agent_row).optional()?)
 }
 
 /// Unread messages in an agent's inbox.

@@ -116,7 +116,7 @@ pub fn insert(tx: Tx<'_>, row: &DeliveryRow) -> Result<(), StoreError> {
         row.delivered_ms.map(int),
         row.read_ms.map(int),
         row.sender.as_bytes(),
-        row.to_slug.to_string(),
+        row.to_slug.as_str(),
         int(row.sequence),
         int(row.created_ms),
         int(row.delivery.expires_ms),

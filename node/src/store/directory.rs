@@ -96,7 +96,7 @@ fn save_peer(tx: Tx<'_>, peer: &Peer) -> Result<(), StoreError> {
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
     tx.conn().prepare_cached(sql)?.execute(params![
         agent_id.as_bytes(),
-        slug.to_string(),
+        slug.as_str(),
         node_id.as_bytes(),
         kind.number(),
         description,

@@ -90,7 +90,7 @@ pub fn insert(tx: Tx<'_>, new: &NewPermission, now_ms: u64) -> Result<(Permissio
     let values = params![
         request_id,
         agent.as_bytes(),
-        slug.to_string(),
+        slug.as_str(),
         instance,
         tool_name,
         description,

@@ -38,7 +38,8 @@ pub(super) fn text<T>(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
-    row.get::<_, String>(column)?.parse().map_err(|error| wrong(Type::Text, error))
+    let text = row.get_ref(column)?.as_str().map_err(|error| wrong(Type::Text, error))?;
+    text.parse().map_err(|error| wrong(Type::Text, error))
 }
 
 /// Reads a number that one of our enums writes.

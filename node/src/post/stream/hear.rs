@@ -71,7 +71,7 @@ impl Post {
     /// A recipient speaks to the sender.
     async fn hear_credit(self: &Arc<Self>, out: &Outgoing, heard: &Heard, credit: Credit) -> Result<(), StoreError> {
         let row = &out.row;
-        if row.sender != heard.to || row.to.to_string() != heard.slug {
+        if row.sender != heard.to || row.to.as_str() != heard.slug {
             self.counters.acks_ignored.add();
             return Ok(());
         }
@@ -115,7 +115,7 @@ impl Post {
     async fn hear_cancel(&self, stream_id: StreamId, heard: &Heard) -> Result<(), StoreError> {
         let row = self.store.read(move |tx: Tx<'_>| stream::incoming(tx, stream_id)).await?;
         let rightly = row
-            .filter(|row| row.sender == heard.from && row.recipient == heard.to && row.from.to_string() == heard.slug);
+            .filter(|row| row.sender == heard.from && row.recipient == heard.to && row.from.as_str() == heard.slug);
         match rightly {
             Some(row) if row.state.is_open() => {
                 self.end_incoming(&row, TransferState::Cancelled, Code::StreamCancelled, true).await.map(drop)
