@@ -16,6 +16,7 @@ use murmur_proto::{
     },
 };
 use tokio::net::TcpListener;
+use tonic_health::ServingStatus;
 
 use crate::{
     agents::Agents,
@@ -128,6 +129,8 @@ impl App {
         lifecycle.spawn(http::serve(listener, acceptor(&config)?, router, lifecycle.clone()));
         let stop = lifecycle.soft_token();
         lifecycle.spawn(async move { nodes.keep_broker(&stop).await });
+        let (stop, kept) = (lifecycle.soft_token(), db.clone());
+        lifecycle.spawn(async move { kept.keep(&stop).await });
         let stop = lifecycle.soft_token();
         lifecycle.spawn(async move { agents.keep(&stop).await });
         let (stop, teller) = (lifecycle.soft_token(), Arc::clone(&events));
@@ -260,7 +263,7 @@ impl Rooms {
         .add_service(UploadServiceServer::new(uploads))
         .add_service(WebhookServiceServer::new(webhooks).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
         .add_service(TunnelServiceServer::new(tunnels))
-        .add_service(health(lifecycle))
+        .add_service(health(lifecycle, &self.db))
         .add_service(reflection().build_v1().context("cannot build the reflection service")?)
         // What Python's client still asks for.
         .add_service(reflection().build_v1alpha().context("cannot build the reflection service")?)
@@ -282,15 +285,26 @@ impl Rooms {
     }
 }
 
-/// The gRPC health service: serving until the soft end begins.
+/// The gRPC health service: serving until the soft end begins, except while nothing can be written.
 fn health(
     lifecycle: &Lifecycle,
+    db: &Db,
 ) -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
     let (reporter, service) = tonic_health::server::health_reporter();
     let draining = lifecycle.clone();
+    let mut database = db.health();
     lifecycle.spawn(async move {
-        draining.draining().await;
-        reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        loop {
+            let is_unwritable = database.borrow_and_update().trouble().is_some();
+            let is_serving = !is_unwritable && !draining.is_draining();
+            let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+            reporter.set_service_status("", status).await;
+            tokio::select! {
+                () = draining.draining() => break,
+                changed = database.changed() => if changed.is_err() { break },
+            }
+        }
+        reporter.set_service_status("", ServingStatus::NotServing).await;
     });
     service
 }
@@ -299,5 +313,102 @@ fn acceptor(config: &Config) -> anyhow::Result<Acceptor> {
     match (&config.tls_cert, &config.tls_key) {
         (Some(cert), Some(key)) => Ok(Acceptor::Tls(http::acceptor(cert, key)?)),
         _ => Ok(Acceptor::Plain),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use murmur_core::{id::WorkspaceId, limits::ROOT_CERT_LIFE_MS, reason::Reason};
+    use murmur_crypto::{
+        cert::Origin,
+        issue::{self, RootSpec, Validity},
+        keys::IdentityKey,
+    };
+    use murmur_proto::{
+        client::{ControlClient, Headers, server_channel},
+        status::RpcError,
+        v1,
+    };
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+    use tonic_health::pb::{HealthCheckRequest, health_check_response, health_client::HealthClient};
+
+    use super::*;
+
+    async fn ready_page(app: &App) -> String {
+        let mut stream = TcpStream::connect(app.address).await.unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn ready_page_until(app: &App, has: &str) -> String {
+        let asked = async {
+            loop {
+                let answer = ready_page(app).await;
+                if answer.contains(has) {
+                    return answer;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap()
+    }
+
+    async fn is_serving(app: &App) -> bool {
+        let channel = server_channel(&format!("http://{}", app.address), None).unwrap();
+        let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap().into_inner();
+        answer.status() == health_check_response::ServingStatus::Serving
+    }
+
+    async fn create_workspace(client: &mut ControlClient, number: usize) -> Result<(), tonic::Status> {
+        let (name, key) = (format!("w{number}"), IdentityKey::generate().unwrap());
+        let spec = RootSpec {
+            workspace_id: WorkspaceId::from_bytes(key.public().as_bytes()[..16].try_into().unwrap()),
+            serial: 1,
+            validity: Validity::from_now(Clock::system().now_ms(), ROOT_CERT_LIFE_MS),
+            slug_scope: vec![format!("/w/{name}/")],
+            origin: Origin::Owner,
+        };
+        let root = issue::root(&key, spec).unwrap();
+        let request = v1::CreateWorkspaceRequest {
+            name,
+            mode: v1::WorkspaceMode::Owner.into(),
+            root_certificate: root.certificate().encode().into(),
+        };
+        client.directory.create_workspace(request).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_by_name_and_forgotten_when_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { calls_burst: 10_000.try_into().unwrap(), ..Config::local(dir.path().to_owned()) };
+        let app = App::start(config, Clock::system(), Lifecycle::new()).await.unwrap();
+        let token = std::fs::read_to_string(dir.path().join(ADMIN_TOKEN_FILE)).unwrap();
+        let channel = server_channel(&format!("http://{}", app.address), None).unwrap();
+        let mut admin = ControlClient::new(channel, Headers::new().with_token(token.trim()).unwrap());
+
+        app.db.set_pages_max(1).await;
+        let mut number = 0;
+        let refused = loop {
+            number += 1;
+            if let Err(refused) = create_workspace(&mut admin, number).await {
+                break refused;
+            }
+        };
+        assert_eq!(RpcError::from(&refused).reason, Some(Reason::StorageFull), "{refused}");
+        assert!(refused.message().contains("disk is full"), "{refused}");
+        let page = ready_page_until(&app, "disk is full").await;
+        assert!(page.starts_with("HTTP/1.1 503"), "{page}");
+        while is_serving(&app).await {}
+
+        app.db.set_pages_max(100_000).await;
+        create_workspace(&mut admin, number).await.unwrap();
+        let page = ready_page_until(&app, "ready\n").await;
+        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+        while !is_serving(&app).await {}
+        assert!(app.stop().await);
     }
 }

@@ -1,5 +1,12 @@
 //! What can go wrong in the database.
 
+use std::{error::Error, io, iter};
+
+/// `SQLITE_FULL`.
+const FULL: i32 = 13;
+/// `SQLITE_IOERR_SHMSIZE`: there was no room for the index of the write-ahead log.
+const FULL_FOR_INDEX: i32 = 4874;
+
 /// A failed query, or a row that cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
@@ -29,4 +36,24 @@ impl DbError {
             Self::Look(_) | Self::Migrate(_) | Self::Corrupt { .. } => false,
         }
     }
+}
+
+/// Whether the cause of an error is that a disk is full.
+#[must_use]
+pub fn is_full(error: &(dyn Error + 'static)) -> bool {
+    iter::successors(Some(error), |error| (*error).source()).any(|error| {
+        if let Some(sqlx::Error::Database(error)) = error.downcast_ref() {
+            return error.code().and_then(|code| code.parse().ok()).is_some_and(is_code_of_full);
+        }
+        if let Some(rusqlite::Error::SqliteFailure(error, _)) = error.downcast_ref() {
+            return is_code_of_full(error.extended_code);
+        }
+        error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    })
+}
+
+const fn is_code_of_full(code: i32) -> bool {
+    matches!(code, FULL | FULL_FOR_INDEX)
 }

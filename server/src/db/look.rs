@@ -43,6 +43,8 @@ pub struct Look {
     looker: Option<Looker>,
     /// All statements see one snapshot, which ends with it.
     is_begun: bool,
+    /// What failed once is opened anew: what is wrong may be the connection.
+    is_failed: bool,
     lookers: Arc<Lookers>,
 }
 
@@ -58,7 +60,7 @@ impl Lookers {
             Some(looker) => looker,
             None => self.open()?,
         };
-        Ok(Look { looker: Some(looker), is_begun: false, lookers: Arc::clone(self) })
+        Ok(Look { looker: Some(looker), is_begun: false, is_failed: false, lookers: Arc::clone(self) })
     }
 
     fn open(&self) -> Result<Looker, DbError> {
@@ -103,6 +105,9 @@ impl Look {
 impl Drop for Look {
     fn drop(&mut self) {
         let Some(looker) = self.looker.take() else { return };
+        if self.is_failed {
+            return;
+        }
         // A snapshot that is held keeps the write-ahead log from shrinking; a connection that cannot let go of it is closed.
         if !self.is_begun || looker.conn.execute_batch("ROLLBACK").is_ok() {
             self.lookers.idle().push(looker);
@@ -117,7 +122,9 @@ impl Source for Look {
         values: Vec<Value>,
         decode: Decode<T>,
     ) -> impl Future<Output = Result<Vec<T>, DbError>> + Send {
-        ready(self.looker().rows(sql, values, decode))
+        let rows = self.looker().rows(sql, values, decode);
+        self.is_failed |= rows.is_err();
+        ready(rows)
     }
 }
 

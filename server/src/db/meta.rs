@@ -57,3 +57,24 @@ pub async fn next_revision(conn: &mut Conn) -> Result<u64, DbError> {
             .await?;
     u64::try_from(value).map_err(corrupt("counter.value"))
 }
+
+/// Writes more than most changes do, so that whoever finds room here has some left. See [`empty`].
+///
+/// # Errors
+/// [`DbError`].
+pub(super) async fn fill(conn: &mut Conn) -> Result<(), DbError> {
+    // At random: a file system that compresses would need no room for zeros.
+    let sql = "INSERT INTO meta (name, value) VALUES ('room', hex(randomblob(32768)))
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    sqlx::query(sql).execute(conn).await?;
+    Ok(())
+}
+
+/// Removes what [`fill`] wrote.
+///
+/// # Errors
+/// [`DbError`].
+pub(super) async fn empty(conn: &mut Conn) -> Result<(), DbError> {
+    sqlx::query("DELETE FROM meta WHERE name = 'room'").execute(conn).await?;
+    Ok(())
+}

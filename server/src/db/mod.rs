@@ -1,6 +1,7 @@
 //! The database room: the only one that names sqlx and rusqlite, a file per table group.
 //!
 //! One writer connection, so that nobody meets a busy database, a pool of readers that each see a consistent snapshot, and short looks.
+//! A connection that fails is closed and opened anew.
 //! Every query is bounded by a workspace, except where a credential is looked up by its own secret and for the administrator.
 //! Time is an argument.
 
@@ -14,6 +15,7 @@ mod error;
 pub mod event;
 pub mod event_repo;
 pub mod follow_up;
+mod health;
 pub mod idempotency;
 pub mod invite;
 pub mod lease;
@@ -37,7 +39,8 @@ pub mod webhook;
 pub mod webhook_delivery;
 pub mod workspace;
 
-pub use error::DbError;
+pub use error::{DbError, is_full};
+pub use health::{Health, Trouble};
 pub use look::Look;
 pub use open::{Conn, Db, Tx};
 pub use reader::Reading;

@@ -12,9 +12,11 @@ use sqlx::{
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::sync::watch;
 
 use super::{
     DbError, Look,
+    health::{Health, doubt, is_reusable},
     look::Lookers,
     meta,
     reader::{Readers, Reading},
@@ -92,6 +94,7 @@ impl DerefMut for Tx {
 #[derive(Clone)]
 pub struct Db {
     writer: SqlitePool,
+    pub(super) health: Arc<watch::Sender<Health>>,
     readers: Arc<Readers>,
     lookers: Arc<Lookers>,
 }
@@ -112,14 +115,16 @@ impl Db {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .statement_cache_capacity(STATEMENTS_MAX);
-        // A file does not go away, and need not be asked whether it is there.
-        let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false);
-        let writer = pool.connect_with(options.clone()).await?;
+        let health = Arc::new(watch::Sender::new(Health::Writable));
+        let writer = pool(&health).connect_with(options.clone()).await?;
         MIGRATIONS.run(&writer).await?;
-        let reading = options.read_only(true).create_if_missing(false);
+        // A file that is away with its disk comes back with it; one made in its place would be without everything.
+        let options = options.create_if_missing(false);
+        writer.set_connect_options(options.clone());
+        let reading = options.read_only(true);
         let readers = Arc::new(Readers::new(reading, READERS_MAX));
         let lookers = Arc::new(Lookers::new(file, BUSY_TIMEOUT));
-        let db = Self { writer, readers, lookers };
+        let db = Self { writer, health, readers, lookers };
         let mut tx = db.write().await?;
         meta::set_epoch_once(&mut tx, new_epoch).await?;
         tx.commit().await?;
@@ -131,7 +136,16 @@ impl Db {
     /// # Errors
     /// [`DbError`] when the database cannot be reached.
     pub async fn write(&self) -> Result<Tx, DbError> {
-        Ok(Tx(self.writer.begin_with("BEGIN IMMEDIATE").await?))
+        match self.writer.begin_with("BEGIN IMMEDIATE").await {
+            Ok(transaction) => Ok(Tx(transaction)),
+            Err(error) => {
+                // A long line of writers, or the end, says nothing of the connection.
+                if !matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) {
+                    doubt(&self.health);
+                }
+                Err(error.into())
+            }
+        }
     }
 
     /// Begins a transaction that reads one snapshot.
@@ -156,6 +170,26 @@ impl Db {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+#[cfg(test)]
+impl Db {
+    /// Makes a disk that is full, or has room again: the file may have so many pages, and as many as it has.
+    pub(crate) async fn set_pages_max(&self, pages: u32) {
+        let options = SqliteConnectOptions::clone(&self.writer.connect_options());
+        self.writer.set_connect_options(options.pragma("max_page_count", pages.to_string()));
+        let mut conn = self.writer.acquire().await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"))).execute(&mut *conn).await.unwrap();
+    }
+}
+
+/// The connection that writes. It is asked how it is when it comes back, and not again before it is lent: nobody has it meanwhile.
+fn pool(health: &Arc<watch::Sender<Health>>) -> SqlitePoolOptions {
+    let health = Arc::clone(health);
+    SqlitePoolOptions::new().max_connections(1).test_before_acquire(false).after_release(move |conn, _| {
+        let health = Arc::clone(&health);
+        Box::pin(async move { is_reusable(conn, &health).await })
+    })
 }
 
 #[cfg(test)]

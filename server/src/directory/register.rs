@@ -87,6 +87,9 @@ impl Directory {
         };
         let agent = agent_of_node(&mut tx, caller, id).await?;
         self.agents.commit(tx).await?;
+        if created {
+            tracing::info!(agent.id = %agent.id, agent.slug = %agent.slug, "agent {} registered", agent.slug);
+        }
         Ok((agent, created))
     }
 
@@ -131,7 +134,6 @@ impl Directory {
         agent::insert(work, &agent).await?;
         registered(work, &agent).await?;
         work.directory_moved(node.workspace_id);
-        tracing::info!(agent.id = %id, agent.slug = %slug, "agent {slug} registered");
         Ok(id)
     }
 }

@@ -40,10 +40,13 @@ pub(crate) fn router(pages: Arc<Pages>) -> Router {
 
 /// Ready to take calls: not going down, and able to do everything that is configured.
 async fn ready(State(pages): State<Arc<Pages>>) -> Response {
+    let unwritable = pages.db.health().borrow().trouble();
     let trouble = if pages.lifecycle.is_draining() {
-        "draining\n"
+        "draining\n".to_owned()
+    } else if let Some(unwritable) = unwritable {
+        format!("{unwritable}\n")
     } else if !pages.broker.is_healthy() {
-        "broker down: the directory is served, credentials are not\n"
+        "broker down: the directory is served, credentials are not\n".to_owned()
     } else {
         return "ready\n".into_response();
     };

@@ -12,6 +12,7 @@ use tonic::Status;
 
 use crate::{
     agents::AgentError,
+    db::{Trouble, is_full},
     directory::DirectoryError,
     events::EventError,
     idempotency::OnceError,
@@ -343,6 +344,9 @@ fn broker(error: &NodeError) -> Status {
 
 fn storage(error: &(dyn Error + 'static)) -> Status {
     tracing::error!(error, "database failed");
+    if is_full(error) {
+        return status(Reason::StorageFull, Trouble::Full.to_string());
+    }
     status(Reason::StorageFailed, "the control plane's database failed")
 }
 
