@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Parser, Subcommand};
+use murmur_core::{limits::IDEMPOTENCY_KEY_BYTES_MAX, slug::Segment};
 
-use crate::{cmds, exit};
+use crate::{cmds, exit, failure::Failure, text::quoted};
 
 /// Murmur's command line: a private network in one command, messages between agents, and the operator's tools.
 #[derive(Debug, Parser)]
@@ -91,6 +92,49 @@ pub(crate) struct Speaker {
     /// File with the token of the agent to speak for
     #[arg(long, env = "MURMUR_AGENT_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) agent_token_file: Option<PathBuf>,
+}
+
+impl Speaker {
+    /// What has to be repeated to speak as the same agent.
+    pub(crate) fn options(&self) -> String {
+        let agent = Some(&self.agent).filter(|agent| !agent.is_empty());
+        let agent = agent.map(|agent| format!(" --agent {}", quoted(agent))).unwrap_or_default();
+        let file = self.agent_token_file.as_ref();
+        let file = file.map(|file| format!(" --agent-token-file {}", quoted(&file.display().to_string())));
+        agent + &file.unwrap_or_default()
+    }
+}
+
+/// [`Speaker::agent`] where nobody speaks: without it, all are looked at.
+pub(crate) fn whose(agent: Arg) -> Arg {
+    agent.help("Only what this agent of your account sent [default: the token's agent, else all of this host's]")
+}
+
+/// Refuses a name that a node would make fit: whoever mistypes an agent must not speak as another. `register` alone makes names fit.
+///
+/// # Errors
+/// [`Failure`] that names the rule.
+pub(crate) fn check_agent(agent: &str) -> Result<(), Failure> {
+    // The other end says best what is wrong with a path.
+    if agent.is_empty() || agent.contains('/') {
+        return Ok(());
+    }
+    agent.parse::<Segment>().map(drop).map_err(|error| {
+        Failure::field("--agent", &error.to_string()).remedy(
+            "Name the agent as `murmurctl peers` shows it, with --agent or MURMUR_AGENT; `murmurctl register` makes a name fit.",
+        )
+    })
+}
+
+/// An idempotency key. One that is empty by mistake would let every repeat do it again.
+///
+/// # Errors
+/// A sentence for clap that names the rule.
+pub(crate) fn key(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=IDEMPOTENCY_KEY_BYTES_MAX => Ok(text.to_owned()),
+        length => Err(format!("must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, got {length}")),
+    }
 }
 
 /// As whom the control plane is called.
@@ -259,5 +303,37 @@ impl Command {
             Self::InternalDetach(_) => "internal-detach",
             Self::Supervise(_) => "supervise",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_would_be_changed_is_refused() {
+        for fine in ["", "me", "ci-2", "ci/fix"] {
+            check_agent(fine).unwrap();
+        }
+        for changed in ["Bad Name", "Alice", " alice", "alice-", "é"] {
+            let refused = check_agent(changed).unwrap_err();
+            assert_eq!(refused.fields[0].0, "--agent", "{changed}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_hint_repeats_who_speaks() {
+        let speaker = |agent: &str, file: Option<&str>| {
+            Speaker { agent: agent.to_owned(), agent_token_file: file.map(PathBuf::from) }.options()
+        };
+        assert_eq!(speaker("", None), "");
+        assert_eq!(speaker("alice", None), " --agent alice");
+        assert_eq!(speaker("", Some("/a b")), " --agent-token-file '/a b'");
+    }
+
+    #[test]
+    fn a_key_is_not_empty_and_not_long() {
+        assert_eq!(key("k").as_deref(), Ok("k"));
+        assert!(key("").is_err() && key(&"k".repeat(129)).is_err());
     }
 }

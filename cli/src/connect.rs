@@ -13,7 +13,7 @@ use murmur_proto::{
 };
 
 use crate::{
-    args::{Caller, Global, Speaker},
+    args::{Caller, Global, Speaker, check_agent},
     exit::Exit,
     failure::{Context as _, Failure},
     network::{layout::Layout, plan::Plan},
@@ -68,12 +68,19 @@ impl Target {
 
     /// The node, as whoever calls: a process of an agent is heard with the agent's token alone.
     pub(crate) async fn node_of(&self, caller: &Caller) -> Result<NodeClient, Failure> {
+        check_agent(&caller.agent)?;
         let token = caller.agent_token_file.as_deref().map(read_agent_token).transpose()?;
         Ok(NodeClient::new(connect_socket(&self.socket()).await?, headers(token.as_ref())?))
     }
 
     /// The node, speaking as an agent.
     pub(crate) async fn node_as(&self, speaker: &Speaker) -> Result<NodeClient, Failure> {
+        check_agent(&speaker.agent)?;
+        self.node_for(speaker).await
+    }
+
+    /// The node, for whoever names an agent that may not be there yet: its name is made to fit.
+    pub(crate) async fn node_for(&self, speaker: &Speaker) -> Result<NodeClient, Failure> {
         let token = speaker.agent_token_file.as_deref().map(read_agent_token).transpose()?;
         Ok(NodeClient::new(connect_socket(&self.socket()).await?, headers(token.as_ref())?))
     }
@@ -95,6 +102,7 @@ impl Target {
     /// for it was named.
     pub(crate) async fn control_as(&self, caller: &Caller) -> Result<ControlClient, Failure> {
         let Caller { agent, agent_token_file } = caller;
+        check_agent(agent)?;
         if self.server.is_some() || self.token_file.is_some() {
             let is_agent = !agent.is_empty() || agent_token_file.is_some();
             return if is_agent { Err(two_callers()) } else { self.control().await };

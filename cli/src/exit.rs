@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     Unavailable = 5,
     /// The time given was over.
     Timeout = 6,
+    /// Ctrl-C, as shells tell it.
+    Interrupted = 130,
 }
 
 /// The table, as `--help` shows it.
@@ -31,7 +33,8 @@ Exit codes:
   3  not found
   4  refused: credentials, permission, policy or a limit
   5  unavailable: node, control plane or broker does not answer
-  6  timeout";
+  6  timeout
+  130  interrupted by Ctrl-C";
 
 impl Exit {
     /// The number.
@@ -52,8 +55,8 @@ mod tests {
 
     #[test]
     fn the_help_names_every_code() {
-        use Exit::{Failed, NotFound, Ok, Refused, Timeout, Unavailable, Usage};
-        for exit in [Ok, Failed, Usage, NotFound, Refused, Unavailable, Timeout] {
+        use Exit::{Failed, Interrupted, NotFound, Ok, Refused, Timeout, Unavailable, Usage};
+        for exit in [Ok, Failed, Usage, NotFound, Refused, Unavailable, Timeout, Interrupted] {
             assert!(HELP.contains(&format!("\n  {}  ", exit.code())), "{exit:?}");
         }
     }

@@ -9,6 +9,33 @@ use tonic::{Code, Status};
 
 use crate::{exit::Exit, text};
 
+/// A reason that only this program gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnReason {
+    /// What was waited for did not come within `--timeout`.
+    WaitTimedOut,
+    /// A person ended the command.
+    Interrupted,
+}
+
+impl OwnReason {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::WaitTimedOut => "WAIT_TIMED_OUT",
+            Self::Interrupted => "INTERRUPTED",
+        }
+    }
+}
+
+/// Fields of calls that have another name on the command line, whichever command it is.
+const OPTIONS: [(&str, &str); 5] = [
+    ("page_token", "--page"),
+    ("timeout_ms", "--timeout"),
+    ("ttl_seconds", "--ttl"),
+    ("in_reply_to", "--in-reply-to"),
+    ("idempotency_key", "--idempotency-key"),
+];
+
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -20,6 +47,10 @@ pub(crate) struct Failure {
     pub(crate) remedy: Option<String>,
     /// Murmur's reason, when the other end gave one.
     pub(crate) reason: Option<Reason>,
+    /// This program's own reason.
+    pub(crate) own_reason: Option<OwnReason>,
+    /// The message that this is about, when there is one.
+    pub(crate) msg_id: Option<String>,
     /// When the same call may succeed.
     pub(crate) retry_after_ms: Option<u64>,
     /// Refused fields with the rules they break.
@@ -28,7 +59,16 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Self { exit, what: what.into(), remedy: None, reason: None, retry_after_ms: None, fields: Vec::new() }
+        Self {
+            exit,
+            what: what.into(),
+            remedy: None,
+            reason: None,
+            own_reason: None,
+            msg_id: None,
+            retry_after_ms: None,
+            fields: Vec::new(),
+        }
     }
 
     pub(crate) fn failed(what: impl Into<String>) -> Self {
@@ -39,26 +79,60 @@ impl Failure {
         Self::new(Exit::Usage, what)
     }
 
+    /// An option or argument, and the rule that it breaks.
+    pub(crate) fn field(name: &str, rule: &str) -> Self {
+        let mut failure = Self::usage(format!("{name}: {rule}")).reason(Reason::FieldInvalid);
+        failure.fields.push((name.to_owned(), rule.to_owned()));
+        failure
+    }
+
     /// Adds what to do.
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    fn reason(mut self, reason: Reason) -> Self {
+    pub(crate) fn reason(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);
+        self
+    }
+
+    /// Adds a reason that is this program's own.
+    pub(crate) const fn own_reason(mut self, reason: OwnReason) -> Self {
+        self.own_reason = Some(reason);
+        self
+    }
+
+    /// Adds which message it is about.
+    pub(crate) fn about(mut self, msg_id: &str) -> Self {
+        self.msg_id = Some(msg_id.to_owned());
+        self
+    }
+
+    /// Names fields of a call as they are named on the command line.
+    pub(crate) fn with_options(mut self, options: &[(&str, &str)]) -> Self {
+        for (field, option) in options {
+            // A message begins with the field that it is about.
+            if let Some(rest) = self.what.strip_prefix(field).filter(|rest| rest.starts_with([':', ' '])) {
+                self.what = format!("{option}{rest}");
+            }
+            for (name, _) in self.fields.iter_mut().filter(|(name, _)| name == field) {
+                (*option).clone_into(name);
+            }
+        }
         self
     }
 
     /// The form for programs.
     pub(crate) fn json(&self) -> Value {
-        let Self { exit, what, remedy, reason, retry_after_ms, fields } = self;
+        let Self { exit, what, remedy, reason, own_reason, msg_id, retry_after_ms, fields } = self;
         let fields: Vec<_> = fields.iter().map(|(field, rule)| json!({"field": field, "rule": rule})).collect();
         json!({"error": {
             "exit": exit.code(),
-            "reason": reason.map(Reason::as_str),
+            "reason": reason.map(Reason::as_str).or(own_reason.map(OwnReason::as_str)),
             "message": what,
             "hint": remedy,
+            "msg_id": msg_id,
             "retry_after_ms": retry_after_ms,
             "fields": fields,
         }})
@@ -73,7 +147,8 @@ impl fmt::Display for Failure {
         for (field, rule) in self.fields.iter().filter(|(field, _)| !self.what.starts_with(field.as_str())) {
             write!(f, "\n  {}: {}", text::clean_line(field), text::clean_line(rule))?;
         }
-        if let Some(ms) = self.retry_after_ms {
+        // A message that says when is not said again.
+        if let Some(ms) = self.retry_after_ms.filter(|_| !self.what.contains("again in ")) {
             write!(f, "\n  again in {:.1} s", std::time::Duration::from_millis(ms).as_secs_f64())?;
         }
         match &self.remedy {
@@ -101,7 +176,8 @@ impl From<Status> for Failure {
             Some(Reason::NameMismatch | Reason::NodePending) => Exit::Refused,
             _ => exit_of(code),
         };
-        let failure = Self { exit, what, remedy, reason, retry_after_ms, fields };
+        let failure = Self { exit, what, remedy, reason, own_reason: None, msg_id: None, retry_after_ms, fields };
+        let failure = failure.with_options(&OPTIONS);
         match code {
             Code::Unimplemented if reason.is_none() => {
                 failure.remedy("Upgrade the older side: `murmurctl doctor` shows versions.")
@@ -152,6 +228,7 @@ fn local_remedy(reason: Reason) -> Option<&'static str> {
         Reason::TokenMissing => "Name a token file with --token-file or MURMUR_TOKEN_FILE.",
         Reason::ControlPlaneDown => "Run `murmurctl up`, or try again later; messages between known agents still flow.",
         Reason::NodeDown => "Start it with `murmurctl up`.",
+        Reason::RateLimited => "Slow down.",
         _ => return None,
     })
 }
@@ -222,6 +299,36 @@ mod tests {
         assert_eq!(exit(Reason::BodyTooLarge), Exit::Usage);
         assert_eq!(exit(Reason::SlugTaken), Exit::Failed);
         assert_eq!(exit(Reason::NameMismatch), Exit::Refused);
+    }
+
+    #[test]
+    fn a_field_is_named_as_on_the_command_line() {
+        let failure = Failure::from(status::field_status("page_token", "must come from the page before"));
+        assert_eq!(failure.what, "--page: must come from the page before");
+        assert_eq!(failure.fields[0].0, "--page");
+        let of_file = Failure::from(status::field_refusal(Reason::FileRefused, "path", "is no regular file"));
+        let of_file = of_file.with_options(&[("path", "--file")]);
+        assert_eq!(of_file.to_string().lines().next(), Some("error: --file: is no regular file"));
+        let other = Failure::failed("pathological").with_options(&[("path", "--file")]);
+        assert_eq!(other.what, "pathological");
+    }
+
+    #[test]
+    fn the_delay_is_told_once() {
+        let limited = |message: &str| {
+            let retry_after = Some(std::time::Duration::from_millis(554));
+            let details = status::Details { retry_after, ..status::Details::default() };
+            Failure::from(status::refusal(Reason::RateLimited, message, details)).to_string()
+        };
+        assert_eq!(limited("too many; try again in 554 ms"), "error: too many; try again in 554 ms\n  → Slow down.");
+        assert_eq!(limited("too many calls"), "error: too many calls\n  again in 0.6 s\n  → Slow down.");
+    }
+
+    #[test]
+    fn a_program_is_told_the_reason_and_the_message() {
+        let failure = Failure::new(Exit::Timeout, "late").own_reason(OwnReason::WaitTimedOut).about("01");
+        let error = &failure.json()["error"];
+        assert_eq!((&error["reason"], &error["msg_id"]), (&json!("WAIT_TIMED_OUT"), &json!("01")));
     }
 
     #[test]

@@ -32,7 +32,12 @@ impl Output {
 
     /// Shows a result: `value` for programs, what `text` makes for people. Either is one write, ended by a line feed.
     pub(crate) fn show(self, value: &Value, text: impl FnOnce() -> String) -> Outcome {
-        if self.json { line(&value.to_string()) } else { line(&text()) }
+        self.is_shown(value, text).map(|_| Exit::Ok)
+    }
+
+    /// The same, and whether somebody still reads.
+    pub(crate) fn is_shown(self, value: &Value, text: impl FnOnce() -> String) -> Result<bool, Failure> {
+        if self.json { is_read(&value.to_string()) } else { is_read(&text()) }
     }
 }
 

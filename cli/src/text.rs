@@ -30,6 +30,12 @@ pub(crate) fn clean_line(text: &str) -> String {
     clean(text).replace(['\n', '\t'], " ")
 }
 
+/// One word for a shell.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 /// After ESC: a control sequence, a string, or one more character.
 fn skip_escape(rest: &mut Peekable<Chars<'_>>) {
     match rest.next() {
@@ -69,6 +75,12 @@ mod tests {
         assert_eq!(clean("\u{1b}]0;title\u{7}x\u{1b}]8;;http://a\u{1b}\\y"), "xy");
         assert_eq!(clean("\u{9b}2Jx\u{9d}52;c;AAAA\u{9c}y"), "xy");
         assert_eq!(clean("\u{1b}(Bx\u{1b}cy"), "xy");
+    }
+
+    #[test]
+    fn a_path_is_one_word() {
+        assert_eq!(quoted("/a/b-c.d"), "/a/b-c.d");
+        assert_eq!(quoted("/a b/it's"), r"'/a b/it'\''s'");
     }
 
     #[test]

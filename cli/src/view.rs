@@ -49,10 +49,7 @@ pub(crate) fn message_text(message: &Message) -> String {
         text::clean_line(&message.from),
         text::clean_line(&message.tier)
     );
-    let reply = match message.kind() {
-        MessageKind::Request => format!("  (reply with --in-reply-to {})", text::clean_line(&message.msg_id)),
-        _ => String::new(),
-    };
+    let reply = format!("  (reply with --in-reply-to {})", text::clean_line(&message.msg_id));
     format!("{}{reply}\n{}", output::bold(&head), said(message))
 }
 
@@ -184,6 +181,12 @@ mod tests {
         assert_eq!(message_json(&message(b"hi\x1b[2J"))["body"], "hi\u{1b}[2J");
         let binary = message_json(&message(&[0xff, 0]));
         assert_eq!((&binary["body"], &binary["body_base64"]), (&Value::Null, &json!("/wA=")));
+    }
+
+    #[test]
+    fn every_message_says_how_to_answer_it() {
+        let shown = message_text(&Message { msg_id: "0192".into(), ..message(b"x") });
+        assert!(shown.lines().next().is_some_and(|head| head.ends_with("(reply with --in-reply-to 0192)")), "{shown}");
     }
 
     #[test]

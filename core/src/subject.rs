@@ -247,11 +247,7 @@ pub fn parse_subject(subject: &str) -> Result<Address, InvalidSubject> {
     let wrong = || InvalidSubject::new("subject", rule, subject);
     let (rest, source) = subject.rsplit_once('.').ok_or_else(wrong)?;
     let (route, destination) = rest.rsplit_once('.').ok_or_else(wrong)?;
-    Ok(Address {
-        route: route.parse()?,
-        destination: destination.parse()?,
-        source: parse_id("source node", source)?,
-    })
+    Ok(Address { route: route.parse()?, destination: destination.parse()?, source: parse_id("source node", source)? })
 }
 
 /// The stream of a shard, such as `MM_IN_00`.
@@ -282,10 +278,7 @@ pub fn inbox_prefix(node: NodeId, random: [u8; 16]) -> String {
 /// Reads 32 lowercase hex digits; an id's other spellings (hyphens, capitals) are no part of a subject.
 fn parse_id<T: FromStr>(part: &'static str, text: &str) -> Result<T, InvalidSubject> {
     let is_hex = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    text.parse()
-        .ok()
-        .filter(|_| is_hex)
-        .ok_or_else(|| InvalidSubject::new(part, "32 lowercase hex digits", text))
+    text.parse().ok().filter(|_| is_hex).ok_or_else(|| InvalidSubject::new(part, "32 lowercase hex digits", text))
 }
 
 #[cfg(test)]

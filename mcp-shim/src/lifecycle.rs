@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{args::Args, server::Shim, shared::Shared, stdio};
+use crate::{args::Args, seen::Marking, server::Shim, shared::Shared, stdio};
 
 /// All of leaving, in sum.
 const EXIT_MAX: Duration = Duration::from_millis(60);
@@ -38,7 +38,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn serve(shared: Arc<Shared>, ended: &CancellationToken) -> anyhow::Result<()> {
-    let service = match Shim::new(shared).serve(stdio::streams(ended.clone())).await {
+    let lines = Marking::new(stdio::streams(ended.clone()), Arc::clone(&shared));
+    let service = match Shim::new(shared).serve(lines).await {
         Ok(service) => service,
         // A client that only looked whether the program starts.
         Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(()),

@@ -5,6 +5,7 @@
 //!
 //! - [`server`] is the MCP door, [`tools`] holds one file a tool, [`reply`] makes results of their answers.
 //! - [`binding`] knows as whom this process speaks; [`push`] keeps the session with the node alive and tells the client.
+//! - [`seen`] marks as read what an answer has shown.
 //! - [`permission`] passes on what the client asks others to allow.
 //! - [`node`] is the client of the socket; [`errors`] says what went wrong and what to do about it.
 //! - [`render`] and [`channel`] turn foreign text into something that cannot pass for anything else.
@@ -23,6 +24,7 @@ mod push;
 mod render;
 mod reply;
 mod schema;
+mod seen;
 mod server;
 mod shared;
 mod stdio;

@@ -13,6 +13,7 @@ use crate::{
     binding::{Binding, Commands, Target},
     node::Node,
     push::Push,
+    seen::Seen,
     tools::Profile,
     unread::Unread,
 };
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) relays_permissions: bool,
     /// Tells this run of the program from others under the same name.
     pub(crate) instance: String,
+    /// What answers show, to be marked as read when they are written.
+    pub(crate) seen: Seen,
     unread: Mutex<Unread>,
     unread_events: Mutex<Unread>,
     started: OnceLock<()>,
@@ -50,6 +53,7 @@ impl Shared {
             profile: args.profile,
             relays_permissions: args.relay_permissions,
             instance: format!("{}-{:016x}", std::process::id(), RandomState::new().hash_one(())),
+            seen: Seen::default(),
             unread: Mutex::default(),
             unread_events: Mutex::default(),
             started: OnceLock::new(),

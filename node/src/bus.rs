@@ -124,6 +124,8 @@ pub struct Bus {
     session: watch::Sender<Option<Arc<Session>>>,
     /// Whether the node's consumer answers; [`Bus::connected`] is about the connection alone.
     receiving: watch::Sender<bool>,
+    /// Another process runs as this node.
+    has_left: AtomicBool,
     wake: Arc<Wake>,
     #[cfg(test)]
     test: Option<(Route, tokio::sync::mpsc::UnboundedSender<Outgoing>)>,
@@ -152,6 +154,21 @@ struct Shared {
     redeliver: AtomicBool,
     /// How often the broker refused the credentials.
     refusals: watch::Sender<u64>,
+    /// Why the broker did not store the last message that it had a word on, if that was not about the message.
+    unstored: Mutex<Option<String>>,
+}
+
+/// How far the broker takes what this node publishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taking {
+    /// As far as is known, it does.
+    Yes,
+    /// It is not connected.
+    Away,
+    /// This node has left it, since another process runs as this node.
+    Left,
+    /// It is connected and stores nothing, for this reason.
+    Nothing(String),
 }
 
 /// One client, which survives any number of reconnects.
@@ -173,12 +190,14 @@ impl Bus {
             store_losses: watch::Sender::new(0),
             redeliver: AtomicBool::new(false),
             refusals: watch::Sender::new(0),
+            unstored: Mutex::default(),
         };
         Arc::new(Self {
             config,
             shared: Arc::new(shared),
             session: watch::Sender::new(None),
             receiving: watch::Sender::new(false),
+            has_left: AtomicBool::new(false),
             wake: Arc::default(),
             #[cfg(test)]
             test: None,
@@ -227,6 +246,7 @@ impl Bus {
     pub async fn set_credentials(&self, credentials: BrokerCredentials) -> Result<(), BusError> {
         // Whoever hands them over has asked whether the place is still this process's.
         self.wake.clear();
+        self.has_left.store(false, Ordering::Relaxed);
         let current = self.session.borrow().clone();
         if let Some(session) = current.filter(|session| session.credentials.load().same_place(&credentials)) {
             session.credentials.store(Arc::new(credentials));
@@ -245,6 +265,7 @@ impl Bus {
 
     /// Leaves the broker until credentials come again: another process runs as this node (PROTOCOL §5.9).
     pub fn suspend(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
         self.shared.generation.fetch_add(1, Ordering::SeqCst);
         self.shared.connected.send_replace(false);
         self.receiving.send_replace(false);
@@ -263,6 +284,18 @@ impl Bus {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         *self.shared.connected.borrow()
+    }
+
+    /// How far the broker takes what is published.
+    #[must_use]
+    pub fn taking(&self) -> Taking {
+        if self.has_left.load(Ordering::Relaxed) {
+            return Taking::Left;
+        }
+        if !self.is_connected() {
+            return Taking::Away;
+        }
+        self.shared.unstored().clone().map_or(Taking::Yes, Taking::Nothing)
     }
 
     /// Whether the node's consumer answers. False while it is connected means that nothing is received: the consumer is gone.
@@ -385,6 +418,7 @@ impl Begun {
         };
         match answer {
             Ok(stored) => {
+                shared.unstored().take();
                 if !stored.duplicate {
                     shared.stored(subject, newest, stored.sequence);
                 }
@@ -419,17 +453,36 @@ impl Shared {
         if self.denied().contains(subject) {
             return PublishAnswer::Denied;
         }
-        let code = std::error::Error::source(error)
-            .and_then(|source| source.downcast_ref::<jetstream::Error>())
-            .map(|error| error.error_code().0);
-        match (error.kind(), code) {
+        let refusal = std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
+        match (error.kind(), refusal.map(|refusal| refusal.error_code().0)) {
             (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(TOO_LARGE)) => PublishAnswer::TooLarge,
             (_, Some(LANE_FULL)) => PublishAnswer::LaneFull,
             _ => {
                 tracing::debug!(%error, "the broker did not take a message");
+                match (error.kind(), refusal) {
+                    // The connection went, which is told by itself.
+                    (PublishErrorKind::BrokenPipe | PublishErrorKind::MaxAckPending, _) => {}
+                    // A broker whose disk is full does not answer.
+                    (PublishErrorKind::TimedOut, _) => self.stores_nothing("it does not answer".to_owned()),
+                    (_, Some(refusal)) => self.stores_nothing(refusal.to_string()),
+                    _ => self.stores_nothing(error.to_string()),
+                }
                 PublishAnswer::Failed
             }
         }
+    }
+
+    /// Notes why the broker stores nothing, and says so once.
+    fn stores_nothing(&self, why: String) {
+        let mut unstored = self.unstored();
+        if unstored.as_ref() != Some(&why) {
+            tracing::warn!("the broker stores nothing: {why}");
+            *unstored = Some(why);
+        }
+    }
+
+    fn unstored(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.unstored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn newest_of(&self, subject: &str) -> u64 {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     connect::Target,
-    network::layout,
+    network::layout::NewFile,
     output::{Outcome, Output},
     text,
 };
@@ -20,7 +20,7 @@ pub(crate) enum Command {
         /// Name or path under your account
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
-        /// The file to write, readable by you alone
+        /// The new file to write, readable by you alone
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
@@ -28,9 +28,10 @@ pub(crate) enum Command {
 
 pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Outcome {
     let Command::Token { name, out } = command;
+    let file = NewFile::create(&out, "--out")?;
     let request = IssueAgentTokenRequest { agent: name };
     let answer = target.node().await?.sessions.issue_agent_token(request).await?.into_inner();
-    layout::write_private(&out, answer.token.as_bytes())?;
+    file.fill(answer.token.as_bytes())?;
     let value = json!({"slug": answer.slug, "token_id": answer.token_id, "file": out.display().to_string()});
     output.show(&value, || {
         let file = out.display();

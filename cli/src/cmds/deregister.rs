@@ -25,9 +25,14 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
     let Args { name, speaker } = args;
     let request = DeregisterRequest { agent: named(name, &speaker)? };
     let answer = target.node_as(&speaker).await?.sessions.deregister(request).await?.into_inner();
-    let DeregisterResponse { slug, deregistered } = &answer;
-    output.show(&json!({"slug": slug, "deregistered": deregistered}), || {
+    let DeregisterResponse { slug, deregistered, unread } = &answer;
+    output.show(&json!({"slug": slug, "deregistered": deregistered, "unread": unread}), || {
         let done = if *deregistered { "deregistered" } else { "was not registered" };
-        format!("{done}: {}", text::clean_line(slug))
+        let lost = match unread {
+            0 => String::new(),
+            1 => "; 1 message to it stays unread".to_owned(),
+            count => format!("; {count} messages to it stay unread"),
+        };
+        format!("{done}: {}{lost}", text::clean_line(slug))
     })
 }

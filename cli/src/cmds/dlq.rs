@@ -9,7 +9,7 @@ use murmur_proto::{
 use serde_json::{Value, json};
 
 use crate::{
-    args::Speaker,
+    args::{self, Speaker},
     connect::Target,
     exit::Exit,
     failure::Failure,
@@ -22,6 +22,7 @@ const PAGE: u32 = 1000;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// What could not be delivered, and why
+    #[command(mut_arg("agent", args::whose))]
     Ls {
         #[command(flatten)]
         speaker: Speaker,
@@ -33,6 +34,7 @@ pub(crate) enum Command {
         page: String,
     },
     /// One of them, with what it said
+    #[command(mut_arg("agent", args::whose))]
     Show {
         /// The id that `dlq ls` showed
         msg_id: String,
@@ -47,6 +49,7 @@ pub(crate) enum Command {
 
 /// Which dead letters.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("agent", args::whose))]
 pub(crate) struct Which {
     /// Ids that `dlq ls` showed
     #[arg(required_unless_present = "all", value_name = "MSG_ID")]

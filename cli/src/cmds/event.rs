@@ -14,7 +14,6 @@ use crate::{
     args::Caller,
     connect::Target,
     event_view::event_json,
-    failure::Failure,
     output::{self, Outcome, Output},
     text::{clean, clean_line},
     time,
@@ -125,7 +124,7 @@ pub(crate) async fn notify(target: &Target, args: Notify, output: Output) -> Out
 
 async fn send(target: &Target, args: Send, output: Output) -> Outcome {
     let Send { text, to, repo, branch, pr, kind, attributes, id, caller } = args;
-    let text = String::from_utf8(body::read_if_given(text)?).map_err(|_| Failure::usage("stdin must be UTF-8 text"))?;
+    let text = body::text_if_given(text)?;
     let on = match (to, repo) {
         (Some(slug), _) => To::Slug(slug),
         (None, repo) => To::Repo(RepoTarget { repo: repo.unwrap_or_default(), branch, pr }),

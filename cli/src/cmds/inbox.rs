@@ -1,11 +1,15 @@
 //! `inbox`: unread messages, or everything behind a cursor.
+//!
+//! They are looked at first and marked as read last, so that whatever fails in between, nothing is marked that was not shown.
 
-use murmur_proto::node::v1::{ListInboxRequest, ListInboxResponse};
+use murmur_proto::node::v1::{ListInboxRequest, ListInboxResponse, MarkReadRequest};
 use serde_json::{Value, json};
 
 use crate::{
     args::Speaker,
     connect::Target,
+    exit::Exit,
+    failure::Failure,
     output::{Outcome, Output},
     view,
 };
@@ -33,15 +37,34 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
     let Args { speaker, all, peek, limit, from, after } = args;
-    let request = ListInboxRequest { agent: speaker.agent.clone(), after, limit, peek, all, from };
-    let response = target.node_as(&speaker).await?.messages.list_inbox(request).await?.into_inner();
-    let ListInboxResponse { messages, next_after, unread } = &response;
+    let agent = speaker.agent.clone();
+    let mut node = target.node_as(&speaker).await?;
+    let request = ListInboxRequest { agent: agent.clone(), after, limit, peek: true, all, from };
+    let mut page = node.messages.list_inbox(request).await?.into_inner();
+    if !peek {
+        page.unread = page.unread_behind;
+    }
+    if !show(&page, output)? || peek || page.messages.is_empty() {
+        return Ok(Exit::Ok);
+    }
+    let request = MarkReadRequest { agent, cursors: page.messages.iter().map(|message| message.cursor).collect() };
+    node.messages.mark_read(request).await.map_err(|status| {
+        let failure = Failure::from(status);
+        let what = format!("what is shown could not be marked as read: {}", failure.what);
+        Failure { what, ..failure }.remedy("The next `inbox` shows it again.")
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// Whether somebody reads it.
+fn show(page: &ListInboxResponse, output: Output) -> Result<bool, Failure> {
+    let ListInboxResponse { messages, next_after, unread, unread_behind: _ } = page;
     let value = json!({
         "messages": messages.iter().map(view::message_json).collect::<Vec<Value>>(),
         "next_after": next_after,
         "unread": unread,
     });
-    output.show(&value, || {
+    output.is_shown(&value, || {
         let mut parts: Vec<_> = messages.iter().map(view::message_text).collect();
         if messages.is_empty() {
             parts.push("no messages".into());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use murmur_proto::node::v1::{Delivery, GetDeliveryRequest};
 use serde_json::{Value, json};
 
-use super::wait::{self, WaitFor};
+use super::wait::{Wait, WaitFor};
 use crate::{
     args::Speaker,
     connect::Target,
@@ -32,7 +32,7 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
     let Args { msg_id, speaker, wait, timeout } = args;
     let mut node = target.node_as(&speaker).await?;
     let deliveries = match wait {
-        Some(wait) => wait::until(&mut node, &speaker.agent, &msg_id, wait, timeout).await?,
+        Some(state) => Wait { target, speaker: &speaker, msg_id: &msg_id, state, timeout }.until(node).await?,
         None => {
             let request = GetDeliveryRequest { agent: speaker.agent.clone(), msg_id: msg_id.clone() };
             node.messages.get_delivery(request).await?.into_inner().deliveries

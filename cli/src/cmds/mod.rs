@@ -22,6 +22,7 @@ pub(crate) mod ls;
 pub(crate) mod message;
 pub(crate) mod node;
 pub(crate) mod notify_setup;
+mod once;
 pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod permission;

@@ -7,7 +7,7 @@ use murmur_proto::node::v1::{
 use serde_json::{Value, json};
 
 use crate::{
-    args::Speaker,
+    args::{self, Speaker},
     connect::Target,
     output::{self, Outcome, Output},
     text, time, view,
@@ -33,6 +33,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("agent", args::whose))]
 pub(crate) struct List {
     #[command(flatten)]
     speaker: Speaker,
@@ -48,6 +49,7 @@ pub(crate) struct List {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("agent", args::whose))]
 pub(crate) struct One {
     /// The id that `send`, `request` or `outbox` showed
     msg_id: String,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::body;
 use crate::{
     agent_view::{first_line, follow_up_json},
-    args::Caller,
+    args::{self, Caller},
     connect::Target,
     output::{self, Outcome, Output},
     text::clean_line,
@@ -33,8 +33,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         caller: Caller,
         /// Your own key: a repeat with the same key and content is queued once
-        #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
-        idempotency_key: String,
+        #[arg(long, value_name = "KEY", value_parser = args::key)]
+        idempotency_key: Option<String>,
     },
     /// What waits, oldest first
     Ls {
@@ -57,6 +57,7 @@ pub(crate) enum Command {
 pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Outcome {
     match command {
         Command::Add { slug, text, tasks, caller, idempotency_key } => {
+            let idempotency_key = idempotency_key.unwrap_or_default();
             let request = AddFollowUpRequest { slug, description: body::text(text)?, tasks, idempotency_key };
             add(target, &caller, request, output).await
         }

@@ -38,7 +38,7 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
     let Args { name, speaker, description, group, suffix, move_here } = args;
     let name = named(name, &speaker)?;
     let request = RegisterRequest { agent: name.clone(), description, group, suffix_when_taken: suffix, move_here };
-    let answer = target.node_as(&speaker).await?.sessions.register(request).await?.into_inner();
+    let answer = target.node_for(&speaker).await?.sessions.register(request).await?.into_inner();
     let RegisterResponse { slug, agent_id, created, unread, description, group } = &answer;
     let value = json!({
         "slug": slug,

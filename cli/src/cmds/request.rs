@@ -5,22 +5,26 @@
 
 use std::time::{Duration, Instant};
 
-use data_encoding::BASE32_NOPAD;
-use murmur_core::reason::Reason;
+use murmur_core::{limits::TTL_SECONDS_MAX, reason::Reason};
 use murmur_proto::{
     client::NodeClient,
     node::v1::{AwaitReplyRequest, RequestAccepted, RequestOutcome, RequestRequest, request_response::Item},
 };
 use serde_json::json;
 
-use super::{body, files::file_json, send_file::FileArgs};
+use super::{
+    body,
+    files::file_json,
+    once,
+    send_file::{FILE_OPTIONS, FileArgs},
+};
 use crate::{
-    args::Speaker,
+    args::{self, Speaker},
     comeback::Comeback,
     connect::Target,
     duration,
     exit::Exit,
-    failure::Failure,
+    failure::{Failure, OwnReason},
     output::{Outcome, Output},
     text, view,
 };
@@ -39,8 +43,8 @@ pub(crate) struct Args {
     #[arg(long, value_parser = duration::parse, default_value = "5m", value_name = "TIME")]
     timeout: Duration,
     /// Your own key: a repeat with the same key and text asks nothing new
-    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
-    idempotency_key: String,
+    #[arg(long, value_name = "KEY", value_parser = args::key)]
+    idempotency_key: Option<String>,
 }
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
@@ -48,26 +52,125 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
     let request = RequestRequest {
         agent: speaker.agent.clone(),
         to,
-        body: if file.file.is_some() { body::read_if_given(text)? } else { body::read(text)? }.into(),
+        body: if file.file.is_some() { body::text_if_given(text)? } else { body::message(text)? }.into(),
         content_type: String::new(),
-        timeout_ms: u64::try_from(timeout.as_millis()).map_err(|_| Failure::usage("--timeout is too long"))?,
-        idempotency_key: if idempotency_key.is_empty() { new_key()? } else { idempotency_key },
+        timeout_ms: timeout_ms(timeout)?,
+        idempotency_key: once::key(idempotency_key)?,
         file: file.file.as_deref().map(|path| file.attachment(path)).transpose()?,
     };
-    // Whoever is not there to begin with is no reason to wait.
-    let mut node = target.node_as(&speaker).await?;
-    let (until, mut comeback, mut accepted) = (Instant::now() + timeout, Comeback::new(), None);
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let failure = match attempt(&mut node, &request, &mut accepted, left).await {
-            Ok(outcome) => return finish(&accepted.unwrap_or_default(), &outcome, timeout, output),
-            Err(failure) => failure,
+    let asked = Asked { target, speaker: &speaker, request: &request, timeout };
+    let mut accepted = None;
+    let answer = tokio::select! {
+        answer = asked.answer(&mut accepted) => Some(answer),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    let done = match answer {
+        Some(Ok(outcome)) => asked.finish(&accepted.clone().unwrap_or_default(), &outcome, output),
+        Some(Err(failure)) => Err(failure.with_options(&FILE_OPTIONS)),
+        None => Err(asked.interrupted(accepted.as_ref())),
+    };
+    done.map_err(|failure| match &accepted {
+        Some(accepted) => failure.about(&accepted.msg_id),
+        None => failure,
+    })
+}
+
+fn timeout_ms(timeout: Duration) -> Result<u64, Failure> {
+    let is_possible = timeout <= Duration::from_secs(TTL_SECONDS_MAX.into());
+    let timeout_ms = u64::try_from(timeout.as_millis()).ok().filter(|_| is_possible);
+    timeout_ms.ok_or_else(|| Failure::field("--timeout", "must be at most 7d"))
+}
+
+/// A question, and how long an answer is waited for.
+struct Asked<'a> {
+    target: &'a Target,
+    speaker: &'a Speaker,
+    request: &'a RequestRequest,
+    timeout: Duration,
+}
+
+impl Asked<'_> {
+    /// Asks and waits, over the node's restarts; `accepted` is known from when the node has taken the question.
+    async fn answer(&self, accepted: &mut Option<RequestAccepted>) -> Result<RequestOutcome, Failure> {
+        let Self { target, speaker, request, timeout } = self;
+        // Whoever is not there to begin with is no reason to wait.
+        let mut node = target.node_as(speaker).await?;
+        let (until, mut comeback) = (Instant::now() + *timeout, Comeback::new());
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let failure = match attempt(&mut node, request, accepted, left).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(failure) => failure,
+            };
+            let reopened = comeback.reopen(failure, async || target.node_as(speaker).await);
+            node = match tokio::time::timeout_at(until.into(), reopened).await {
+                Ok(node) => node?,
+                Err(_) => return Err(self.lost(accepted.as_ref())),
+            };
+        }
+    }
+
+    /// Where a reply arrives for whoever does not wait.
+    fn inbox(&self) -> String {
+        format!("`murmurctl inbox{}`", self.speaker.options())
+    }
+
+    /// The node went away, and was not back when the time was over.
+    fn lost(&self, accepted: Option<&RequestAccepted>) -> Failure {
+        let Some(accepted) = accepted else {
+            return Failure::new(
+                Exit::Unavailable,
+                "the node went away before it answered whether it took the request",
+            )
+            .reason(Reason::NodeDown)
+            .remedy(self.repeat());
         };
-        let reopened = comeback.reopen(failure, async || target.node_as(&speaker).await);
-        node = match tokio::time::timeout_at(until.into(), reopened).await {
-            Ok(node) => node?,
-            Err(_) => return Err(lost(accepted.as_ref(), &request)),
-        };
+        Failure::new(Exit::Unavailable, format!("the node went away with request {}", accepted.msg_id))
+            .reason(Reason::NodeDown)
+            .remedy(format!("It is on the node's disk; a reply arrives in {}.", self.inbox()))
+    }
+
+    /// A person does not wait any longer.
+    fn interrupted(&self, accepted: Option<&RequestAccepted>) -> Failure {
+        let failure = |what: String| Failure::new(Exit::Interrupted, what).own_reason(OwnReason::Interrupted);
+        match accepted {
+            Some(accepted) => failure(format!("interrupted; request {} goes on its way", accepted.msg_id))
+                .remedy(format!("A reply arrives in {}.", self.inbox())),
+            None => failure("interrupted before the node answered whether it took the request".to_owned())
+                .remedy(self.repeat()),
+        }
+    }
+
+    fn repeat(&self) -> String {
+        format!("Repeat it with --idempotency-key {}: then it is asked once.", self.request.idempotency_key)
+    }
+
+    fn finish(&self, accepted: &RequestAccepted, outcome: &RequestOutcome, output: Output) -> Outcome {
+        let RequestAccepted { msg_id, to, .. } = accepted;
+        let to = text::clean_line(to);
+        if let Some(reply) = &outcome.reply {
+            let value = json!({
+                "msg_id": msg_id,
+                "to": accepted.to,
+                "file": accepted.file.as_ref().map(file_json),
+                "delivery": view::state(outcome.delivery()),
+                "reply": view::message_json(reply),
+                "unread": outcome.unread,
+            });
+            return output.show(&value, || view::body_text(reply));
+        }
+        let state = view::state(outcome.delivery());
+        if outcome.timed_out {
+            let timeout = duration::show(self.timeout);
+            let what = format!("{to} did not reply within {timeout} (request {msg_id} is {state})");
+            return Err(Failure::new(Exit::Timeout, what)
+                .reason(Reason::RequestTimedOut)
+                .remedy(format!("A late reply still arrives in {}.", self.inbox())));
+        }
+        let why = view::some(&outcome.failure).unwrap_or("no reason given");
+        let exit = if why == Reason::PolicyDenied.as_str() { Exit::Refused } else { Exit::Failed };
+        Err(Failure::new(exit, format!("request {msg_id} to {to} is {state}: {why}"))
+            .remedy(format!("`murmurctl message {msg_id}{}` tells more.", self.speaker.options())))
     }
 }
 
@@ -96,49 +199,4 @@ async fn attempt(
         }
     }
     Err(ended())
-}
-
-fn new_key() -> Result<String, Failure> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::failed(format!("no randomness: {error}")))?;
-    Ok(BASE32_NOPAD.encode(&bytes))
-}
-
-/// The node went away, and was not back when the time was over.
-fn lost(accepted: Option<&RequestAccepted>, request: &RequestRequest) -> Failure {
-    match accepted {
-        Some(accepted) => {
-            Failure::new(Exit::Unavailable, format!("the node went away with request {}", accepted.msg_id))
-                .remedy("It is on the node's disk; a reply arrives in `murmurctl inbox`.")
-        }
-        None => Failure::new(Exit::Unavailable, "the node went away before it answered whether it took the request")
-            .remedy(format!("Repeat it with --idempotency-key {}: then it is asked once.", request.idempotency_key)),
-    }
-}
-
-fn finish(accepted: &RequestAccepted, outcome: &RequestOutcome, timeout: Duration, output: Output) -> Outcome {
-    let RequestAccepted { msg_id, to, .. } = accepted;
-    let to = text::clean_line(to);
-    if let Some(reply) = &outcome.reply {
-        let value = json!({
-            "msg_id": msg_id,
-            "to": accepted.to,
-            "file": accepted.file.as_ref().map(file_json),
-            "delivery": view::state(outcome.delivery()),
-            "reply": view::message_json(reply),
-            "unread": outcome.unread,
-        });
-        return output.show(&value, || view::body_text(reply));
-    }
-    let state = view::state(outcome.delivery());
-    if outcome.timed_out {
-        let what = format!("{to} did not reply within {} (request {msg_id} is {state})", duration::show(timeout));
-        let mut failure = Failure::new(Exit::Timeout, what).remedy(Reason::RequestTimedOut.hint());
-        failure.reason = Some(Reason::RequestTimedOut);
-        return Err(failure);
-    }
-    let why = view::some(&outcome.failure).unwrap_or("no reason given");
-    let exit = if why == Reason::PolicyDenied.as_str() { Exit::Refused } else { Exit::Failed };
-    Err(Failure::new(exit, format!("request {msg_id} to {to} is {state}: {why}"))
-        .remedy(format!("`murmurctl message {msg_id}` tells more.")))
 }

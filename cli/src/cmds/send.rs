@@ -1,18 +1,22 @@
-//! `send TO [TEXT|-]`.
+//! `send TO [TEXT|-]`: a node that goes away under the call is waited for and asked again under the same key, so that it is sent once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use murmur_core::limits::TTL_SECONDS_MAX;
-use murmur_proto::node::v1::{Delivery, SendFileRequest, SendRequest, SendResponse};
+use murmur_proto::{
+    client::NodeClient,
+    node::v1::{Delivery, SendFileRequest, SendRequest, SendResponse},
+};
 use serde_json::json;
 
 use super::{
     body,
-    send_file::{self, FileArgs},
-    wait::{self, WaitFor},
+    once::{self, BACK_WITHIN, Once},
+    send_file::{FileArgs, SendFile},
+    wait::{Wait, WaitFor},
 };
 use crate::{
-    args::Speaker,
+    args::{self, Speaker},
     connect::Target,
     duration,
     failure::Failure,
@@ -40,8 +44,8 @@ pub(crate) struct Args {
     #[arg(long, value_parser = duration::parse, default_value = "24h", value_name = "TIME")]
     ttl: Duration,
     /// Your own key: a repeat with the same key and text sends nothing new
-    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
-    idempotency_key: String,
+    #[arg(long, value_name = "KEY", value_parser = args::key)]
+    idempotency_key: Option<String>,
     /// Return only when the message got this far
     #[arg(long, value_name = "STATE")]
     wait: Option<WaitFor>,
@@ -52,6 +56,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
     let Args { to, text, speaker, file, no_wait, in_reply_to, ttl, idempotency_key, wait, timeout } = args;
+    let idempotency_key = once::key(idempotency_key)?;
     if let Some(path) = &file.file {
         if wait.is_some() {
             return Err(Failure::usage("--wait is for messages without a file")
@@ -60,27 +65,34 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
         let request = SendFileRequest {
             agent: speaker.agent.clone(),
             to,
-            body: body::read_if_given(text)?.into(),
+            body: body::text_if_given(text)?.into(),
             in_reply_to,
             ttl_seconds: ttl_seconds(ttl)?,
             idempotency_key,
             ..file.request(path)?
         };
-        return send_file::run(&mut target.node_as(&speaker).await?, request, no_wait, output).await;
+        return SendFile { target, speaker: &speaker, request, no_wait }.run(output).await;
     }
     let request = SendRequest {
         agent: speaker.agent.clone(),
         to,
-        body: body::read(text)?.into(),
+        body: body::message(text)?.into(),
         content_type: String::new(),
         in_reply_to,
         ttl_seconds: ttl_seconds(ttl)?,
         idempotency_key,
     };
+    // Whoever is not there to begin with is no reason to wait.
     let mut node = target.node_as(&speaker).await?;
-    let sent = node.messages.send(request).await?.into_inner();
+    let until = Instant::now() + if wait.is_some() { timeout } else { BACK_WITHIN };
+    let once = Once { target, speaker: &speaker, key: &request.idempotency_key, until };
+    let send = async |node: &mut NodeClient| Ok(node.messages.send(request.clone()).await?.into_inner());
+    let sent = once.call(&mut node, send).await?;
     let delivery = match wait {
-        Some(wait) => wait::until(&mut node, &speaker.agent, &sent.msg_id, wait, timeout).await?.into_iter().next(),
+        Some(state) => {
+            let wait = Wait { target, speaker: &speaker, msg_id: &sent.msg_id, state, timeout };
+            wait.until(node).await?.into_iter().next()
+        }
         None => None,
     };
     show(&sent, delivery.as_ref(), output)

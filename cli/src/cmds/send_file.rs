@@ -1,4 +1,4 @@
-//! `send TO --file PATH`: hands a file to the node, and shows how it travels.
+//! `send TO --file PATH`: hands a file to the node, and shows how it travels, over the node's restarts.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -7,6 +7,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use murmur_core::reason::Reason;
 use murmur_proto::{
     client::NodeClient,
     node::v1::{Attachment, File, SendFileRequest, SendFileResponse, TransferState, WatchTransfersRequest},
@@ -14,8 +15,14 @@ use murmur_proto::{
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::files::{file_json, size, state_name};
+use super::{
+    files::{file_json, size, state_name},
+    once::{BACK_WITHIN, Once},
+};
 use crate::{
+    args::Speaker,
+    comeback::Comeback,
+    connect::Target,
     exit::Exit,
     failure::{Context as _, Failure},
     output::{Outcome, Output},
@@ -62,37 +69,97 @@ impl FileArgs {
 /// A file that nobody has taken up after this time is left to the node.
 const TAKEN_UP_WITHIN: Duration = Duration::from_secs(5);
 
-/// Sends the file and, while its recipient is there, follows it until it has arrived.
-pub(crate) async fn run(node: &mut NodeClient, request: SendFileRequest, no_wait: bool, output: Output) -> Outcome {
-    let agent = request.agent.clone();
-    let sent = node.files.send_file(request).await?.into_inner();
-    let mut file = sent.file.clone().unwrap_or_default();
-    if !no_wait {
-        file = follow(node, &agent, &file, output).await?;
-    }
-    show(&sent, &file, output)
+/// Fields of the call, by the options that they come from.
+pub(crate) const FILE_OPTIONS: [(&str, &str); 3] =
+    [("path", "--file"), ("name", "--file-name"), ("content_type", "--file-type")];
+
+/// A file to send.
+pub(crate) struct SendFile<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) speaker: &'a Speaker,
+    pub(crate) request: SendFileRequest,
+    pub(crate) no_wait: bool,
 }
 
-/// Shows progress until the file has arrived, has failed, or stops moving. Ctrl-C leaves it to the node.
-async fn follow(node: &mut NodeClient, agent: &str, file: &File, output: Output) -> Result<File, Failure> {
-    let request = WatchTransfersRequest { agent: agent.to_owned(), transfer_id: file.transfer_id.clone() };
-    let mut changes = node.files.watch_transfers(request).await?.into_inner();
-    let (bar, give_up) = (Bar::new(file, output), Instant::now() + TAKEN_UP_WITHIN);
-    let mut last = file.clone();
-    loop {
-        let is_waiting = last.state() == TransferState::Waiting;
-        let change = tokio::select! {
-            change = changes.message() => change?,
-            _ = tokio::signal::ctrl_c() => return Ok(last),
-            () = tokio::time::sleep_until(give_up), if is_waiting => return Ok(last),
-        };
-        let Some(change) = change else { return Ok(last) };
-        last = change.transfer.and_then(|transfer| transfer.file).unwrap_or_default();
-        bar.show(&last);
-        if last.state() == TransferState::Stalled {
-            return Ok(last);
+impl SendFile<'_> {
+    /// Sends the file and, while its recipient is there, follows it until it has arrived.
+    pub(crate) async fn run(self, output: Output) -> Outcome {
+        let Self { target, speaker, request, no_wait } = &self;
+        // Whoever is not there to begin with is no reason to wait.
+        let mut node = target.node_as(speaker).await?;
+        let until = Instant::now() + BACK_WITHIN;
+        let once = Once { target, speaker, key: &request.idempotency_key, until: until.into_std() };
+        let send = async |node: &mut NodeClient| Ok(node.files.send_file(request.clone()).await?.into_inner());
+        let sent = once.call(&mut node, send).await.map_err(|failure| failure.with_options(&FILE_OPTIONS))?;
+        let mut file = sent.file.clone().unwrap_or_default();
+        if !no_wait {
+            let followed = self.follow(node, &sent, output).await;
+            file = followed.map_err(|failure| failure.about(&sent.msg_id))?;
+        }
+        show(&sent, &file, output)
+    }
+
+    /// Shows progress until the file has arrived, has failed, or stops moving. Ctrl-C leaves it to the node.
+    async fn follow(&self, mut node: NodeClient, sent: &SendFileResponse, output: Output) -> Result<File, Failure> {
+        let (mut last, mut comeback) = (sent.file.clone().unwrap_or_default(), Comeback::new());
+        let (bar, give_up) = (Bar::new(&last, output), Instant::now() + TAKEN_UP_WITHIN);
+        loop {
+            let failure = match self.watch(&mut node, &mut last, (&bar, give_up)).await {
+                Ok(()) => return Ok(last),
+                Err(failure) => failure,
+            };
+            let reopened = comeback.reopen(failure, async || self.target.node_as(self.speaker).await);
+            node = tokio::select! {
+                reopened = tokio::time::timeout(BACK_WITHIN, reopened) => reopened.unwrap_or_else(|_| Err(self.lost(&sent.msg_id)))?,
+                _ = tokio::signal::ctrl_c() => return Ok(last),
+            };
         }
     }
+
+    /// One stream of changes, until there is nothing more to show.
+    async fn watch(
+        &self,
+        node: &mut NodeClient,
+        last: &mut File,
+        (bar, give_up): (&Bar, Instant),
+    ) -> Result<(), Failure> {
+        let (agent, transfer_id) = (self.request.agent.clone(), last.transfer_id.clone());
+        let request = WatchTransfersRequest { agent, transfer_id };
+        let mut changes = node.files.watch_transfers(request).await?.into_inner();
+        loop {
+            let is_waiting = last.state() == TransferState::Waiting;
+            let change = tokio::select! {
+                change = changes.message() => change?,
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+                () = tokio::time::sleep_until(give_up), if is_waiting => return Ok(()),
+            };
+            let Some(change) = change else {
+                return if is_over(last) {
+                    Ok(())
+                } else {
+                    Err(Failure::new(Exit::Unavailable, "the node ended the call"))
+                };
+            };
+            *last = change.transfer.and_then(|transfer| transfer.file).unwrap_or_default();
+            bar.show(last);
+            if last.state() == TransferState::Stalled {
+                return Ok(());
+            }
+        }
+    }
+
+    fn lost(&self, msg_id: &str) -> Failure {
+        let what = format!("the node went away with the file of message {msg_id}");
+        Failure::new(Exit::Unavailable, what).reason(Reason::NodeDown).remedy(format!(
+            "It is on the node's disk, and goes on when the node is back: see `murmurctl files{}`.",
+            self.speaker.options()
+        ))
+    }
+}
+
+/// Whether a transfer has ended, one way or the other.
+fn is_over(file: &File) -> bool {
+    matches!(file.state(), TransferState::Done | TransferState::Cancelled | TransferState::Failed)
 }
 
 /// A bar in a terminal; elsewhere a line for each quarter, and nothing beside JSON.
@@ -142,7 +209,7 @@ fn show(sent: &SendFileResponse, file: &File, output: Output) -> Outcome {
     if matches!(file.state(), TransferState::Failed | TransferState::Cancelled) {
         let why = view::some(&file.reason).map(|reason| format!(": {reason}")).unwrap_or_default();
         let what = format!("the file for {} is {}{why}", text::clean_line(to), state_name(file.state()));
-        return Err(Failure::new(Exit::Failed, what).remedy("Send it again if it still matters."));
+        return Err(Failure::new(Exit::Failed, what).about(msg_id).remedy("Send it again if it still matters."));
     }
     let value = json!({
         "msg_id": msg_id,

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use super::{body, wait_agent};
 use crate::{
     agent_view::{agent_json, line},
-    args::Caller,
+    args::{self, Caller},
+    comeback::note,
     connect::Target,
     duration,
     failure::{Context as _, Failure},
@@ -117,8 +118,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     caller: Caller,
     /// Your own key: a repeat with the same key and content starts nothing twice
-    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
-    idempotency_key: String,
+    #[arg(long, value_name = "KEY", value_parser = args::key)]
+    idempotency_key: Option<String>,
 }
 
 pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome {
@@ -128,6 +129,10 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
     let mut control = target.control_as(&caller).await?;
     let agents = control.agents.spawn_agent(request).await?.into_inner().agents;
     if is_waiting {
+        // What keeps it from beginning is to be known while one waits.
+        for agent in agents.iter().filter(|agent| !agent.reason.is_empty() && !output.is_json()) {
+            note(&line(agent));
+        }
         let slugs = agents.into_iter().map(|agent| agent.slug).collect();
         return wait_agent::until(target, wait_agent::Wait { caller, slugs, phases: Vec::new(), timeout }, output)
             .await;
@@ -181,7 +186,7 @@ fn request(args: Args) -> Result<SpawnAgentRequest, Failure> {
         force_new: args.force_new,
         fork_from: args.fork_from,
         each,
-        idempotency_key: args.idempotency_key,
+        idempotency_key: args.idempotency_key.unwrap_or_default(),
     })
 }
 

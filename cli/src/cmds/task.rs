@@ -10,7 +10,7 @@ use murmur_proto::{
 use serde_json::{Value, json};
 
 use crate::{
-    args::Caller,
+    args::{self, Caller},
     connect::Target,
     output::{self, Outcome, Output},
     text::clean,
@@ -71,8 +71,8 @@ pub(crate) struct Add {
     #[command(flatten)]
     whose: Whose,
     /// Your own key: a repeat with the same key and content adds nothing twice
-    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
-    idempotency_key: String,
+    #[arg(long, value_name = "KEY", value_parser = args::key)]
+    idempotency_key: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -103,8 +103,8 @@ pub(crate) struct Set {
     #[command(flatten)]
     whose: Whose,
     /// Your own key: a repeat with the same key and content changes nothing twice
-    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
-    idempotency_key: String,
+    #[arg(long, value_name = "KEY", value_parser = args::key)]
+    idempotency_key: Option<String>,
 }
 
 pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Outcome {
@@ -124,7 +124,7 @@ async fn add(target: &Target, args: Add, output: Output) -> Outcome {
         description,
         activate_when: number(activate_when),
         pattern: pattern.unwrap_or_default(),
-        idempotency_key,
+        idempotency_key: idempotency_key.unwrap_or_default(),
     };
     let task = target.control_as(&caller).await?.tasks.create_task(request).await?.into_inner().task;
     let task = task.unwrap_or_default();
@@ -171,7 +171,7 @@ async fn set(target: &Target, args: Set, output: Output) -> Outcome {
         add_blocked_by: blocked_by,
         remove_blocks: unblocks,
         remove_blocked_by: unblocked_by,
-        idempotency_key,
+        idempotency_key: idempotency_key.unwrap_or_default(),
     };
     let task = target.control_as(&whose.caller).await?.tasks.update_task(request).await?.into_inner().task;
     let task = task.unwrap_or_default();

@@ -14,7 +14,7 @@ use crate::{
     connect::Target,
     duration,
     failure::Failure,
-    network::layout,
+    network::layout::NewFile,
     output::{self, Outcome, Output},
     time,
     view::some,
@@ -62,7 +62,7 @@ pub(crate) struct Issue {
     /// What it is for
     #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
     label: String,
-    /// Write it to this file, readable by you alone, instead of showing it
+    /// Write it to this new file, readable by you alone, instead of showing it
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -119,13 +119,14 @@ async fn run_issue(target: &Target, issue: Issue, output: Output) -> Outcome {
         agent_id,
         label,
     };
+    let file = out.as_deref().map(|out| NewFile::create(out, "--out")).transpose()?;
     let answer = target.control().await?.auth.issue_token(request).await?.into_inner();
     let expires = time::rfc3339(answer.expire_time.as_ref());
-    let Some(out) = out else {
+    let (Some(out), Some(file)) = (out, file) else {
         let value = json!({"token_id": answer.token_id, "token": answer.token, "expire_time": expires});
         return output.show(&value, || answer.token.clone());
     };
-    layout::write_private(&out, answer.token.as_bytes())?;
+    file.fill(answer.token.as_bytes())?;
     let value = json!({"token_id": answer.token_id, "file": out.display().to_string(), "expire_time": expires});
     output.show(&value, || format!("{} holds token {}", out.display(), answer.token_id))
 }

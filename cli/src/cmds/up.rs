@@ -14,6 +14,7 @@ use crate::{
         supervise::Policy,
     },
     output::{self, Outcome, Output},
+    text::quoted,
 };
 
 #[derive(Debug, clap::Args)]
@@ -93,21 +94,4 @@ fn claude_line(layout: &Layout, plan: &Plan) -> Result<String, crate::failure::F
 fn own_options(layout: &Layout) -> String {
     let is_default = Layout::default_root().is_ok_and(|root| root == layout.root());
     if is_default { String::new() } else { format!(" --data-dir {}", quoted(&layout.root().display().to_string())) }
-}
-
-/// One word for a shell.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@".contains(c);
-    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_one_word() {
-        assert_eq!(quoted("/a/b-c.d"), "/a/b-c.d");
-        assert_eq!(quoted("/a b/it's"), r"'/a b/it'\''s'");
-    }
 }

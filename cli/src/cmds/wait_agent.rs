@@ -17,7 +17,7 @@ use crate::{
     connect::Target,
     duration,
     exit::Exit,
-    failure::Failure,
+    failure::{Failure, OwnReason},
     output::{self, Outcome, Output},
     text::{clean, clean_line},
     word::word,
@@ -156,9 +156,9 @@ fn verdict(answers: &[WaitAgentResponse], asked: bool, timeout: Duration) -> Out
     };
     if let Some(late) = answers.iter().find(|answer| answer.timed_out) {
         let what = format!("{} after {}", name(late), duration::show(timeout));
-        return Err(
-            Failure::new(Exit::Timeout, what).remedy("It goes on; wait again, or look at it with `murmurctl logs`.")
-        );
+        return Err(Failure::new(Exit::Timeout, what)
+            .own_reason(OwnReason::WaitTimedOut)
+            .remedy("It goes on; wait again, or look at it with `murmurctl logs`."));
     }
     if let Some(other) = answers.iter().find(|answer| !answer.matched) {
         return Err(Failure::failed(format!("{}, and will not be in that phase any more", name(other)))

@@ -41,6 +41,9 @@ pub(crate) struct Greeting {
     pub(crate) jetstream: bool,
 }
 
+/// The fetcher's exit code when `NATS_SERVER` names no program that can be used.
+const NAMED_WRONGLY: i32 = 2;
+
 /// Finds a nats-server or fetches one, and shows what it does.
 pub(crate) async fn find_program(step: &Step) -> Result<PathBuf, Failure> {
     let doing = "running the nats-server fetcher";
@@ -66,6 +69,11 @@ pub(crate) async fn find_program(step: &Step) -> Result<PathBuf, Failure> {
     let path = String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned();
     if output.status.success() && !path.is_empty() {
         return Ok(PathBuf::from(path));
+    }
+    if output.status.code() == Some(NAMED_WRONGLY) {
+        let what = said.pop().unwrap_or_default();
+        return Err(Failure::usage(what.replacen("error: ", "", 1))
+            .remedy("Correct NATS_SERVER, or unset it: then one is found or fetched."));
     }
     Err(Failure::new(Exit::Unavailable, "no nats-server could be found or fetched")
         .remedy(said.join("\n    ").replacen("error: ", "", 1)))

@@ -135,11 +135,72 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> 
     write().inspect_err(|_| drop(fs::remove_file(&temporary))).context(format!("writing `{}`", path.display()))
 }
 
+/// A file that only this user can read, made before what goes into it: a place that cannot be written is told while nothing is lost.
+/// Dropped before it holds anything, it is removed again.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    path: PathBuf,
+    file: fs::File,
+    is_kept: bool,
+}
+
+impl NewFile {
+    /// Makes the file for an option such as `--out`. One that is there already may be somebody's only copy, and stays.
+    pub(crate) fn create(path: &Path, option: &str) -> Result<Self, Failure> {
+        let shown = path.display();
+        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Ok(file) => Ok(Self { path: path.to_owned(), file, is_kept: false }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Failure::usage(format!("{option}: `{shown}` is there already, and is not overwritten"))
+                    .remedy("Name a new file, or move that one away first."))
+            }
+            Err(error) => Err(error).context(format!("{option}: making `{shown}`")),
+        }
+    }
+
+    /// Writes the content, on disk before this returns.
+    pub(crate) fn fill(mut self, content: &[u8]) -> Result<(), Failure> {
+        let written = io::Write::write_all(&mut self.file, content).and_then(|()| self.file.sync_all());
+        written.context(format!("writing `{}`", self.path.display()))?;
+        self.is_kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
 /// A file's text; `None` when there is no such file.
 pub(crate) fn read_optional(path: &Path) -> Result<Option<String>, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).context(format!("reading `{}`", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_new_file_replaces_none_and_leaves_none_that_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        drop(NewFile::create(&path, "--out").unwrap());
+        assert!(!path.exists(), "nothing came of it");
+        NewFile::create(&path, "--out").unwrap().fill(b"secret").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let refused = NewFile::create(&path, "--out").unwrap_err();
+        assert!(refused.what.contains("--out") && refused.what.contains("is there already"), "{refused}");
+        assert_eq!(fs::read(&path).unwrap(), b"secret");
+        assert!(NewFile::create(&dir.path().join("no/folder"), "--out").is_err());
     }
 }

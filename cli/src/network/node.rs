@@ -56,20 +56,38 @@ impl LocalNode {
         self.data_dir(layout).join("identity/node.json").exists()
     }
 
-    /// Starts the node, and on its first start also invites and approves it. Returns when it can send and receive.
+    /// Whether a node that runs lost its socket, as when somebody cleared the folder that it lies in: nobody can reach it any more. One that
+    /// is starting has none yet, but its folder.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        let has_folder = self.socket.parent().is_none_or(Path::exists);
+        !self.socket.exists() && (!has_folder || is_bound(&self.socket))
+    }
+
+    /// Waits for a node that was started a moment ago; one that answers is there at once.
+    pub(crate) async fn wait_until_answering(&self, layout: &Layout, process: &Process) -> Result<(), Failure> {
+        let wait = Wait { layout, part: &self.part, process, until: "it answers on its socket", bound: READY_WITHIN };
+        wait.ask(|| async { status(&self.socket).await.ok().map(|_| ()) }).await
+    }
+
+    /// Starts the node, and on its first start also invites and approves it; one that runs `before` is ended. Returns when it can send and
+    /// receive.
     pub(crate) async fn start(
         &self,
         layout: &Layout,
         plan: &Plan,
         control: &mut ControlClient,
         owner: &Owner,
-        starter: &Starter,
+        (starter, before): (&Starter, Option<&Process>),
     ) -> Result<Process, Failure> {
         if let Some(parent) = self.socket.parent() {
             layout::private_dir(parent)?;
         }
         let join = if self.is_enrolled(layout) { None } else { Some(self.invite(layout, plan, control, owner).await?) };
-        let process = starter.spawn(layout, self.spec(layout, join.as_deref())?).await?;
+        let spec = self.spec(layout, join.as_deref())?;
+        let process = match before {
+            Some(before) => starter.restart(layout, spec, before).await?,
+            None => starter.spawn(layout, spec).await?,
+        };
         self.approve(layout, &process, control, owner).await?;
         self.wait_until_connected(layout, &process).await?;
         if let Some(join) = join {
@@ -145,8 +163,35 @@ impl LocalNode {
     }
 }
 
+/// Whether somebody listens under this path, as the kernel remembers it whatever became of the file. `false` where the kernel does not tell.
+fn is_bound(socket: &Path) -> bool {
+    let bound = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let path = format!(" {}", socket.display());
+    bound.lines().any(|line| line.ends_with(&path))
+}
+
 /// What the node says of itself.
 pub(crate) async fn status(socket: &Path) -> Result<GetStatusResponse, Failure> {
     let mut node = NodeClient::new(connect_socket(socket).await?, Headers::new());
     Ok(node.host.get_status(GetStatusRequest {}).await?.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_out_of_reach_when_its_socket_is_gone_and_not_before_it_has_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("run");
+        fs::create_dir(&folder).unwrap();
+        let node = LocalNode { part: PART.into(), socket: folder.join("node.sock"), name: "host".into() };
+        assert!(!node.is_out_of_reach(), "it has made none yet");
+        let _listener = std::os::unix::net::UnixListener::bind(&node.socket).unwrap();
+        assert!(!node.is_out_of_reach());
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(node.is_out_of_reach());
+        fs::create_dir(&folder).unwrap();
+        assert_eq!(node.is_out_of_reach(), cfg!(target_os = "linux"), "the folder was made again without it");
+    }
 }

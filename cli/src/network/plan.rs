@@ -52,7 +52,13 @@ impl Plan {
     pub(crate) fn load(layout: &Layout) -> Result<Option<Self>, Failure> {
         let path = layout.plan();
         let Some(text) = layout::read_optional(&path)? else { return Ok(None) };
-        let plan: Self = serde_json::from_str(&text).context(format!("reading `{}`", path.display()))?;
+        let plan = serde_json::from_str(&text).context(format!("reading `{}`, which is damaged", path.display()));
+        let plan: Self = plan.map_err(|failure: Failure| {
+            failure.remedy(
+                "Correct it, or put it back from a copy: it holds the names and ports of this network. Another network is made with \
+                 --data-dir.",
+            )
+        })?;
         if plan.format != FORMAT {
             return Err(Failure::failed(format!(
                 "`{}` has format {}, and this program knows {FORMAT}",
@@ -199,6 +205,14 @@ mod tests {
         let refused = Plan::load_or_create(&layout, other).unwrap_err();
         assert_eq!(refused.exit, Exit::Usage);
         assert!(refused.what.starts_with("--workspace differs"), "{refused}");
+    }
+
+    #[test]
+    fn a_damaged_plan_is_named_with_a_way_out() {
+        let (_dir, layout) = layout();
+        std::fs::write(layout.plan(), "{ damaged").unwrap();
+        let refused = Plan::load(&layout).unwrap_err();
+        assert!(refused.what.contains("network.json") && refused.remedy.is_some(), "{refused}");
     }
 
     #[test]

@@ -94,13 +94,16 @@ pub(crate) async fn node(
     starter: &Starter,
     progress: &Progress,
 ) -> Result<Started, Failure> {
-    if let Some(process) = Process::find(layout, &local.part)? {
-        return Ok(running(&local.part, process));
+    let before = Process::find(layout, &local.part)?;
+    if let Some(process) = before.as_ref().filter(|_| !local.is_out_of_reach()) {
+        local.wait_until_answering(layout, process).await?;
+        return Ok(running(&local.part, process.clone()));
     }
-    let step = progress.step(&format!("starting the node {}", local.name));
+    let again = if before.is_some() { " again, whose socket is gone" } else { "" };
+    let step = progress.step(&format!("starting the node {}{again}", local.name));
     let owner = Owner::require(layout, &plan.workspace)?;
     let mut control = administrator(layout, plan).await?;
-    let process = local.start(layout, plan, &mut control, &owner, starter).await?;
+    let process = local.start(layout, plan, &mut control, &owner, (starter, before.as_ref())).await?;
     step.done();
     Ok(fresh(&local.part, process))
 }

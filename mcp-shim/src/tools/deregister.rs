@@ -19,6 +19,8 @@ pub(super) struct Answer {
     slug: String,
     /// False when it was gone already.
     deregistered: bool,
+    /// Messages to it that nobody has read, and nobody will.
+    unread: u64,
 }
 
 impl Murmur for Deregister {
@@ -41,7 +43,7 @@ impl Murmur for Deregister {
         binding.park().await?;
         let request = DeregisterRequest { agent };
         match call.shared.node.answer(call.node()?.sessions.deregister(request)).await {
-            Ok(ended) => Ok(Answer { slug: ended.slug, deregistered: ended.deregistered }),
+            Ok(ended) => Ok(Answer { slug: ended.slug, deregistered: ended.deregistered, unread: ended.unread }),
             Err(failure) => {
                 // It is still there, so this session goes on as it was.
                 binding.resume().await?;

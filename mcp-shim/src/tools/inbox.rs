@@ -1,12 +1,12 @@
 //! `inbox`: read what came, whether or not it was pushed.
 
-use murmur_proto::node::v1::{AckEventsRequest, ListEventsRequest, ListInboxRequest};
+use murmur_proto::node::v1::{ListEventsRequest, ListInboxRequest};
 use rmcp::model::ToolAnnotations;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Call, Murmur, Unread, happened, received};
-use crate::errors::Failure;
+use crate::{errors::Failure, seen::Shown};
 
 pub(super) struct Inbox;
 
@@ -73,7 +73,8 @@ impl Murmur for Inbox {
 
     async fn run(args: Args, call: &Call) -> Result<Answer, Failure> {
         let agent = call.speaker().await?;
-        // Looked at first and marked last, so that whatever fails in between, nothing is marked that was not shown.
+        // What an earlier answer has shown is marked by the time this one is made.
+        call.shared.seen.settled().await;
         let is_whole = args.from.is_none() && args.after.is_none();
         let events = match is_whole {
             true => {
@@ -89,24 +90,28 @@ impl Murmur for Inbox {
             after: args.after.unwrap_or_default(),
             all: args.all || args.after == Some(0),
             limit: args.limit,
-            peek: args.peek,
+            peek: true,
             from: args.from.unwrap_or_default(),
         };
         let listed = call.shared.node.answer(call.node()?.messages.list_inbox(request)).await?;
+        let mut unread = listed.unread;
         let mut unread_events = if is_whole { events.unread } else { call.shared.unread_events().count() };
-        if !args.peek && !events.events.is_empty() {
-            let read = events.events.iter().map(|event| event.cursor).collect();
-            let request = AckEventsRequest { agent, read, ..Default::default() };
-            match call.shared.node.answer(call.node()?.events.ack_events(request)).await {
-                Ok(left) => unread_events = left.unread,
-                // They are shown again, which is better than this answer lost.
-                Err(failure) => tracing::debug!("events could not be marked as read: {failure}"),
-            }
+        if !args.peek {
+            unread = listed.unread_behind;
+            unread_events = unread_events.saturating_sub(events.events.len() as u64);
+            call.shared.seen.expect(
+                call.context.id.clone(),
+                Shown {
+                    agent,
+                    messages: listed.messages.iter().map(|message| message.cursor).collect(),
+                    events: events.events.iter().map(|event| event.cursor).collect(),
+                },
+            );
         }
         Ok(Answer {
             messages: received::all(&listed.messages, args.limit == 1),
             events: events.events.iter().map(happened::Happened::of).collect(),
-            unread: listed.unread,
+            unread,
             unread_events,
             next_after: (listed.next_after > 0).then_some(listed.next_after),
         })

@@ -100,6 +100,14 @@ pub enum SendError {
         /// What is allowed.
         limit: u64,
     },
+    /// `STORAGE_FULL`: the disk that the node keeps files on has no room for the copy.
+    #[error("the node's disk has no room for {bytes} bytes beside the {reserve} that file_reserve_bytes keeps free")]
+    DiskFull {
+        /// What the file has.
+        bytes: u64,
+        /// What stays free.
+        reserve: u64,
+    },
     /// `STORAGE_FAILED`: the file could not be copied.
     #[error("the file could not be copied: {0}")]
     Spool(String),

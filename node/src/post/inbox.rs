@@ -51,12 +51,27 @@ impl Post {
         let more = messages.len() > limit as usize;
         messages.truncate(limit as usize);
         let next_after = messages.last().filter(|_| more).map_or(0, |last| last.cursor);
-        if !peek {
-            // A message whose file is still coming is not read before the file can be.
-            let whole = messages.iter().filter(|message| !message.has_file_to_come());
-            self.mark_read(id, whole.map(|message| message.cursor).collect()).await?;
+        if peek {
+            let shown: Vec<u64> = messages.iter().map(|message| message.cursor).collect();
+            let count = move |tx: Tx<'_>| Ok((agents::unread(tx, id)?, inbox::readable(tx, id, &shown)?.len() as u64));
+            let (unread, here) = self.store.read(count).await?;
+            return Ok(InboxPage { messages, next_after, unread, unread_behind: unread.saturating_sub(here) });
         }
-        Ok(InboxPage { messages, next_after, unread: self.unread(id).await? })
+        // A message whose file is still coming is not read before the file can be.
+        let whole = messages.iter().filter(|message| !message.has_file_to_come());
+        self.mark_read(id, whole.map(|message| message.cursor).collect()).await?;
+        let unread = self.unread(id).await?;
+        Ok(InboxPage { messages, next_after, unread, unread_behind: unread })
+    }
+
+    /// Marks messages of an agent's inbox as read that it was shown. What is not its own is passed over.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn mark_shown(&self, agent: AgentId, cursors: Vec<u64>) -> Result<u64, StoreError> {
+        let cursors = self.store.read(move |tx| inbox::readable(tx, agent, &cursors)).await?;
+        self.mark_read(agent, cursors).await?;
+        self.unread(agent).await
     }
 
     /// Waits for marks that are in the writer's queue: who was shown a reply must not find it unread.

@@ -96,8 +96,7 @@ impl Post {
     }
 
     fn waiting(&self, listed: Vec<Listed>) -> Vec<Waiting> {
-        let (snapshot, now_ms) = (self.directory.snapshot(), self.clock.now_ms());
-        let broker_connected = *self.bus.connected().borrow();
+        let (snapshot, now_ms, broker) = (self.directory.snapshot(), self.clock.now_ms(), self.bus.taking());
         let sentence = |listed: &Listed| {
             let peer = snapshot.peer(listed.row.recipient);
             let trouble = match peer {
@@ -106,7 +105,7 @@ impl Post {
                 Some(peer) => self.directory.verified_peer(peer, now_ms).err(),
             };
             let node_online = peer.is_some_and(|peer| snapshot.node_online(peer.node_id));
-            waits_for(&listed.row, &World { trouble, node_online, broker_connected })
+            waits_for(&listed.row, &World { trouble, node_online, broker: broker.clone() })
         };
         listed.into_iter().map(|listed| Waiting { waits_for: sentence(&listed), listed }).collect()
     }

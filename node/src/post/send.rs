@@ -262,6 +262,11 @@ impl Post {
         if recipient == from.agent_id {
             return Err(SendError::SelfMessage);
         }
+        if let Some(asked) = answered.as_ref().filter(|asked| asked.kind == MessageKind::Request && asked.from != to) {
+            // Whoever waits for the answer would wait in vain, and another be told what nobody asked.
+            let rule = format!("must be {}, who waits for the answer to in_reply_to, or be left out", asked.from);
+            return Err(SendError::Field { field: "to", rule });
+        }
         let kind = match &answered {
             _ if is_request => MessageKind::Request,
             Some(message) if message.kind == MessageKind::Request && message.from_agent_id == recipient => {

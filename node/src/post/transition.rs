@@ -11,7 +11,7 @@ use super::random;
 use crate::store::{StoreError, Tx, copy, dead_letter, delivery, delivery::DeliveryRow};
 
 /// Why a message waits that the broker has no room for: its recipient's lane, or the whole stream, is full.
-const BROKER_FULL: &str = "BROKER_FULL";
+pub(super) const BROKER_FULL: &str = "BROKER_FULL";
 
 /// Names a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

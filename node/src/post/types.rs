@@ -99,6 +99,8 @@ pub struct InboxPage {
     pub next_after: u64,
     /// Unread messages that are left.
     pub unread: u64,
+    /// Those that are left when what of this page can be read is marked.
+    pub unread_behind: u64,
 }
 
 /// How one recipient's share of a message stands.

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     agents::AgentError,
     app::{Core, Pending, Stage},
+    bus::Taking,
     directory::{Peer, Snapshot},
     identity::IdentityDir,
     notify,
@@ -205,7 +206,7 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         broker_credential_expire_time: core.bus.credentials_expire_ms().map(timestamp),
         clock_skew_ms: control.clock_skew_ms,
         findings: [
-            findings(&control, broker_connected, receiving),
+            findings(&control, &core.bus.taking(), receiving),
             certificate_findings(core, now_ms),
             letter_findings(&stats),
             rate_findings(&stats),
@@ -238,10 +239,11 @@ fn certificate_findings(core: &Core, now_ms: u64) -> Vec<v1::Finding> {
     vec![finding(severity, &what, &remedy)]
 }
 
-fn findings(control: &super::control::ControlState, broker_connected: bool, receiving: bool) -> Vec<v1::Finding> {
+fn findings(control: &super::control::ControlState, broker: &Taking, receiving: bool) -> Vec<v1::Finding> {
     let mut findings = Vec::new();
     if let Some(by) = &control.fenced {
-        let what = format!("another process ({by}) runs as this node: nothing is sent or received here");
+        let by = if by.is_empty() { String::new() } else { format!(" ({by})") };
+        let what = format!("another process{by} runs as this node: nothing is sent or received here");
         let remedy = "Stop the other process, or run `murmurctl node takeover` here to end its session. A copied data directory is no \
                       second node: enrol that one in a directory of its own.";
         findings.push(finding(Severity::Error, &what, remedy));
@@ -251,13 +253,25 @@ fn findings(control: &super::control::ControlState, broker_connected: bool, rece
         let remedy = "Messages between known agents still flow; start the control plane, or check its address.";
         findings.push(finding(Severity::Warning, &what, remedy));
     }
-    if !broker_connected {
-        let remedy = "Messages wait on disk; start the broker, or check that this host can reach it.";
-        findings.push(finding(Severity::Warning, "the broker is away", remedy));
-    } else if !receiving {
-        let what = "the broker is there, and this node's consumer on it is not: nothing is received";
-        let remedy = "The control plane makes it again; if that takes more than some seconds, look into its log.";
-        findings.push(finding(Severity::Error, what, remedy));
+    match broker {
+        Taking::Yes if receiving => {}
+        Taking::Yes => {
+            let what = "the broker is there, and this node's consumer on it is not: nothing is received";
+            let remedy = "The control plane makes it again; if that takes more than some seconds, look into its log.";
+            findings.push(finding(Severity::Error, what, remedy));
+        }
+        Taking::Nothing(why) => {
+            let what = format!("the broker is there and stores nothing: {why}");
+            let remedy = "Messages wait on disk. See that the broker's disk has room, and restart the broker (`murmurctl down` and \
+                          `murmurctl up`, where that started it): after a full disk it does not store again by itself.";
+            findings.push(finding(Severity::Error, &what, remedy));
+        }
+        // Told as a fence.
+        Taking::Left => {}
+        Taking::Away => {
+            let remedy = "Messages wait on disk; start the broker, or check that this host can reach it.";
+            findings.push(finding(Severity::Warning, "the broker is away", remedy));
+        }
     }
     if control.restored_ms.is_some() {
         let what =
@@ -363,7 +377,7 @@ mod tests {
     use super::*;
     use crate::rpc::control::ControlState;
 
-    fn told(control: &ControlState, broker: bool) -> Vec<String> {
+    fn told(control: &ControlState, broker: &Taking) -> Vec<String> {
         findings(control, broker, true).into_iter().map(|finding| finding.what).collect()
     }
 
@@ -380,16 +394,20 @@ mod tests {
     #[test]
     fn what_needs_a_person_is_told_and_nothing_else() {
         let fine = ControlState { connected: true, clock_skew_ms: 50_000, ..ControlState::default() };
-        assert!(told(&fine, true).is_empty());
-        assert_eq!(told(&fine, false), ["the broker is away"]);
+        assert!(told(&fine, &Taking::Yes).is_empty());
+        assert_eq!(told(&fine, &Taking::Away), ["the broker is away"]);
+        let full = Taking::Nothing("no space left on device".to_owned());
+        assert_eq!(told(&fine, &full), ["the broker is there and stores nothing: no space left on device"]);
         let behind = ControlState { clock_skew_ms: 90_000, ..fine.clone() };
         assert_eq!(
-            told(&behind, true),
+            told(&behind, &Taking::Yes),
             ["this host's clock is 90 s behind the control plane's, by which this node counts"]
         );
         let away = ControlState { trouble: Some("refused".to_owned()), ..ControlState::default() };
-        assert_eq!(told(&away, true), ["the control plane is away: refused"]);
-        let fenced = ControlState { fenced: Some("x".to_owned()), ..ControlState::default() };
-        assert!(told(&fenced, true).iter().any(|what| what.contains("another process")));
+        assert_eq!(told(&away, &Taking::Yes), ["the control plane is away: refused"]);
+        let fenced = |by: &str| ControlState { fenced: Some(by.to_owned()), ..ControlState::default() };
+        let what = |who| format!("{who} runs as this node: nothing is sent or received here");
+        assert_eq!(told(&fenced("x"), &Taking::Left), [what("another process (x)")]);
+        assert_eq!(told(&fenced(""), &Taking::Left), [what("another process")]);
     }
 }

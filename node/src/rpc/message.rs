@@ -150,7 +150,16 @@ impl MessageService for Messages {
             messages: page.messages.into_iter().map(convert::message).collect(),
             next_after: page.next_after,
             unread: page.unread,
+            unread_behind: page.unread_behind,
         }))
+    }
+
+    async fn mark_read(&self, request: Request<v1::MarkReadRequest>) -> Result<Response<v1::MarkReadResponse>, Status> {
+        let (call, v1::MarkReadRequest { agent, cursors }) = Call::of(request);
+        let (core, agent) = self.reader(&call, &agent).await?;
+        parse::few("cursors", cursors.len(), PAGE_SIZE_MAX)?;
+        let unread = core.post.mark_shown(agent.agent_id, cursors).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::MarkReadResponse { unread }))
     }
 
     async fn get_delivery(

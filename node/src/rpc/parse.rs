@@ -121,6 +121,11 @@ pub(super) fn at_most(name: &'static str, value: u32, most: u32) -> Result<u32, 
     if value <= most { Ok(value) } else { Err(refused(name, format!("must be 0 to {most}, got {value}"))) }
 }
 
+/// A list of at most so many.
+pub(super) fn few(name: &'static str, count: usize, most: u32) -> Result<(), Refusal> {
+    if count <= most as usize { Ok(()) } else { Err(refused(name, format!("must have at most {most}, got {count}"))) }
+}
+
 /// A description or group: at most `most` bytes, on one line.
 pub(super) fn words(name: &'static str, text: String, most: usize) -> Result<String, Refusal> {
     if text.len() > most {

@@ -99,10 +99,11 @@ impl SessionService for SessionsRpc {
         let core = self.shared.core()?;
         let Some(row) = existing(&call.caller, &agent, &core.agents, &core.identity)? else {
             let slug = core.agents.slug(&own_path(&agent, &core.identity)?).map_err(Refusal::from)?;
-            return Ok(Response::new(v1::DeregisterResponse { slug: slug.to_string(), deregistered: false }));
+            return Ok(Response::new(v1::DeregisterResponse { slug: slug.into(), ..Default::default() }));
         };
         let deregistered = core.agents.deregister(&row).await.map_err(Refusal::from)?;
-        Ok(Response::new(v1::DeregisterResponse { slug: row.slug.to_string(), deregistered }))
+        let unread = core.post.unread(row.agent_id).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::DeregisterResponse { slug: row.slug.to_string(), deregistered, unread }))
     }
 
     async fn issue_agent_token(

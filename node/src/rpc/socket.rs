@@ -146,7 +146,11 @@ impl Socket {
     pub async fn link(&mut self, at: &Path) -> Result<(), SocketError> {
         let io = |source| SocketError::Io { path: at.to_owned(), source };
         private_directory(at.parent().unwrap_or(Path::new(".")))?;
-        remove_stale(at).await?;
+        // One of an earlier run leads to the socket that this one has just bound.
+        match fs::read_link(at).is_ok_and(|target| target == self.path) {
+            true => fs::remove_file(at).map_err(io)?,
+            false => remove_stale(at).await?,
+        }
         symlink(&self.path, at).map_err(io)?;
         self.link = Some(at.to_owned());
         Ok(())
@@ -218,10 +222,16 @@ mod tests {
         let (path, at) = (home.path().join("a/node.sock"), home.path().join("b/node.sock"));
         fs::create_dir(home.path().join("b")).unwrap();
         symlink("/nowhere/node.sock", &at).unwrap();
-        let (mut socket, _listener) = listen(&path).await.unwrap();
+        let (mut socket, listener) = listen(&path).await.unwrap();
         socket.link(&at).await.unwrap();
         assert!(UnixStream::connect(&at).await.is_ok());
         assert!(matches!(listen(&at).await, Err(SocketError::Taken(_))), "a second node would take it over");
+        // It is killed, and comes back.
+        std::mem::forget(socket);
+        drop(listener);
+        let (mut socket, _listener) = listen(&path).await.unwrap();
+        socket.link(&at).await.unwrap();
+        assert!(UnixStream::connect(&at).await.is_ok());
         drop(socket);
         assert!(fs::symlink_metadata(&at).is_err());
     }

@@ -145,7 +145,7 @@ fn of_send(error: SendError) -> Status {
         SendError::FileRefused { rule } => field_refusal(Reason::FileRefused, "path", rule),
         SendError::FileTooLarge { .. } => field_refusal(Reason::FileTooLarge, "path", text),
         SendError::TransfersOpenTooMany { .. } => status(Reason::TransfersOpenTooMany, text),
-        SendError::SpoolFull { .. } => status(Reason::StorageFull, text),
+        SendError::DiskFull { .. } | SendError::SpoolFull { .. } => status(Reason::StorageFull, text),
         SendError::Spool(_) => status(Reason::StorageFailed, "the file could not be copied into the node's spool"),
         SendError::Store(error) => of_store(&error),
         SendError::Random => internal(&text),

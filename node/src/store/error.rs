@@ -45,7 +45,7 @@ pub enum OpenError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The disk, or the configured size of the database, is full.
-    #[error("the store is full")]
+    #[error("the node's store is full: its disk has no room, or store_pages_max is reached")]
     Full,
     /// The store is closing.
     #[error("the store is closed")]

@@ -391,6 +391,25 @@ pub fn find(tx: Tx<'_>, agent: AgentId, msg_id: MessageId) -> Result<Option<Inbo
     Ok(described(tx, found.into_iter().collect())?.pop())
 }
 
+/// Of these positions, those of unread messages of the agent whose file, if they have one, is not still coming.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn readable(tx: Tx<'_>, agent: AgentId, cursors: &[u64]) -> Result<Vec<u64>, StoreError> {
+    let sql = concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM inbox WHERE cursor = ?1 AND cursor > 0 AND recipient = ?2 AND read_ms IS NULL"
+    );
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let mut found = Vec::new();
+    for cursor in cursors {
+        found.extend(statement.query_row(params![int(*cursor), agent.as_bytes()], message_row).optional()?);
+    }
+    let found = described(tx, found)?.into_iter();
+    Ok(found.filter(|message| !message.has_file_to_come()).map(|message| message.cursor).collect())
+}
+
 /// Marks rows as pushed, keeping the first time.
 ///
 /// # Errors

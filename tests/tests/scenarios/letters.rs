@@ -33,7 +33,7 @@ async fn a_message_that_waits_is_listed_and_can_be_taken_back_once() {
     until(&here, &stored, DeliveryState::Stored).await;
     network.broker.kill_9();
     let kept = send(&here, "never left").await;
-    until_waiting(&here, &kept, "the broker is away").await;
+    until_waiting(&here, &kept, "the broker, which is away").await;
 
     let list = json_of(&here, &["outbox"]);
     let rows = list["messages"].as_array().unwrap();
@@ -256,9 +256,12 @@ async fn waiting_for_a_peer_that_is_away_ends_at_the_timeout_and_says_how_it_sta
     there.process.kill_9();
     let args = ["send", "bob", "anybody?", "--agent", "alice", "--wait", "delivered", "--timeout", "300ms"];
     let late = failure(&here, &args, 6);
-    assert!(late["hint"].as_str().unwrap().contains("still being delivered"), "{late}");
-    let queued = json_of(&here, &["outbox"])["messages"].as_array().unwrap().len();
-    assert_eq!(queued, 1, "the message itself is not given up");
+    let hint = late["hint"].as_str().unwrap();
+    assert!(hint.contains("still being delivered") && hint.contains("--agent alice"), "{late}");
+    let queued = json_of(&here, &["outbox"]);
+    let queued = queued["messages"].as_array().unwrap();
+    assert_eq!(queued.len(), 1, "the message itself is not given up");
+    assert_eq!((&late["reason"], &late["msg_id"]), (&json!("WAIT_TIMED_OUT"), &queued[0]["msg_id"]));
     let expired =
         ["send", "bob", "soon gone", "--agent", "alice", "--ttl", "1s", "--wait", "delivered", "--timeout", "60s"];
     let expired = failure(&here, &expired, 6);
@@ -286,7 +289,7 @@ async fn wrong_ids_and_names_are_told_clearly() {
     let foreign = failure(&here, &["outbox", "show", &sent, "--agent", "carol"], 3);
     assert_eq!(foreign["reason"], "MESSAGE_NOT_FOUND", "carol sees nothing of alice's messages");
     let page = failure(&here, &["dlq", "ls", "--page", "nonsense"], 2);
-    assert_eq!(page["fields"][0]["field"], "page_token");
+    assert_eq!(page["fields"][0]["field"], "--page", "as it is named here");
     assert_eq!(failure(&here, &["quarantine", "show", "7"], 3)["reason"], "MESSAGE_NOT_FOUND");
     assert_eq!(
         failure(&here, &["message", unknown, "--agent", "alice", "--wait", "read"], 3)["reason"],
@@ -345,7 +348,7 @@ fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-fn command(node: &Node, args: &[&str]) -> Command {
+pub(crate) fn command(node: &Node, args: &[&str]) -> Command {
     let mut command = Command::new(binary("murmurctl"));
     command.args(args).arg("--socket").arg(&node.socket).arg("--data-dir").arg(node.dir.join("cli"));
     for name in ["MURMUR_NODE_SOCKET", "MURMUR_SERVER_URL", "MURMUR_TOKEN_FILE", "MURMUR_AGENT", "XDG_RUNTIME_DIR"] {
@@ -354,7 +357,7 @@ fn command(node: &Node, args: &[&str]) -> Command {
     command
 }
 
-fn cli(node: &Node, args: &[&str]) -> Output {
+pub(crate) fn cli(node: &Node, args: &[&str]) -> Output {
     command(node, args).output().unwrap()
 }
 
@@ -365,13 +368,13 @@ fn ok(node: &Node, args: &[&str]) -> String {
     text
 }
 
-fn json_of(node: &Node, args: &[&str]) -> Value {
+pub(crate) fn json_of(node: &Node, args: &[&str]) -> Value {
     let text = ok(node, &[args, &["--json"]].concat());
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {text}"))
 }
 
 /// The error of a command that is to fail with this exit code.
-fn failure(node: &Node, args: &[&str], code: i32) -> Value {
+pub(crate) fn failure(node: &Node, args: &[&str], code: i32) -> Value {
     let output = cli(node, &[args, &["--json"]].concat());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stdout));

@@ -7,6 +7,7 @@ mod agents_storm;
 mod agents_watch;
 mod backlog;
 mod canary;
+mod cli;
 mod clients;
 mod crash;
 mod credentials;

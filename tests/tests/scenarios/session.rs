@@ -1,7 +1,16 @@
 //! One live session per agent; unread messages reach it by push, by notice and by inbox.
 
-use murmur_tests::network::{Network, Options};
+use std::process::Stdio;
+
+use murmur_tests::{
+    network::{Network, Options},
+    process::binary,
+};
 use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    process::Command,
+};
 
 #[tokio::test]
 async fn what_arrived_while_nobody_listened_is_pushed_at_the_start() {
@@ -38,6 +47,45 @@ async fn a_dropped_push_shows_up_on_the_next_tool_result_and_in_the_inbox_once()
     let inbox = bob.ok("inbox", json!({})).await;
     assert_eq!(inbox["messages"][0]["text"], "look here");
     assert_eq!(inbox["messages"][0]["redelivered"], true);
+    assert_eq!(bob.ok("inbox", json!({})).await["messages"], json!([]));
+}
+
+#[tokio::test]
+async fn what_an_answer_shows_that_reached_nobody_is_unread() {
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    let bob = node.shim("bob").await;
+    bob.ok("register", json!({})).await;
+    bob.close().await;
+    let alice = node.shim("alice").await;
+    alice.ok("send", json!({"to": "bob", "text": "look here"})).await;
+
+    let mut lost = Command::new(binary("murmur-mcp"))
+        .args(["--agent", "bob", "--socket"])
+        .arg(&node.socket)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = lost.stdin.take().unwrap();
+    let mut output = BufReader::new(lost.stdout.take().unwrap());
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}});
+    input.write_all(format!("{hello}\n").as_bytes()).await.unwrap();
+    output.read_line(&mut String::new()).await.unwrap();
+    // From here on nobody reads.
+    drop(output);
+    let call = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "inbox", "arguments": {}}});
+    input.write_all(format!("{call}\n").as_bytes()).await.unwrap();
+    drop(input);
+    lost.wait().await.unwrap();
+
+    let bob = node.shim("bob").await;
+    let inbox = bob.ok("inbox", json!({"peek": true})).await;
+    assert_eq!((&inbox["messages"][0]["text"], &inbox["unread"]), (&json!("look here"), &json!(1)), "{inbox}");
+    let inbox = bob.ok("inbox", json!({})).await;
+    assert_eq!((&inbox["messages"][0]["text"], &inbox["unread"]), (&json!("look here"), &json!(0)), "{inbox}");
     assert_eq!(bob.ok("inbox", json!({})).await["messages"], json!([]));
 }
 

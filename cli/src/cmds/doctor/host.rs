@@ -84,14 +84,15 @@ fn process(target: &Target, part: &'static str, level: Level, report: Option<&Pa
             Level::Error,
             part,
             format!(
-                "crashed {crashes} times within {within_s} s and is left down; it {}, and its log ends: {}",
+                "crashed {crashes} times within {within_s} s and is left down; the last time: {}; its log ends: {}",
                 exit.how,
                 if exit.last_line.is_empty() { "(empty)" } else { &exit.last_line }
             ),
             format!("Mend what the log says, `{}`, then run `murmurctl up`.", log.display()),
         ),
         (None, Some((Phase::Waiting { .. }, _)), Some(exit)) => {
-            let what = format!("{} and is about to be started again; its log ends: {}", exit.how, exit.last_line);
+            let what =
+                format!("is down ({}) and about to be started again; its log ends: {}", exit.how, exit.last_line);
             Check::new(level, part, what, format!("Wait a moment; its log is `{}`.", log.display()))
         }
         (None, ..) => Check::new(level, part, "is not running", look),

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     binaries,
     layout::{self, Layout},
-    process::{OURS, Process, Spec, log_hint},
+    process::{GRACE, OURS, Process, Spec, log_hint},
 };
 use crate::{
     exit::Exit,
@@ -128,6 +128,25 @@ impl Starter {
                 }
                 None => Ok(None),
             }
+        })
+        .await
+    }
+
+    /// Ends a part that runs and is of no use, and has it started again.
+    ///
+    /// # Errors
+    /// [`Failure`] when it does not end, or cannot be started.
+    pub(crate) async fn restart(&self, layout: &Layout, spec: Spec, before: &Process) -> Result<Process, Failure> {
+        let Self::Supervisor(supervisor) = self else {
+            before.end(GRACE).await?;
+            return Process::spawn(layout, spec);
+        };
+        want(layout, &spec)?;
+        before.end(GRACE).await?;
+        wait(layout, &spec.part, supervisor, "the supervisor has started it again", || {
+            // The supervisor takes the end for a crash, and a bell that rings before it has seen it is not heard.
+            supervisor.signal(Signal::SIGHUP)?;
+            Process::find(layout, &spec.part)
         })
         .await
     }

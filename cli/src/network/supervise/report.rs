@@ -57,7 +57,10 @@ impl Report {
     pub(crate) fn load(layout: &Layout) -> Result<Option<Self>, Failure> {
         let path = layout.supervisor_report();
         let Some(text) = layout::read_optional(&path)? else { return Ok(None) };
-        Ok(Some(serde_json::from_str(&text).context(format!("reading `{}`", path.display()))?))
+        let report = serde_json::from_str(&text).context(format!("reading `{}`, which is damaged", path.display()));
+        let remedy =
+            "Run `murmurctl down`, which removes it, and then `murmurctl up`; nothing that matters is lost with it.";
+        report.map(Some).map_err(|failure: Failure| failure.remedy(remedy))
     }
 
     /// Puts it on disk as a whole.

@@ -114,8 +114,8 @@ impl Post {
     /// A sender takes back what it was sending, or a recipient what it was told to receive by a stream that ended here already.
     async fn hear_cancel(&self, stream_id: StreamId, heard: &Heard) -> Result<(), StoreError> {
         let row = self.store.read(move |tx: Tx<'_>| stream::incoming(tx, stream_id)).await?;
-        let rightly = row
-            .filter(|row| row.sender == heard.from && row.recipient == heard.to && row.from.as_str() == heard.slug);
+        let rightly =
+            row.filter(|row| row.sender == heard.from && row.recipient == heard.to && row.from.as_str() == heard.slug);
         match rightly {
             Some(row) if row.state.is_open() => {
                 self.end_incoming(&row, TransferState::Cancelled, Code::StreamCancelled, true).await.map(drop)

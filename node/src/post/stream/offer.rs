@@ -121,7 +121,9 @@ impl Post {
             taken.map_err(|error| failed(&io::Error::other(error)))?
         };
         let attachment = match copied().await {
-            Err(SendError::Store(StoreError::Full)) if self.make_room().await? => copied().await?,
+            Err(SendError::Store(StoreError::Full) | SendError::DiskFull { .. }) if self.make_room().await? => {
+                copied().await?
+            }
             copied => copied?,
         };
         message.file = Some(Box::new(attachment));
@@ -186,7 +188,7 @@ fn take(
     spool.prepare().map_err(|error| failed(&error))?;
     let length = opened.file.metadata().map(|metadata| metadata.len()).unwrap_or_default();
     if !spool.has_room(length) {
-        return Err(StoreError::Full.into());
+        return Err(SendError::DiskFull { bytes: length, reserve: config.reserve_bytes });
     }
     let Snapshot { size, sha256 } =
         spool.snapshot(stream_id, &opened.file, config.bytes_max).map_err(|error| match error {

@@ -116,6 +116,21 @@ async fn who_answers_a_message_has_read_it() {
 }
 
 #[tokio::test]
+async fn an_answer_goes_to_whoever_asked_and_to_nobody_else() {
+    let world = World::new();
+    let (a, b) = (world.node(1, &["alice", "carol"]).await, world.node(2, &["bob"]).await);
+    introduce(&[&a, &b]);
+    let bob = b.agent(0);
+    let (sent, _pending) = a.post.request(&a.agent(0), draft("bob", "well?"), 0).await.unwrap();
+    b.take(&a.published().await).await;
+    let answer = |to| Draft { in_reply_to: Some(sent.msg_id), ..draft(to, "42") };
+    let refused = b.post.send(&bob, answer("carol")).await;
+    assert!(matches!(refused, Err(SendError::Field { field: "to", .. })), "{refused:?}");
+    assert_eq!(b.post.unread(bob.agent_id).await.unwrap(), 1, "nothing was answered");
+    b.post.send(&bob, answer("alice")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_waiter_that_leaves_gives_the_reply_free() {
     let world = World::new();
     let (a, b) = world.pair().await;

@@ -153,7 +153,7 @@ impl ControlTasks {
             Ended::Fenced(by) => (format!("fenced by {by}"), Some(by)),
             Ended::Lost(error) => {
                 let fenced = error.reason() == Some(Reason::NodeFenced);
-                (error.to_string(), fenced.then(|| "another process".to_owned()))
+                (error.to_string(), fenced.then(String::new))
             }
         };
         self.parts.control.state.send_if_modified(|state| {
