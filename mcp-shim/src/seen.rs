@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use murmur_proto::node::v1::{AckEventsRequest, MarkReadRequest};
@@ -17,8 +18,10 @@ use rmcp::{
 
 use crate::{errors::Failure, shared::Shared};
 
-/// Answers that may be on their way. Past that the marks of all of them are forgotten: what they show is shown again.
+/// Answers that may be on their way. Past that the mark of some other one is forgotten: what it shows is shown again.
 const EXPECTED_MAX: usize = 64;
+/// What marks may take, of a node that does not answer: what they are for is shown again.
+const MARK_MAX: Duration = Duration::from_secs(2);
 
 /// What an answer shows.
 pub(crate) struct Shown {
@@ -35,7 +38,7 @@ pub(crate) struct Shown {
 pub(crate) struct Seen {
     expected: Mutex<HashMap<RequestId, Shown>>,
     /// Held from before an answer is written until its marks are made.
-    marking: tokio::sync::Mutex<()>,
+    marking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Seen {
@@ -43,7 +46,8 @@ impl Seen {
     pub(crate) fn expect(&self, call: RequestId, shown: Shown) {
         let mut expected = self.expected();
         if expected.len() >= EXPECTED_MAX {
-            expected.clear();
+            let other = expected.keys().next().cloned();
+            other.and_then(|other| expected.remove(&other));
         }
         expected.insert(call, shown);
     }
@@ -51,6 +55,11 @@ impl Seen {
     /// Waits for the marks of answers that are being written.
     pub(crate) async fn settled(&self) {
         drop(self.marking.lock().await);
+    }
+
+    /// A call begins: an earlier one of the same id had no answer.
+    pub(crate) fn begin(&self, call: &RequestId) {
+        drop(self.take(call));
     }
 
     fn take(&self, call: &RequestId) -> Option<Shown> {
@@ -85,11 +94,16 @@ impl<T: Transport<RoleServer, Error = io::Error>> Transport<RoleServer> for Mark
         let (writing, shared) = (self.inner.send(message), Arc::clone(&self.shared));
         async move {
             let Some(shown) = shown else { return writing.await };
-            let _marking = shared.seen.marking.lock().await;
+            let marking = Arc::clone(&shared.seen.marking).lock_owned().await;
             writing.await?;
-            if let Err(failure) = mark(&shared, shown).await {
-                tracing::warn!("what was shown could not be marked as read, and is shown again: {failure}");
-            }
+            // Not waited for: other answers are to be written.
+            tokio::spawn(async move {
+                let marked = tokio::time::timeout(MARK_MAX, mark(&shared, shown)).await;
+                if !matches!(marked, Ok(Ok(()))) {
+                    tracing::warn!("what was shown could not be marked as read, and is shown again");
+                }
+                drop(marking);
+            });
             Ok(())
         }
     }

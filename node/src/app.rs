@@ -418,7 +418,7 @@ async fn leave_broker_when_fenced(core: Arc<Core>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             fenced = state.wait_for(|state| state.fenced.is_some()) => if fenced.is_err() { return },
         }
-        core.bus.suspend();
+        core.bus.leave();
         tokio::select! {
             () = stop.cancelled() => return,
             free = state.wait_for(|state| state.fenced.is_none()) => if free.is_err() { return },

@@ -37,8 +37,10 @@ const API_PREFIX: &str = "mmjs.API";
 const NEWEST_MAX: usize = 4_096;
 /// How long the broker may take to acknowledge a publish.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-/// `maximum messages per subject exceeded`: the lane is full.
-const LANE_FULL: u64 = 10077;
+/// The message could not be stored; why stands in the text.
+const STORE_FAILED: u64 = 10077;
+/// Why, when the lane is full.
+const LANE_FULL: &str = "per subject";
 /// `message size exceeds maximum allowed`.
 const TOO_LARGE: u64 = 10054;
 
@@ -154,8 +156,10 @@ struct Shared {
     redeliver: AtomicBool,
     /// How often the broker refused the credentials.
     refusals: watch::Sender<u64>,
-    /// Why the broker did not store the last message that it had a word on, if that was not about the message.
+    /// Why the broker did not store the last message, if that was not about the message.
     unstored: Mutex<Option<String>>,
+    /// Messages that it stored.
+    stores: AtomicU64,
 }
 
 /// How far the broker takes what this node publishes.
@@ -191,6 +195,7 @@ impl Bus {
             redeliver: AtomicBool::new(false),
             refusals: watch::Sender::new(0),
             unstored: Mutex::default(),
+            stores: AtomicU64::new(0),
         };
         Arc::new(Self {
             config,
@@ -247,6 +252,7 @@ impl Bus {
         // Whoever hands them over has asked whether the place is still this process's.
         self.wake.clear();
         self.has_left.store(false, Ordering::Relaxed);
+        self.shared.unstored().take();
         let current = self.session.borrow().clone();
         if let Some(session) = current.filter(|session| session.credentials.load().same_place(&credentials)) {
             session.credentials.store(Arc::new(credentials));
@@ -263,9 +269,14 @@ impl Bus {
         Ok(())
     }
 
-    /// Leaves the broker until credentials come again: another process runs as this node (PROTOCOL §5.9).
-    pub fn suspend(&self) {
+    /// Leaves the broker until credentials come again, since another process runs as this node (PROTOCOL §5.9).
+    pub fn leave(&self) {
         self.has_left.store(true, Ordering::Relaxed);
+        self.suspend();
+    }
+
+    /// Leaves the broker until credentials come again: another process may run as this node.
+    pub fn suspend(&self) {
         self.shared.generation.fetch_add(1, Ordering::SeqCst);
         self.shared.connected.send_replace(false);
         self.receiving.send_replace(false);
@@ -383,9 +394,10 @@ impl Bus {
         };
         let (subject, publish) = into_publish(message);
         let (losses, newest) = (self.shared.losses.subscribe(), self.shared.newest_of(&subject));
+        let stores = self.shared.stores.load(Ordering::Relaxed);
         let sent = session.js.send_publish(subject.clone(), publish).await;
         failpoint("S4");
-        Begun::Sent { sent: Box::new(sent), subject, newest, losses, shared: Arc::clone(&self.shared) }.answer()
+        Begun::Sent { sent: Box::new(sent), subject, newest, stores, losses, shared: Arc::clone(&self.shared) }.answer()
     }
 }
 
@@ -397,6 +409,8 @@ enum Begun {
         subject: String,
         /// Of the subject, when this one was sent.
         newest: u64,
+        /// How many the broker had stored then.
+        stores: u64,
         losses: watch::Receiver<u64>,
         shared: Arc<Shared>,
     },
@@ -404,9 +418,11 @@ enum Begun {
 
 impl Begun {
     async fn answer(self) -> PublishAnswer {
-        let (sent, subject, newest, mut losses, shared) = match self {
+        let (sent, subject, newest, stores, mut losses, shared) = match self {
             Self::Answered(answer) => return answer,
-            Self::Sent { sent, subject, newest, losses, shared } => (sent, subject, newest, losses, shared),
+            Self::Sent { sent, subject, newest, stores, losses, shared } => {
+                (sent, subject, newest, stores, losses, shared)
+            }
         };
         let answer = match *sent {
             Ok(answer) => tokio::select! {
@@ -418,13 +434,14 @@ impl Begun {
         };
         match answer {
             Ok(stored) => {
+                shared.stores.fetch_add(1, Ordering::Relaxed);
                 shared.unstored().take();
                 if !stored.duplicate {
                     shared.stored(subject, newest, stored.sequence);
                 }
                 PublishAnswer::Stored { duplicate: stored.duplicate }
             }
-            Err(error) => shared.refused(&subject, &error),
+            Err(error) => shared.refused(&subject, stores, &error),
         }
     }
 }
@@ -449,27 +466,31 @@ impl Shared {
         self.losses.send_modify(|losses| *losses += 1);
     }
 
-    fn refused(&self, subject: &str, error: &PublishError) -> PublishAnswer {
+    /// What an error means for a message that was sent when so many had been stored.
+    fn refused(&self, subject: &str, stores: u64, error: &PublishError) -> PublishAnswer {
         if self.denied().contains(subject) {
             return PublishAnswer::Denied;
         }
         let refusal = std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
         match (error.kind(), refusal.map(|refusal| refusal.error_code().0)) {
-            (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(TOO_LARGE)) => PublishAnswer::TooLarge,
-            (_, Some(LANE_FULL)) => PublishAnswer::LaneFull,
-            _ => {
-                tracing::debug!(%error, "the broker did not take a message");
-                match (error.kind(), refusal) {
-                    // The connection went, which is told by itself.
-                    (PublishErrorKind::BrokenPipe | PublishErrorKind::MaxAckPending, _) => {}
-                    // A broker whose disk is full does not answer.
-                    (PublishErrorKind::TimedOut, _) => self.stores_nothing("it does not answer".to_owned()),
-                    (_, Some(refusal)) => self.stores_nothing(refusal.to_string()),
-                    _ => self.stores_nothing(error.to_string()),
+            (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(TOO_LARGE)) => return PublishAnswer::TooLarge,
+            (_, Some(STORE_FAILED)) => {
+                let why = refusal.map(ToString::to_string).unwrap_or_default();
+                if !why.contains(LANE_FULL) {
+                    self.stores_nothing(why);
                 }
-                PublishAnswer::Failed
+                return PublishAnswer::LaneFull;
             }
+            // A broker whose disk is full does not answer.
+            (PublishErrorKind::TimedOut, _) if self.stores.load(Ordering::Relaxed) == stores => {
+                self.stores_nothing("it does not answer".to_owned());
+            }
+            // The connection went, which is told by itself.
+            (PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe | PublishErrorKind::MaxAckPending, _) => {}
+            _ => self.stores_nothing(refusal.map_or_else(|| error.to_string(), ToString::to_string)),
         }
+        tracing::debug!(%error, "the broker did not take a message");
+        PublishAnswer::Failed
     }
 
     /// Notes why the broker stores nothing, and says so once.
@@ -508,5 +529,36 @@ impl Shared {
 
     fn denied(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refusal(text: &str) -> PublishError {
+        let refusal = json!({"code": 503, "err_code": STORE_FAILED, "description": text});
+        PublishError::with_source(PublishErrorKind::Other, serde_json::from_value::<jetstream::Error>(refusal).unwrap())
+    }
+
+    #[test]
+    fn a_broker_that_stores_nothing_is_told_until_it_stores_or_is_another() {
+        let bus = Bus::new(BusConfig::new(NodeId::from_bytes([1; 16])));
+        assert_eq!(bus.taking(), Taking::Away);
+        bus.shared.connected.send_replace(true);
+        let lane = refusal("maximum messages per subject exceeded");
+        assert_eq!((bus.shared.refused("s", 0, &lane), bus.taking()), (PublishAnswer::LaneFull, Taking::Yes));
+        let silence = PublishError::new(PublishErrorKind::TimedOut);
+        bus.shared.stores.store(1, Ordering::Relaxed);
+        bus.shared.refused("s", 0, &silence);
+        assert_eq!(bus.taking(), Taking::Yes, "something was stored since");
+        bus.shared.refused("s", 1, &silence);
+        assert_eq!(bus.taking(), Taking::Nothing("it does not answer".to_owned()));
+        assert_eq!(bus.shared.refused("s", 1, &refusal("no space left on device")), PublishAnswer::LaneFull);
+        assert!(matches!(bus.taking(), Taking::Nothing(why) if why.contains("no space left")));
+        bus.leave();
+        assert_eq!(bus.taking(), Taking::Left);
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use data_encoding::BASE32_NOPAD;
 use murmur_core::reason::Reason;
 use murmur_proto::client::NodeClient;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{
     args::Speaker,
@@ -53,6 +53,8 @@ impl Once<'_> {
         loop {
             let failure = match call(node).await {
                 Ok(answer) => return Ok(answer),
+                // An older node.
+                Err(status) if status.code() == Code::Unimplemented => return Err(status.into()),
                 Err(status) => Failure::from(status),
             };
             if !went_away(&failure) {

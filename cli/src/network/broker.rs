@@ -42,7 +42,7 @@ pub(crate) struct Greeting {
 }
 
 /// The fetcher's exit code when `NATS_SERVER` names no program that can be used.
-const NAMED_WRONGLY: i32 = 2;
+const NAMED_WRONGLY: i32 = 64;
 
 /// Finds a nats-server or fetches one, and shows what it does.
 pub(crate) async fn find_program(step: &Step) -> Result<PathBuf, Failure> {

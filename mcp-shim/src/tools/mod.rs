@@ -125,6 +125,7 @@ macro_rules! tools {
                 return None;
             }
             let call = Call { shared, context };
+            call.shared.seen.begin(&call.context.id);
             match name {
                 // Boxed, or every call would be as large as the largest.
                 $(<$tool>::NAME => Some(Box::pin(perform::<$tool>(arguments, call)).await),)+

@@ -90,6 +90,7 @@ fn heard(shared: &Shared, event: &Event) {
     match event {
         Event::Connected => {
             tracing::info!("connected to the broker");
+            shared.unstored().take();
             shared.connected.send_replace(true);
         }
         Event::Disconnected | Event::Closed => {

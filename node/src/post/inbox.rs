@@ -35,7 +35,7 @@ impl Post {
     ///
     /// # Errors
     /// [`QueryError::Resolve`] when the slug to filter by means nobody, or the store failed.
-    pub async fn inbox(&self, agent: &LocalAgent, query: InboxQuery) -> Result<InboxPage, QueryError> {
+    pub async fn inbox(self: &Arc<Self>, agent: &LocalAgent, query: InboxQuery) -> Result<InboxPage, QueryError> {
         let InboxQuery { after, limit, peek, all, from } = query;
         let from = from.filter(|text| !text.is_empty()).map(|text| self.sender(agent, &text)).transpose()?;
         let limit = if limit == 0 { PAGE_SIZE_DEFAULT } else { limit.min(PAGE_SIZE_MAX) };
@@ -59,8 +59,7 @@ impl Post {
         }
         // A message whose file is still coming is not read before the file can be.
         let whole = messages.iter().filter(|message| !message.has_file_to_come());
-        self.mark_read(id, whole.map(|message| message.cursor).collect()).await?;
-        let unread = self.unread(id).await?;
+        let unread = self.mark_to_the_end(id, whole.map(|message| message.cursor).collect()).await?;
         Ok(InboxPage { messages, next_after, unread, unread_behind: unread })
     }
 
@@ -68,10 +67,21 @@ impl Post {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn mark_shown(&self, agent: AgentId, cursors: Vec<u64>) -> Result<u64, StoreError> {
+    pub async fn mark_shown(self: &Arc<Self>, agent: AgentId, mut cursors: Vec<u64>) -> Result<u64, StoreError> {
+        cursors.sort_unstable();
+        cursors.dedup();
         let cursors = self.store.read(move |tx| inbox::readable(tx, agent, &cursors)).await?;
-        self.mark_read(agent, cursors).await?;
-        self.unread(agent).await
+        self.mark_to_the_end(agent, cursors).await
+    }
+
+    /// Marks rows as read, and says how many are left unread. Who was shown them may go away meanwhile: their senders are told all the same.
+    async fn mark_to_the_end(self: &Arc<Self>, agent: AgentId, cursors: Vec<u64>) -> Result<u64, StoreError> {
+        let post = Arc::clone(self);
+        let marking = async move {
+            post.mark_read(agent, cursors).await?;
+            post.unread(agent).await
+        };
+        self.finish(marking).await
     }
 
     /// Waits for marks that are in the writer's queue: who was shown a reply must not find it unread.

@@ -28,9 +28,7 @@ pub(super) fn waits_for(row: &DeliveryRow, world: &World) -> String {
             (Taking::Left, _) => "the end of the other process that runs as this node".to_owned(),
             (Taking::Away, _) => "the broker, which is away".to_owned(),
             (Taking::Nothing(why), _) => format!("the broker, which stores nothing: {why}"),
-            (Taking::Yes, Some(BROKER_FULL)) => {
-                "room at the broker: its recipient has not taken what came before".to_owned()
-            }
+            (Taking::Yes, Some(BROKER_FULL)) => "room at the broker, for this recipient or at all".to_owned(),
             (Taking::Yes, Some(code)) => format!("the recipient answered {code}; it is tried again"),
             (Taking::Yes, None) => "its turn, or the broker's answer".to_owned(),
         },

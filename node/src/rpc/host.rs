@@ -266,9 +266,9 @@ fn findings(control: &super::control::ControlState, broker: &Taking, receiving: 
                           `murmurctl up`, where that started it): after a full disk it does not store again by itself.";
             findings.push(finding(Severity::Error, &what, remedy));
         }
-        // Told as a fence.
-        Taking::Left => {}
-        Taking::Away => {
+        // Told above.
+        Taking::Left if control.fenced.is_some() => {}
+        Taking::Left | Taking::Away => {
             let remedy = "Messages wait on disk; start the broker, or check that this host can reach it.";
             findings.push(finding(Severity::Warning, "the broker is away", remedy));
         }

@@ -101,8 +101,8 @@ impl SessionService for SessionsRpc {
             let slug = core.agents.slug(&own_path(&agent, &core.identity)?).map_err(Refusal::from)?;
             return Ok(Response::new(v1::DeregisterResponse { slug: slug.into(), ..Default::default() }));
         };
-        let deregistered = core.agents.deregister(&row).await.map_err(Refusal::from)?;
         let unread = core.post.unread(row.agent_id).await.map_err(Refusal::from)?;
+        let deregistered = core.agents.deregister(&row).await.map_err(Refusal::from)?;
         Ok(Response::new(v1::DeregisterResponse { slug: row.slug.to_string(), deregistered, unread }))
     }
 

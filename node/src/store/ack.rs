@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
     StoreError, Tx,
-    inbox::first_since,
+    inbox::{self, first_since},
     row::{id, int, small, uint},
 };
 
@@ -96,7 +96,18 @@ pub fn of_inbox(
         };
         Ok((mark, item))
     })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut said = Vec::new();
+    for row in rows {
+        let (mark, row): (Mark, AckRow) = row?;
+        // What was taken back was so under every name.
+        let names = match row.status {
+            STATUS_FAILED => inbox::names(tx, row.to_agent, row.msg_id, row.acker)?,
+            _ => Vec::new(),
+        };
+        said.extend(names.into_iter().map(|env_digest| (mark, AckRow { env_digest, ..row.clone() })));
+        said.push((mark, row));
+    }
+    Ok(said)
 }
 
 /// The key in `meta` under which stands what is still to be said again.

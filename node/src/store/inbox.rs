@@ -396,18 +396,15 @@ pub fn find(tx: Tx<'_>, agent: AgentId, msg_id: MessageId) -> Result<Option<Inbo
 /// # Errors
 /// [`StoreError`].
 pub fn readable(tx: Tx<'_>, agent: AgentId, cursors: &[u64]) -> Result<Vec<u64>, StoreError> {
-    let sql = concat!(
-        "SELECT ",
-        message_columns!(),
-        " FROM inbox WHERE cursor = ?1 AND cursor > 0 AND recipient = ?2 AND read_ms IS NULL"
-    );
+    let sql = "SELECT cursor FROM inbox WHERE cursor = ?1 AND cursor > 0 AND recipient = ?2 AND read_ms IS NULL
+        AND NOT EXISTS (SELECT 1 FROM stream_in WHERE stream_in.stream_id = inbox.stream_id AND state <= 3)";
     let mut statement = tx.conn().prepare_cached(sql)?;
     let mut found = Vec::new();
     for cursor in cursors {
-        found.extend(statement.query_row(params![int(*cursor), agent.as_bytes()], message_row).optional()?);
+        let read = |row: &Row<'_>| uint(row, "cursor");
+        found.extend(statement.query_row(params![int(*cursor), agent.as_bytes()], read).optional()?);
     }
-    let found = described(tx, found)?.into_iter();
-    Ok(found.filter(|message| !message.has_file_to_come()).map(|message| message.cursor).collect())
+    Ok(found)
 }
 
 /// Marks rows as pushed, keeping the first time.

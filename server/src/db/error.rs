@@ -28,6 +28,12 @@ pub enum DbError {
 }
 
 impl DbError {
+    /// Whether nobody asked the database: others wrote all the time, or this process ends.
+    #[must_use]
+    pub const fn is_no_turn(&self) -> bool {
+        matches!(self, Self::Sql(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed))
+    }
+
     /// Whether a row with the same unique value exists already.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {

@@ -82,6 +82,10 @@ impl Db {
 
     async fn try_to_write(&self) -> Health {
         let tried = self.write_and_remove().await;
+        if tried.as_ref().is_err_and(DbError::is_no_turn) {
+            // Others write, or this ends: it says nothing of the database.
+            return *self.health.borrow();
+        }
         let now = match &tried {
             Ok(()) => Health::Writable,
             Err(error) => Health::Unwritable(if is_full(error) { Trouble::Full } else { Trouble::Failed }),

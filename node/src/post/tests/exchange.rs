@@ -1,5 +1,7 @@
 //! Messages, requests and replies as agents see them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use murmur_core::{id::MessageId, outbox::StateName};
 
@@ -13,13 +15,13 @@ fn draft(to: &str, body: &str) -> Draft {
     Draft { to: to.to_owned(), body: Bytes::copy_from_slice(body.as_bytes()), ..Draft::default() }
 }
 
-async fn inbox(post: &Post, agent: &LocalAgent) -> Vec<String> {
+async fn inbox(post: &Arc<Post>, agent: &LocalAgent) -> Vec<String> {
     let page = post.inbox(agent, InboxQuery::default()).await.unwrap();
     page.messages.iter().map(|message| String::from_utf8(message.body.to_vec()).unwrap()).collect()
 }
 
 /// Waits until the delivery of a message came to a state.
-async fn until(post: &Post, agent: &LocalAgent, msg_id: MessageId, state: StateName) {
+async fn until(post: &Arc<Post>, agent: &LocalAgent, msg_id: MessageId, state: StateName) {
     let wake = post.hub().wait_for(msg_id);
     let mut wake = wake;
     loop {

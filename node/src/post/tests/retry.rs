@@ -27,7 +27,7 @@ use crate::{
     clock::Clock,
     directory::{Batch, Change, Peer},
     store::{
-        copy,
+        ack, copy,
         delivery::{self, DeliveryRow},
         outbox::{self, OutboxRow},
     },
@@ -178,6 +178,14 @@ async fn an_agent_that_moves_gives_back_what_arrived_in_two_copies_whichever_its
         while state().await.code.as_deref() != Some(Code::AgentMoved.name()) {
             a.take(&b.published().await).await;
         }
+        // Should the broker lose that, it is said again just so.
+        let until_ms = b.post.clock.now_ms() + 1;
+        let again = b.post.store.read(move |tx| ack::of_inbox(tx, (0, until_ms), None, 9)).await.unwrap();
+        let mut again: Vec<_> = again.into_iter().map(|(_, row)| (row.code, row.env_digest)).collect();
+        let mut both = [&first, &second].map(|copy| (Code::AgentMoved.number(), digest(copy)));
+        again.sort_unstable();
+        both.sort_unstable();
+        assert_eq!(again, both);
     }
 }
 
