@@ -252,7 +252,6 @@ impl Bus {
         // Whoever hands them over has asked whether the place is still this process's.
         self.wake.clear();
         self.has_left.store(false, Ordering::Relaxed);
-        self.shared.unstored().take();
         let current = self.session.borrow().clone();
         if let Some(session) = current.filter(|session| session.credentials.load().same_place(&credentials)) {
             session.credentials.store(Arc::new(credentials));

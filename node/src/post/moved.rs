@@ -88,13 +88,10 @@ fn take(tx: Tx<'_>, agent: AgentId, now_ms: u64) -> Result<Vec<AckRow>, StoreErr
     Ok(rows)
 }
 
-/// Takes back what was said of a message, under every name under which it was said: its sender goes by the one it has heard of.
+/// Takes back what was said of a message.
 fn refusals(tx: Tx<'_>, agent: AgentId, read: inbox::ReadRow, now_ms: u64) -> Result<Vec<AckRow>, StoreError> {
-    let names = inbox::names(tx, read.sender, read.msg_id, agent)?;
-    let first = AckRow { status: STATUS_FAILED, code: Code::AgentMoved.number(), ..receipt_of(agent, read) };
-    let further = names.into_iter().map(|env_digest| AckRow { env_digest, ..first.clone() });
-    let mut rows: Vec<AckRow> = further.collect();
-    rows.push(first);
+    let refusal = AckRow { status: STATUS_FAILED, code: Code::AgentMoved.number(), ..receipt_of(agent, read) };
+    let mut rows = ack::under_every_name(tx, refusal)?;
     for row in &mut rows {
         row.id = ack::insert(tx, row, now_ms)?;
     }

@@ -99,15 +99,23 @@ pub fn of_inbox(
     let mut said = Vec::new();
     for row in rows {
         let (mark, row): (Mark, AckRow) = row?;
-        // What was taken back was so under every name.
-        let names = match row.status {
-            STATUS_FAILED => inbox::names(tx, row.to_agent, row.msg_id, row.acker)?,
-            _ => Vec::new(),
-        };
-        said.extend(names.into_iter().map(|env_digest| (mark, AckRow { env_digest, ..row.clone() })));
-        said.push((mark, row));
+        match row.status {
+            STATUS_FAILED => said.extend(under_every_name(tx, row)?.into_iter().map(|row| (mark, row))),
+            _ => said.push((mark, row)),
+        }
     }
     Ok(said)
+}
+
+/// What takes back that a message was acknowledged, under every name under which it was: its sender goes by the one it has heard of.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn under_every_name(tx: Tx<'_>, row: AckRow) -> Result<Vec<AckRow>, StoreError> {
+    let names = inbox::names(tx, row.to_agent, row.msg_id, row.acker)?;
+    let mut rows: Vec<_> = names.into_iter().map(|env_digest| AckRow { env_digest, ..row.clone() }).collect();
+    rows.push(row);
+    Ok(rows)
 }
 
 /// The key in `meta` under which stands what is still to be said again.

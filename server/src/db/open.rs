@@ -139,11 +139,12 @@ impl Db {
         match self.writer.begin_with("BEGIN IMMEDIATE").await {
             Ok(transaction) => Ok(Tx(transaction)),
             Err(error) => {
+                let error = DbError::from(error);
                 // A long line of writers, or the end, says nothing of the connection.
-                if !matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) {
+                if !error.is_no_turn() {
                     doubt(&self.health);
                 }
-                Err(error.into())
+                Err(error)
             }
         }
     }
