@@ -55,10 +55,15 @@ async fn a_closure_that_fails_takes_nothing_but_itself_back() {
     assert_eq!(keys(&store).await, ["a", "d"]);
 }
 
-/// Queues work behind work that blocks the writing thread, so that all of it gets into one transaction.
+/// Blocks the writing thread in a transaction that has begun, so that all that is queued before `go` gets into the next one together.
 fn blocked(store: &Store) -> (mpsc::Sender<()>, impl Future<Output = Result<(), StoreError>> + use<>) {
     let (go, wait) = mpsc::channel();
-    let blocking = store.queue(move |_| wait.recv().map_err(|_| StoreError::Closed));
+    let (begin, begun) = mpsc::channel();
+    let blocking = store.queue(move |_| {
+        begin.send(()).map_err(|_| StoreError::Closed)?;
+        wait.recv().map_err(|_| StoreError::Closed)
+    });
+    begun.recv().unwrap();
     (go, blocking)
 }
 

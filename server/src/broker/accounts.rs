@@ -33,6 +33,10 @@ const PULL: &str = "CONSUMER.MSG.NEXT.*.*";
 const INFO: &str = "CONSUMER.INFO.*.*";
 const INBOX: &str = "mm.in.>";
 const ACK: &str = "$JS.ACK.*.*.>";
+/// A service that `NODES` lends to `SYS` and nobody offers or asks for. Without it the server loads `NODES` when the first node comes, and
+/// whoever comes meanwhile is let in by claims that lack their last part, the revocations (nats-server 2.15.1). `SYS` it loads, with
+/// what that imports, before it listens.
+const LOADED: &str = "murmur.loaded";
 
 impl BrokerKeys {
     /// A node's broker credentials: a token that lets the holder of `nkey_public` publish as `node` into `workspaces`, pull
@@ -80,7 +84,8 @@ impl BrokerKeys {
         iat: u64,
         previous: impl Fn(&str) -> Result<Option<String>, BrokerError>,
     ) -> Result<Vec<(String, String)>, BrokerError> {
-        let accounts = [(&self.js, self.js_account()), (&self.nodes, self.nodes_account()), (&self.sys, sys_account())];
+        let accounts =
+            [(&self.js, self.js_account()), (&self.nodes, self.nodes_account()), (&self.sys, self.sys_account())];
         accounts.into_iter().map(|(key, account)| self.account_jwt(key, account, iat, &previous)).collect()
     }
 
@@ -106,7 +111,6 @@ impl BrokerKeys {
     }
 
     fn js_account(&self) -> Account {
-        let export = |subject: &str, response: &str| json!({"name": subject, "subject": subject, "type": "service", "response_type": response});
         Account {
             name: "JS",
             jetstream: true,
@@ -121,8 +125,7 @@ impl BrokerKeys {
     }
 
     fn nodes_account(&self) -> Account {
-        let js = self.js.public_key();
-        let import = |subject: &str| json!({"name": subject, "subject": subject, "account": js, "type": "service"});
+        let import = |subject: &str| import(&self.js, subject);
         let renamed = |subject: &str| {
             let mut import = import(&format!("$JS.API.{subject}"));
             import["local_subject"] = json!(format!("{NODE_API_PREFIX}.{subject}"));
@@ -130,15 +133,24 @@ impl BrokerKeys {
         };
         Account {
             name: "NODES",
+            exports: vec![export(LOADED, "Singleton")],
             imports: vec![import(INBOX), import(ACK), renamed(PULL), renamed(INFO)],
             signing_keys: vec![node_scope(&self.nodes_signing.public_key())],
             ..Account::default()
         }
     }
+
+    fn sys_account(&self) -> Account {
+        Account { name: "SYS", imports: vec![import(&self.nodes, LOADED)], ..Account::default() }
+    }
 }
 
-fn sys_account() -> Account {
-    Account { name: "SYS", ..Account::default() }
+fn export(subject: &str, response: &str) -> Value {
+    json!({"name": subject, "subject": subject, "type": "service", "response_type": response})
+}
+
+fn import(account: &KeyPair, subject: &str) -> Value {
+    json!({"name": subject, "subject": subject, "account": account.public_key(), "type": "service"})
 }
 
 /// The rights of every node, filled in by the server from the name and tags of the node's token.

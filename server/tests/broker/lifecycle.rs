@@ -26,6 +26,21 @@ async fn revocation_disconnects_and_outlives_a_restart() {
     assert!(Node::connect(&broker, 1, key, revoked_s + 1).await.is_ok(), "a token issued later counts");
 }
 
+/// Whoever comes while the server still loads its accounts meets the same claims as everybody later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_gets_in_at_no_moment_of_a_start() {
+    let mut broker = Broker::start().await;
+    let (revoked, welcome) = (KeyPair::new_user(), KeyPair::new_user());
+    let issued_s = now_s();
+    broker.revoker().await.revoke(&revoked.public_key(), issued_s).await.unwrap();
+    for _ in 0..10 {
+        broker.restart();
+        let knocks = (0..32).map(|n| Node::connect(&broker, 1, [&revoked, &welcome][n % 2].clone(), issued_s));
+        let met: Vec<_> = futures::future::join_all(knocks).await.iter().map(Result::is_ok).collect();
+        assert_eq!(met, [false, true].repeat(16));
+    }
+}
+
 #[tokio::test]
 async fn expired_tokens_and_strangers_keys_are_refused() {
     let broker = Broker::start().await;
