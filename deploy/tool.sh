@@ -38,7 +38,9 @@ ensure_venv() {
 ensure_cargo_tool() {
     cargo "$1" --version >/dev/null 2>&1 && return 0
     say "building cargo-$1 $2 (some minutes, once)"
-    cargo install "cargo-$1" --locked --version "$2" >&2
+    # Built once and run for a second: what optimising takes is never won back.
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=256 CARGO_PROFILE_RELEASE_DEBUG=0 \
+        cargo install "cargo-$1" --locked --version "$2" >&2
 }
 
 case "${1:-}" in

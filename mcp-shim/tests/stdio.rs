@@ -243,6 +243,8 @@ fn the_end_of_input_ends_it_quietly_before_and_after_the_handshake() {
 #[test]
 fn calls_in_flight_are_answered_when_input_ends() {
     let mut shim = Shim::connected();
+    // One that is answered shows that the handshake is over on its side too, and the next is in flight.
+    shim.ask("tools/list", &json!({}));
     shim.write(&json!({"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {}}));
     drop(shim.stdin.take());
     let mut rest = String::new();

@@ -424,6 +424,19 @@ impl Node {
         .await;
     }
 
+    /// Waits until it knows that the broker is away, so that nothing leaves any more.
+    pub async fn cut_off(&self) {
+        wait::until("the node knows that the broker is away", || async {
+            (!self.status().await?.broker_connected).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until it has no session: whoever comes next finds every agent free.
+    pub async fn unattended(&self) {
+        wait::until("the node has no session", || async { (self.status().await?.sessions == 0).then_some(()) }).await;
+    }
+
     /// Starts an MCP session as an agent of this node.
     pub async fn shim(&self, agent: &str) -> Shim {
         self.shim_with(agent, &[]).await

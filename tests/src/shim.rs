@@ -2,6 +2,10 @@
 
 use std::{ffi::OsString, path::Path, process::Stdio};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rmcp::{
     ClientHandler, RoleClient, ServiceExt,
     model::{CallToolRequestParams, CallToolResult, ClientNotification, CustomNotification, ProgressNotificationParam},
@@ -20,6 +24,7 @@ use crate::{process::binary, wait::PATIENCE};
 /// A session: one shim process and its client.
 pub struct Shim {
     client: RunningService<RoleClient, Listener>,
+    pid: i32,
     pushes: UnboundedReceiver<Value>,
     answers: UnboundedReceiver<Value>,
     progress: UnboundedReceiver<ProgressNotificationParam>,
@@ -75,12 +80,13 @@ impl Shim {
     async fn run(command: Command) -> Self {
         let (transport, _) =
             TokioChildProcess::builder(command).stderr(Stdio::inherit()).spawn().expect("murmur-mcp starts");
+        let pid = transport.id().and_then(|pid| i32::try_from(pid).ok()).expect("murmur-mcp runs");
         let (sender, pushes) = unbounded_channel();
         let (told, progress) = unbounded_channel();
         let (answered, answers) = unbounded_channel();
         let listener = Listener { pushes: sender, answers: answered, progress: told };
         let client = listener.serve(transport).await.expect("murmur-mcp answers initialize");
-        Self { client, pushes, answers, progress }
+        Self { client, pid, pushes, answers, progress }
     }
 
     /// The client, for what the shortcuts do not cover.
@@ -155,6 +161,15 @@ impl Shim {
     /// When nothing comes.
     pub async fn progress(&mut self) -> ProgressNotificationParam {
         timeout(PATIENCE, self.progress.recv()).await.expect("a sign of progress").expect("the session lives")
+    }
+
+    /// Kills the process without a chance to clean up; what it had written by then can still be read. Not for one that was started behind
+    /// a client: that client alone would die.
+    ///
+    /// # Panics
+    /// When it is gone already.
+    pub fn kill(&self) {
+        kill(Pid::from_raw(self.pid), Signal::SIGKILL).unwrap();
     }
 
     /// Ends the session as a client does.

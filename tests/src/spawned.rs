@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    future::Future,
     path::{Path, PathBuf},
 };
 
@@ -15,6 +16,7 @@ use nix::{
     unistd::Pid,
 };
 use prost_types::Duration;
+use tonic::{Code, Response, Status};
 
 use crate::{
     network::{Network, Node, WORKSPACE},
@@ -106,7 +108,11 @@ impl Owner {
     /// # Panics
     /// When that is refused.
     pub async fn spawn_as(&self, request: v1::SpawnAgentRequest) -> v1::AgentStatus {
-        let answer = self.client().agents.spawn_agent(request).await.unwrap().into_inner();
+        let answer = patiently("spawn", || {
+            let (mut agents, request) = (self.client().agents, request.clone());
+            async move { agents.spawn_agent(request).await.map(Response::into_inner) }
+        })
+        .await;
         answer.agents.into_iter().next().unwrap()
     }
 
@@ -116,21 +122,32 @@ impl Owner {
     /// When it cannot be read.
     pub async fn status(&self, path: &str) -> v1::AgentStatus {
         let request = v1::GetAgentStatusRequest { slug: self.slug(path), ..v1::GetAgentStatusRequest::default() };
-        self.client().agents.get_agent_status(request).await.unwrap().into_inner().agent.unwrap()
+        let answer = patiently("status", || {
+            let (mut agents, request) = (self.client().agents, request.clone());
+            async move { agents.get_agent_status(request).await.map(Response::into_inner) }
+        })
+        .await;
+        answer.agent.unwrap()
     }
 
-    /// Waits until an agent is in a phase.
+    /// Waits until an agent is in a phase. One that has completed a task and is kept alive is idle a moment later, so that this counts, too:
+    /// while more work waits for it, the control plane takes neither for an answer.
     ///
     /// # Panics
     /// When it never is, with what it is instead.
     pub async fn is(&self, path: &str, phase: Phase) -> v1::AgentStatus {
-        let request = v1::WaitAgentRequest {
-            slug: self.slug(path),
-            phases: vec![phase.into()],
-            timeout: Some(Duration { seconds: 60, nanos: 0 }),
+        let phases = match phase {
+            Phase::TaskComplete => vec![phase.into(), Phase::Idle.into()],
+            _ => vec![phase.into()],
         };
-        let mut answers = self.client().agents.wait_agent(request).await.unwrap().into_inner();
-        let answer = answers.message().await.unwrap().unwrap();
+        let timeout = Some(Duration { seconds: 60, nanos: 0 });
+        let request = v1::WaitAgentRequest { slug: self.slug(path), phases, timeout };
+        let answer = patiently("wait", || {
+            let (mut agents, request) = (self.client().agents, request.clone());
+            async move { agents.wait_agent(request).await?.into_inner().message().await }
+        })
+        .await
+        .unwrap();
         let agent = answer.agent.unwrap();
         assert!(answer.matched, "never {}: {agent:?}", phase.as_str_name());
         agent
@@ -146,7 +163,11 @@ impl Owner {
             description: description.to_owned(),
             ..v1::AddFollowUpRequest::default()
         };
-        self.client().queue.add_follow_up(request).await.unwrap();
+        patiently("add", || {
+            let (mut queue, request) = (self.client().queue, request.clone());
+            async move { queue.add_follow_up(request).await }
+        })
+        .await;
     }
 
     /// Ends an agent and all below it.
@@ -155,7 +176,11 @@ impl Owner {
     /// When that is refused.
     pub async fn kill(&self, path: &str) -> v1::KillAgentResponse {
         let request = v1::KillAgentRequest { slug: self.slug(path), ..v1::KillAgentRequest::default() };
-        self.client().agents.kill_agent(request).await.unwrap().into_inner()
+        patiently("kill", || {
+            let (mut agents, request) = (self.client().agents, request.clone());
+            async move { agents.kill_agent(request).await.map(Response::into_inner) }
+        })
+        .await
     }
 
     /// All that an agent's processes and its node have said.
@@ -168,13 +193,38 @@ impl Owner {
             follow: false,
             ..v1::WatchAgentOutputRequest::default()
         };
-        let mut answers = self.client().agents.watch_agent_output(request).await.unwrap().into_inner();
-        let mut chunks = Vec::new();
-        while let Some(answer) = answers.message().await.unwrap() {
-            chunks.extend(answer.chunk);
-        }
-        chunks
+        patiently("output", || {
+            let (mut agents, request) = (self.client().agents, request.clone());
+            async move {
+                let mut answers = agents.watch_agent_output(request).await?.into_inner();
+                let mut chunks = Vec::new();
+                while let Some(answer) = answers.message().await? {
+                    chunks.extend(answer.chunk);
+                }
+                Ok(chunks)
+            }
+        })
+        .await
     }
+}
+
+/// Calls again what the control plane refused because it was called too often: a test that looks every few milliseconds is.
+async fn patiently<T, F, Fut>(what: &str, mut call: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, Status>>,
+{
+    wait::until(what, || {
+        let called = call();
+        async move {
+            match called.await {
+                Ok(answer) => Some(answer),
+                Err(status) if status.code() == Code::ResourceExhausted => None,
+                Err(status) => panic!("{what}: {status:?}"),
+            }
+        }
+    })
+    .await
 }
 
 /// Whether a process is gone, or only waits for its parent to look.

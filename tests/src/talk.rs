@@ -1,5 +1,7 @@
 //! Agents that talk: registering, sending, reading an inbox.
 
+use std::cmp::Reverse;
+
 use murmur_proto::node::v1::{ListInboxRequest, Message, RegisterRequest, SendRequest, SendResponse};
 
 use crate::{
@@ -90,10 +92,11 @@ pub async fn until_texts(node: &Node, agent: &str, wanted: &[&str]) {
     .await;
 }
 
-/// Waits until all of a node's deliveries have ended.
+/// Waits until all of a node's deliveries have ended, however many there are.
 pub async fn until_empty(node: &Node) {
-    wait::until("the outbox is empty", || async {
-        node.status().await?.outbox.values().all(|open| *open == 0).then_some(())
+    wait::step_by_step("the outbox is empty", || async {
+        let open = node.status().await.map(|status| status.outbox.values().sum::<u64>());
+        if open == Some(0) { Ok(()) } else { Err(open.map(Reverse)) }
     })
     .await;
 }

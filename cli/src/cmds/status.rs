@@ -95,7 +95,7 @@ impl Part {
         let state = match (pid, report.phase) {
             (Some(_), _) => "runs",
             (None, Phase::Waiting { .. }) => "crashed, is started again",
-            (None, Phase::GivenUp { .. }) => "crashed too often, left down",
+            (None, Phase::GivenUp { .. }) => "crashed too often, tried once a minute",
             (None, Phase::Unwanted | Phase::Running { .. }) => "is down",
         };
         let uptime = pid.and(report.uptime()).map(duration::show);

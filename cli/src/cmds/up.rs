@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// The node's name, for people [default: the host's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Leave a part down after so many crashes within a minute
+    /// Try a part only once a minute after so many crashes within one
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "N")]
     crashes_max: u32,
 }

@@ -3,6 +3,7 @@
 use std::{
     env,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::RangeInclusive,
     path::PathBuf,
 };
 
@@ -170,15 +171,26 @@ fn check_socket(path: &std::path::Path) -> Result<(), Failure> {
     .remedy("Name a shorter one with --socket, or a shorter --data-dir."))
 }
 
+/// Where ports are looked for: they are kept, so that none may be of those that the kernel hands to whoever asks for any, on Linux from
+/// 32,768 on. Neither are they of those below 10,000, which other programs have for their own.
+const PORTS: RangeInclusive<u16> = 10_000..=19_999;
+
 /// Free ports of the loopback interface, all different because all are held until the last is known.
 fn free_ports<const N: usize>() -> Result<[SocketAddr; N], Failure> {
-    let mut held = Vec::with_capacity(N);
-    for _ in 0..N {
-        held.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?);
-    }
+    let doing = "looking for a free port";
+    let mut all: Vec<u16> = PORTS.collect();
+    // From a random place on: two networks that are planned at once do not meet.
+    let random = getrandom::u32().map_err(std::io::Error::other).context(doing)?;
+    let first = usize::try_from(random).unwrap_or_default() % all.len();
+    all.rotate_left(first);
+    let free = all.into_iter().filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    let held: Vec<_> = free.take(N).collect();
     let mut ports = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    for (port, listener) in ports.iter_mut().zip(&held) {
-        *port = listener.local_addr().context("looking for a free port")?;
+    for (place, port) in ports.iter_mut().enumerate() {
+        *port = match held.get(place) {
+            Some(listener) => listener.local_addr().context(doing)?,
+            None => return Err(Failure::failed(format!("there is no free port of {PORTS:?}"))),
+        };
     }
     Ok(ports)
 }

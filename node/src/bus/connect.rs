@@ -150,4 +150,14 @@ mod tests {
     fn reconnects_are_spread_and_never_rare() {
         assert!((0..100).map(reconnect_delay).all(|delay| delay <= Duration::from_millis(RECONNECT_MS_MAX)));
     }
+
+    #[test]
+    fn nodes_that_tried_equally_often_do_not_come_together() {
+        let delays: Vec<_> = (0..50).map(|_| reconnect_delay(6)).collect();
+        let together = |from: Duration| {
+            delays.iter().filter(|delay| (from..from + Duration::from_millis(50)).contains(*delay)).count()
+        };
+        let busiest = delays.iter().map(|delay| together(*delay)).max().unwrap();
+        assert!(busiest < delays.len() / 2, "{delays:?}");
+    }
 }

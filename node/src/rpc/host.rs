@@ -187,6 +187,7 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
     let broker = core.dir.blocking(IdentityDir::broker).await.ok().flatten();
     let broker_connected = *core.bus.connected().borrow();
     let receiving = *core.bus.receiving().borrow();
+    let taking = core.bus.taking();
     let open = [("queued", stats.queued), ("sealed", stats.sealed), ("stored", stats.stored)];
     let oldest = (stats.oldest_pending_ms > 0).then(|| now_ms.saturating_sub(stats.oldest_pending_ms));
     Ok(v1::GetStatusResponse {
@@ -198,6 +199,7 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         control_plane_connected: control.connected,
         control_plane_url: core.identity.control_plane_url.clone(),
         broker_connected: broker_connected && receiving,
+        broker_trouble: if let Taking::Nothing(why) = &taking { why.clone() } else { String::new() },
         broker_urls: broker.map(|broker| broker.urls).unwrap_or_default(),
         sessions: u32::try_from(core.sessions.count()).unwrap_or(u32::MAX),
         agents: u32::try_from(core.agents.all().len()).unwrap_or(u32::MAX),
@@ -206,7 +208,7 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         broker_credential_expire_time: core.bus.credentials_expire_ms().map(timestamp),
         clock_skew_ms: control.clock_skew_ms,
         findings: [
-            findings(&control, &core.bus.taking(), receiving),
+            findings(&control, &taking, receiving),
             certificate_findings(core, now_ms),
             letter_findings(&stats),
             rate_findings(&stats),
@@ -262,8 +264,8 @@ fn findings(control: &super::control::ControlState, broker: &Taking, receiving: 
         }
         Taking::Nothing(why) => {
             let what = format!("the broker is there and stores nothing: {why}");
-            let remedy = "Messages wait on disk. See that the broker's disk has room, and restart the broker (`murmurctl down` and \
-                          `murmurctl up`, where that started it): after a full disk it does not store again by itself.";
+            let remedy = "Messages wait on disk. See that the broker's disk has room, and restart the broker: after a full disk it does not \
+                          store again by itself. Where `murmurctl up` started it, its supervisor does that within a minute.";
             findings.push(finding(Severity::Error, &what, remedy));
         }
         // Told above.

@@ -169,6 +169,10 @@ impl Drop for Socket {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::fd::AsRawFd as _, time::Duration};
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -210,10 +214,24 @@ mod tests {
     async fn a_dead_socket_is_replaced_and_a_live_one_never() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("node.sock");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        // It never listened: one that did may live on for a moment in the child that another thread is just starting.
+        let dead = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).unwrap();
+        bind(dead.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        drop(dead);
         assert!(path.exists());
         let (_socket, _listener) = listen(&path).await.unwrap();
         assert!(matches!(listen(&path).await, Err(SocketError::Taken(_))));
+    }
+
+    /// Listens where somebody has just stopped, who may live on for a moment in the child that another thread is just starting.
+    async fn listen_again(path: &Path) -> (Socket, UnixListener) {
+        for _ in 0..1_000 {
+            match listen(path).await {
+                Err(SocketError::Taken(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+                listening => return listening.unwrap(),
+            }
+        }
+        panic!("{} stays taken", path.display());
     }
 
     #[tokio::test]
@@ -229,7 +247,7 @@ mod tests {
         // It is killed, and comes back.
         std::mem::forget(socket);
         drop(listener);
-        let (mut socket, _listener) = listen(&path).await.unwrap();
+        let (mut socket, _listener) = listen_again(&path).await;
         socket.link(&at).await.unwrap();
         assert!(UnixStream::connect(&at).await.is_ok());
         drop(socket);

@@ -98,8 +98,9 @@ impl Process {
             Some(Started::Running(run)) => run,
             Some(Started::Failed(why)) => return Err(StartError::Refused(why)),
             None => {
-                // Whatever it is doing, it is not to start a program that nobody knows.
-                let _ = child.start_kill();
+                // Whatever it is doing, it is not to start a program that nobody knows, and what it has started ends with it.
+                let _ = child.kill().await;
+                end_rest(dir);
                 return Err(StartError::Refused("its keeper ended without a word".to_owned()));
             }
         };

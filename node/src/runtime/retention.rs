@@ -250,14 +250,14 @@ impl Place {
                 }
             }
         }
-        plan::write(&self.cleared_file(), cleared)?;
         let rest = match cleared.kept.as_slice() {
             [] => String::new(),
             kept => format!("; what is saved nowhere else stays in {}: {}", self.work().display(), kept.join(", ")),
         };
+        // Before the marker: a crash between them repeats the note, which tells where unsaved work is, rather than losing it.
         crate::identity::create_private_dir(&self.notes())?;
         self.note(cleared.at_ms, &format!("its folder was cleared some time after its end, with its output{rest}"));
-        Ok(())
+        plan::write(&self.cleared_file(), cleared)
     }
 
     fn remove(&self) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read as _},
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -136,8 +136,13 @@ fn fill_journal(database: &Path) -> Result<(), OpenError> {
     let fill = || -> io::Result<()> {
         // Without the file there is nothing to write yet.
         let Ok(mut file) = OpenOptions::new().append(true).open(&path) else { return Ok(()) };
-        let missing = WAL_BYTES.saturating_sub(file.metadata()?.len());
-        io::copy(&mut io::repeat(0).take(missing), &mut file)?;
+        let mut missing = WAL_BYTES.saturating_sub(file.metadata()?.len());
+        let zeros = [0; 64 * 1024];
+        while missing > 0 {
+            let part = usize::try_from(missing).unwrap_or(usize::MAX).min(zeros.len());
+            file.write_all(&zeros[..part])?;
+            missing -= part as u64;
+        }
         file.sync_all()
     };
     match fill() {

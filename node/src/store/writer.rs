@@ -21,7 +21,7 @@ use super::{
 /// Closures of one transaction: enough to hide the fsync, few enough that the first does not wait long for the last.
 const BATCH_MAX: usize = 256;
 /// How long something that nobody waits for may stay uncommitted.
-const LAZY_MAX: Duration = Duration::from_millis(50);
+pub(super) const LAZY_MAX: Duration = Duration::from_millis(50);
 
 /// From so many urgent closures a millisecond on, a commit waits for company: each commit costs an fsync and writes the same few pages
 /// again, so that above this rate the processor is what is short.

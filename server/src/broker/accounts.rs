@@ -77,6 +77,11 @@ impl BrokerKeys {
         jwt::trusted_user(&self.sys_user.public_key(), "murmur-server", iat, &self.sys)
     }
 
+    /// The public keys of the three accounts.
+    pub(crate) fn accounts(&self) -> [String; 3] {
+        [&self.js, &self.nodes, &self.sys].map(KeyPair::public_key)
+    }
+
     /// Signs the claims of the three accounts. `previous` yields an account's current token: claims that say the same are
     /// kept as they are, and revocations are carried over.
     pub(crate) fn account_jwts(

@@ -2,6 +2,8 @@
 //!
 //! The server keeps account claims in its resolver directory, so a revocation outlives restarts of server and control plane.
 
+use std::collections::BTreeMap;
+
 use async_nats::Client;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
@@ -23,7 +25,8 @@ pub struct Revoker {
 }
 
 impl Revoker {
-    /// Connects as the control plane's user in the servers' account. `now_s` is the time in Unix seconds.
+    /// Connects as the control plane's user in the servers' account, and gives a broker that an older version set up the accounts of this
+    /// one. `now_s` is the time in Unix seconds.
     ///
     /// # Errors
     /// [`BrokerError::Connect`] when the broker is not there or refuses the keys.
@@ -31,7 +34,28 @@ impl Revoker {
         let token = keys.sys_user_jwt(now_s)?;
         let client = address.connect(token, &keys.sys_user, "murmur-server-sys", watch::Sender::new(0)).await?;
         let (operator, nodes) = (keys.operator.clone(), keys.nodes.public_key());
-        Ok(Self { client, operator, nodes, changing: Mutex::new(()) })
+        let revoker = Self { client, operator, nodes, changing: Mutex::new(()) };
+        if let Err(error) = revoker.renew_accounts(keys, now_s).await {
+            tracing::warn!(%error, "the broker keeps the accounts that it was set up with");
+        }
+        Ok(revoker)
+    }
+
+    /// Brings the broker's account claims up to date. What it was started with yields to that, also after its restart.
+    async fn renew_accounts(&self, keys: &BrokerKeys, now_s: u64) -> Result<(), BrokerError> {
+        let _changing = self.changing.lock().await;
+        let mut held = BTreeMap::new();
+        for account in keys.accounts() {
+            let token = self.token_of(&account).await?;
+            held.insert(account, token);
+        }
+        for (account, token) in keys.account_jwts(now_s, |account| Ok(held.get(account).cloned()))? {
+            if held.get(&account) != Some(&token) {
+                self.update(token).await?;
+                tracing::info!(account, "the broker has a newer version of an account");
+            }
+        }
+        Ok(())
     }
 
     /// Voids every token given to `nkey_public` up to `now_s` (Unix seconds) and disconnects whoever uses one. A token
@@ -53,12 +77,16 @@ impl Revoker {
     }
 
     async fn claims(&self) -> Result<Claims, BrokerError> {
-        let subject = format!("$SYS.REQ.ACCOUNT.{}.CLAIMS.LOOKUP", self.nodes);
+        Claims::read(&self.token_of(&self.nodes).await?, &self.operator)
+    }
+
+    /// The token that the broker holds for an account.
+    async fn token_of(&self, account: &str) -> Result<String, BrokerError> {
+        let subject = format!("$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP");
         let answer =
             self.client.request(subject, "".into()).await.map_err(BrokerError::request("look up an account"))?;
-        let token =
-            std::str::from_utf8(&answer.payload).map_err(|_| BrokerError::Malformed { what: "account claims" })?;
-        Claims::read(token, &self.operator)
+        let token = std::str::from_utf8(&answer.payload);
+        token.map(str::to_owned).map_err(|_| BrokerError::Malformed { what: "account claims" })
     }
 
     async fn update(&self, token: String) -> Result<(), BrokerError> {

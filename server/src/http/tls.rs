@@ -2,9 +2,9 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
 };
 
 use rustls::{
@@ -41,7 +41,7 @@ pub(crate) fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsError>
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Renewed { files, current: Mutex::new(Current { stamp, pair }) }));
+        .with_cert_resolver(Arc::new(Renewed::new(files, stamp, pair)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
@@ -53,12 +53,33 @@ struct Files {
     provider: Arc<CryptoProvider>,
 }
 
-/// When each of the files was written; `None` for one that is not there.
-type Stamp = [Option<SystemTime>; 2];
+/// What each of the files looks like from outside; `None` for one that is not there.
+type Stamp = [Option<Look>; 2];
+
+/// A file's time alone does not tell it from what it was: the clock is coarse, and a copy may bear the time of its original.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Look {
+    fn at(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        Some(Self {
+            inode: found.ino(),
+            size: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    }
+}
 
 impl Files {
     fn stamp(&self) -> Stamp {
-        [&self.cert, &self.key].map(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
+        [&self.cert, &self.key].map(|path| Look::at(path))
     }
 
     fn read(&self) -> Result<Arc<CertifiedKey>, TlsError> {
@@ -79,6 +100,8 @@ impl Files {
 struct Current {
     stamp: Stamp,
     pair: Arc<CertifiedKey>,
+    /// What could not be used when it was last tried, and has been told of.
+    refused: Option<Stamp>,
 }
 
 #[derive(Debug)]
@@ -87,27 +110,79 @@ struct Renewed {
     current: Mutex<Current>,
 }
 
-impl ResolvesServerCert for Renewed {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+impl Renewed {
+    fn new(files: Files, stamp: Stamp, pair: Arc<CertifiedKey>) -> Self {
+        Self { files, current: Mutex::new(Current { stamp, pair, refused: None }) }
+    }
+
+    fn current(&self) -> Arc<CertifiedKey> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = self.files.stamp();
-        if stamp != current.stamp {
-            // Tried once for each change: of two files that are replaced one after the other the first fits nothing yet.
-            current.stamp = stamp;
-            match self.files.read() {
-                Ok(pair) => {
-                    tracing::info!("certificate and key have changed and are used from now on");
-                    current.pair = pair;
-                }
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(
-                        error,
-                        "certificate and key have changed and cannot be used yet: those of before stay"
-                    );
-                }
-            }
+        if stamp == current.stamp {
+            return Arc::clone(&current.pair);
         }
-        Some(Arc::clone(&current.pair))
+        // Tried until it succeeds: of two files that are replaced one after the other the first fits nothing yet, and one that is still
+        // being written may look the same when it is whole.
+        match self.files.read() {
+            Ok(pair) => {
+                tracing::info!("certificate and key have changed and are used from now on");
+                *current = Current { stamp, pair, refused: None };
+            }
+            Err(error) if current.refused != Some(stamp) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "certificate and key have changed and cannot be used yet: those of before stay");
+                current.refused = Some(stamp);
+            }
+            Err(_) => {}
+        }
+        Arc::clone(&current.pair)
+    }
+}
+
+impl ResolvesServerCert for Renewed {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Certificate and key, as PEM.
+    fn issued() -> [String; 2] {
+        let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        [issued.cert.pem(), issued.signing_key.serialize_pem()]
+    }
+
+    fn shown(renewed: &Renewed) -> CertificateDer<'static> {
+        renewed.current().end_entity_cert().unwrap().clone().into_owned()
+    }
+
+    fn certificate(pem: &str) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_is_read_half_written_is_read_again_although_its_time_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let files = Files { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem"), provider };
+        let [old, new] = [issued(), issued()];
+        fs::write(&files.cert, &old[0]).unwrap();
+        fs::write(&files.key, &old[1]).unwrap();
+        let (stamp, pair) = (files.stamp(), files.read().unwrap());
+        let renewed = Renewed::new(files, stamp, pair);
+        assert_eq!(shown(&renewed), certificate(&old[0]));
+
+        let Files { cert, key, .. } = &renewed.files;
+        fs::write(cert, &new[0]).unwrap();
+        assert_eq!(shown(&renewed), certificate(&old[0]), "its key is not there yet");
+        let written = fs::metadata(key).unwrap().modified().unwrap();
+        fs::write(key, &new[1]).unwrap();
+        fs::File::options().write(true).open(key).unwrap().set_modified(written).unwrap();
+        // As if nothing else had told the two apart either.
+        renewed.current.lock().unwrap().refused = Some(renewed.files.stamp());
+        assert_eq!(shown(&renewed), certificate(&new[0]));
     }
 }

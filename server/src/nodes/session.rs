@@ -150,9 +150,12 @@ impl Nodes {
         self.registry.release(session.node_id, &session.id);
         let place = (session.workspace_id, session.node_id);
         let mut tx = self.db.write().await?;
-        lease::leave(&mut tx, place, session.incarnation, departed).await?;
         let revision = meta::next_revision(&mut tx).await?;
         let was_current = node::close_session(&mut tx, place, &session.id, self.clock.now_ms(), revision).await?;
+        if was_current {
+            // How a connection ended that the same process has replaced says nothing about that process.
+            lease::leave(&mut tx, place, session.incarnation, departed).await?;
+        }
         tx.commit().await?;
         if was_current {
             self.hub.ring(session.workspace_id);

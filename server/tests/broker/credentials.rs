@@ -6,7 +6,7 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Broker, Node, mail, node_id, now_s, soon, token},
+    harness::{Broker, Node, mail, node_id, now_s, second_begun, soon, token},
     raw::Raw,
 };
 
@@ -66,7 +66,7 @@ async fn an_expired_token_is_dropped_and_does_not_come_back() {
     let broker = Broker::start().await;
     let b = broker.node(2).await;
     let key = KeyPair::new_user();
-    let short = token(&broker, 1, &key, now_s(), 2);
+    let short = token(&broker, 1, &key, second_begun().await, 2);
     let held = short.clone();
     let a = Node::connect_with(&broker, 1, key.clone(), move || held.clone()).await.unwrap();
     a.event("disconnection", |event| matches!(event, Event::Disconnected)).await;

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io::{BufRead, BufReader},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -12,6 +14,7 @@ use async_nats::{
     Auth, AuthError, Client, ConnectOptions, Event,
     jetstream::{self, consumer::PullConsumer, context::PublishErrorKind},
 };
+use data_encoding::BASE64URL_NOPAD;
 use murmur_core::{
     id::{AgentId, NodeId, WorkspaceId},
     subject::{Destination, Route, Shard, consumer_name, inbox_prefix, stream_name},
@@ -36,6 +39,13 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 pub(crate) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// The time just after a second has begun: tokens end with whole seconds, and of a short one made later a part is gone already.
+pub(crate) async fn second_begun() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    tokio::time::sleep(Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into())).await;
+    now_s()
 }
 
 pub(crate) fn node_id(n: u8) -> NodeId {
@@ -92,6 +102,32 @@ impl Drop for Process {
     }
 }
 
+/// A port below those that the kernel hands out, ours until dropped, even while nobody listens on it. Other tests have those from 19000 on.
+struct Port {
+    number: u16,
+    _lock: File,
+}
+
+impl Port {
+    const FIRST: u16 = 15_000;
+    const COUNT: u16 = 4_000;
+
+    fn take() -> Self {
+        let folder = std::env::temp_dir().join("murmur-broker-test-ports");
+        std::fs::create_dir_all(&folder).unwrap();
+        let start = u16::try_from(std::process::id() * 37 % u32::from(Self::COUNT)).unwrap();
+        (0..Self::COUNT)
+            .map(|step| Self::FIRST + (start + step) % Self::COUNT)
+            .find_map(|number| {
+                let lock = File::create(folder.join(number.to_string())).unwrap();
+                lock.try_lock().ok()?;
+                TcpListener::bind(("127.0.0.1", number)).ok()?;
+                Some(Self { number, _lock: lock })
+            })
+            .expect("a free port between 15000 and 18999")
+    }
+}
+
 fn binary() -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/fetch-nats-server.sh");
     let output = Command::new("sh").arg(script).stderr(Stdio::inherit()).output().unwrap();
@@ -107,12 +143,22 @@ pub(crate) struct Broker {
     /// A connection with the control plane's rights, to look at what an attack left behind.
     pub(crate) js: jetstream::Context,
     process: Option<Process>,
+    /// Of one that restarts.
+    port: Option<Port>,
     dir: tempfile::TempDir,
 }
 
 impl Broker {
     pub(crate) async fn start() -> Self {
         Self::start_with(StreamSettings::default(), |_| {}).await
+    }
+
+    /// Starts on a port that stays its own while it is away: one of the kernel's choice may be somebody else's by the time it is back.
+    pub(crate) async fn start_lasting() -> Self {
+        let port = Port::take();
+        let options = options(&format!("127.0.0.1:{}", port.number), None);
+        let broker = Box::pin(Self::start_from(options, StreamSettings::default(), |_| {})).await;
+        Self { port: Some(port), ..broker }
     }
 
     /// Starts with other stream settings and a changed server configuration.
@@ -150,14 +196,42 @@ impl Broker {
         let admin = BrokerAdmin::connect(&address, &keys, settings, now_s()).await.unwrap();
         admin.ensure_stream(&route(0).site, Shard::ZERO).await.unwrap();
         let js = jetstream::new(admin.client());
-        Self { admin, keys, address, js, process: Some(process), dir }
+        Self { admin, keys, address, js, process: Some(process), port: None, dir }
     }
 
     /// Stops the server, prepares its directory again as the control plane does at each start, and starts it on the same port.
     pub(crate) fn restart(&mut self) {
-        self.process = None;
+        self.stop();
         let layout = init(&self.dir.path().join("broker"), &options(&self.address.url, None), now_s()).unwrap();
         self.process = Some(Process::start(&layout.config));
+    }
+
+    /// Stops the server and starts it with claims of the servers' account that `change` changed, as another version had left them.
+    pub(crate) fn restart_with_sys(&mut self, change: impl FnOnce(&mut Value)) {
+        self.stop();
+        let mut claims = self.sys_claims();
+        claims["iat"] = json!(claims["iat"].as_u64().unwrap() + 1);
+        change(&mut claims["nats"]);
+        let encode = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+        let signed = format!("{}.{}", encode(&json!({"typ": "JWT", "alg": "ed25519-nkey"})), encode(&claims));
+        let signature = self.stolen_key("operator").sign(signed.as_bytes()).unwrap();
+        std::fs::write(self.sys_file(), format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))).unwrap();
+        self.process = Some(Process::start(&self.dir.path().join("broker/nats-server.conf")));
+    }
+
+    fn stop(&mut self) {
+        assert!(self.port.is_some(), "a broker that restarts is started by `start_lasting`");
+        self.process = None;
+    }
+
+    /// The claims of the servers' account that the server holds.
+    pub(crate) fn sys_claims(&self) -> Value {
+        let token = std::fs::read_to_string(self.sys_file()).unwrap();
+        serde_json::from_slice(&BASE64URL_NOPAD.decode(token.split('.').nth(1).unwrap().as_bytes()).unwrap()).unwrap()
+    }
+
+    fn sys_file(&self) -> PathBuf {
+        self.dir.path().join(format!("broker/accounts/{}.jwt", self.stolen_key("sys").public_key()))
     }
 
     pub(crate) async fn revoker(&self) -> Revoker {
@@ -177,17 +251,32 @@ impl Broker {
 
     /// What an attack by node `attacker` must leave as it was. What that node may change, its own consumer, is left out.
     pub(crate) async fn picture(&self, attacker: u8) -> Picture {
+        let own = consumer_name(node_id(attacker));
+        let (config, subjects, consumers) = self.settled(|name| name != own).await;
+        Picture { config, subjects, consumers: consumers.iter().map(standing).collect() }
+    }
+
+    /// The stream's configuration, its messages by subject, and the consumers that count, once each of these knows of all that is stored
+    /// for it: a consumer hears of a message a moment after its sender.
+    async fn settled(&self, counts: impl Fn(&str) -> bool) -> (Value, BTreeMap<String, u64>, Vec<Value>) {
         let ask = async |verb: &str, body: &'static str| -> Value {
             let answer = self.admin.client().request(format!("$JS.API.{verb}.{STREAM}"), body.into()).await.unwrap();
             serde_json::from_slice(&answer.payload).unwrap()
         };
-        let stream = ask("STREAM.INFO", r#"{"subjects_filter":">"}"#).await;
-        let subjects = serde_json::from_value(stream["state"]["subjects"].clone()).unwrap_or_default();
-        let own = consumer_name(node_id(attacker));
-        let list = ask("CONSUMER.LIST", "").await;
-        let all = list["consumers"].as_array().unwrap().iter();
-        let consumers = all.filter(|consumer| consumer["name"] != own.as_str()).map(standing).collect();
-        Picture { config: stream["config"].clone(), subjects, consumers }
+        soon("consumers that know what is stored for them", async {
+            loop {
+                let stream = ask("STREAM.INFO", r#"{"subjects_filter":">"}"#).await;
+                let subjects = serde_json::from_value(stream["state"]["subjects"].clone()).unwrap_or_default();
+                let list = ask("CONSUMER.LIST", "").await;
+                let mut consumers = list["consumers"].as_array().unwrap().clone();
+                consumers.retain(|consumer| counts(consumer["name"].as_str().unwrap()));
+                if consumers.iter().all(|consumer| knows_all(consumer, &subjects)) {
+                    return (stream["config"].clone(), subjects, consumers);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
     }
 
     /// The seed of one of the broker's keys, as its file holds it.
@@ -199,11 +288,23 @@ impl Broker {
     /// What the broker has done for node `n` so far.
     pub(crate) async fn progress(&self, n: u8) -> Progress {
         let name = consumer_name(node_id(n));
-        let consumer: PullConsumer = self.js.get_consumer_from_stream(name, STREAM).await.unwrap();
-        let info = consumer.cached_info();
-        let (delivered, unacknowledged) = (info.delivered.consumer_sequence, info.num_ack_pending);
-        Progress { delivered, unacknowledged, waiting: info.num_pending }
+        let (_, _, consumers) = self.settled(|of| of == name).await;
+        let [consumer] = &consumers[..] else { panic!("node {n} has one consumer: {consumers:?}") };
+        let count = |value: &Value| value.as_u64().unwrap();
+        Progress {
+            delivered: count(&consumer["delivered"]["consumer_seq"]),
+            unacknowledged: count(&consumer["num_ack_pending"]),
+            waiting: count(&consumer["num_pending"]),
+        }
     }
+}
+
+/// Whether a consumer knows of all that is stored for it. What is acknowledged is stored no longer.
+fn knows_all(consumer: &Value, subjects: &BTreeMap<String, u64>) -> bool {
+    let prefix = consumer["config"]["filter_subject"].as_str().unwrap().trim_end_matches('>');
+    let stored = subjects.iter().filter(|(subject, _)| subject.starts_with(prefix)).map(|(_, count)| count);
+    let known = ["num_pending", "num_ack_pending"].map(|field| consumer[field].as_u64().unwrap());
+    known.iter().sum::<u64>() == stored.sum::<u64>()
 }
 
 /// The state of the broker, but for times.
@@ -229,7 +330,7 @@ fn standing(consumer: &Value) -> (String, Value) {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) delivered: u64,
-    pub(crate) unacknowledged: usize,
+    pub(crate) unacknowledged: u64,
     pub(crate) waiting: u64,
 }
 

@@ -8,11 +8,11 @@ use murmur_core::subject::Shard;
 use murmur_server::broker::{BrokerAddress, BrokerAdmin, StreamSettings, TlsFiles};
 use nkeys::KeyPair;
 
-use crate::harness::{Broker, Node, now_s, route, soon, token};
+use crate::harness::{Broker, Node, now_s, route, second_begun, soon, token};
 
 #[tokio::test]
 async fn revocation_disconnects_and_outlives_a_restart() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::start_lasting().await;
     let key = KeyPair::new_user();
     let (a, b) = (Node::connect(&broker, 1, key.clone(), now_s()).await.unwrap(), broker.node(2).await);
     let revoked_s = now_s() + 1;
@@ -29,7 +29,7 @@ async fn revocation_disconnects_and_outlives_a_restart() {
 /// Whoever comes while the server still loads its accounts meets the same claims as everybody later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_token_gets_in_at_no_moment_of_a_start() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::start_lasting().await;
     let (revoked, welcome) = (KeyPair::new_user(), KeyPair::new_user());
     let issued_s = now_s();
     broker.revoker().await.revoke(&revoked.public_key(), issued_s).await.unwrap();
@@ -39,6 +39,18 @@ async fn a_revoked_token_gets_in_at_no_moment_of_a_start() {
         let met: Vec<_> = futures::future::join_all(knocks).await.iter().map(Result::is_ok).collect();
         assert_eq!(met, [false, true].repeat(16));
     }
+}
+
+#[tokio::test]
+async fn a_broker_that_another_version_set_up_gets_the_accounts_of_this_one() {
+    let mut broker = Broker::start_lasting().await;
+    broker.restart_with_sys(|claims| claims["imports"] = serde_json::json!([]));
+    assert_eq!(broker.sys_claims()["nats"]["imports"], serde_json::json!([]));
+    drop(broker.revoker().await);
+    assert_ne!(broker.sys_claims()["nats"]["imports"], serde_json::json!([]), "it would load its accounts late");
+    let held = broker.sys_claims();
+    drop(broker.revoker().await);
+    assert_eq!(broker.sys_claims(), held, "what is the same is not written again");
 }
 
 #[tokio::test]
@@ -56,7 +68,7 @@ async fn a_renewed_token_carries_on_when_the_old_one_ends() {
     let broker = Broker::start().await;
     broker.admin.ensure_consumer(&route(1)).await.unwrap();
     let key = KeyPair::new_user();
-    let short = token(&broker, 1, &key, now_s(), 2);
+    let short = token(&broker, 1, &key, second_begun().await, 2);
     let renewed = token(&broker, 1, &key, now_s(), 3600);
     let current = Arc::new(Mutex::new(short));
     let held = current.clone();
@@ -83,7 +95,7 @@ async fn off_loopback_clients_speak_tls() {
 
 #[tokio::test]
 async fn a_consumer_goes_on_after_a_restart() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::start_lasting().await;
     let (a, b) = (broker.node(1).await, broker.node(2).await);
     let mut inbox = b.consumer().await.messages().await.unwrap();
     a.send(2, "before").await.unwrap();

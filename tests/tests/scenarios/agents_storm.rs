@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs};
 use murmur_proto::v1::{self, Phase};
 use murmur_tests::{
     network::{Network, Node, Options},
-    spawned::is_gone,
+    spawned::{Owner, is_gone},
     wait,
 };
 use serde_json::json;
@@ -83,6 +83,12 @@ async fn a_storm_of_two_hundred_spawns_runs_each_of_them_once() {
     assert_eq!(spawned.len(), 200);
     let ids: BTreeSet<_> = spawned.iter().map(|agent| agent.agent_id.clone()).collect();
     assert_eq!(ids.len(), 200);
+    wait::step_by_step("all of them are done", || async {
+        let ran = fs::read_dir(&marks).unwrap().count();
+        let done = if ran == 200 { completed(&owner).await } else { 0 };
+        if done == 200 { Ok(()) } else { Err((ran, done)) }
+    })
+    .await;
     for agent in &spawned {
         let path = agent.slug.rsplit('/').next().unwrap();
         owner.is(path, Phase::Completed).await;
@@ -90,6 +96,17 @@ async fn a_storm_of_two_hundred_spawns_runs_each_of_them_once() {
         assert_eq!(ran.lines().collect::<Vec<_>>(), [agent.agent_id.as_str()], "{path} ran once, as itself");
     }
     wait::until("nothing of them is left", || async { here.agent_processes().is_empty().then_some(()) }).await;
+}
+
+/// How many agents have done their work.
+async fn completed(owner: &Owner) -> usize {
+    let request = v1::ListAgentStatusRequest {
+        all: true,
+        phase: Phase::Completed.into(),
+        page_size: 500,
+        ..v1::ListAgentStatusRequest::default()
+    };
+    owner.client().agents.list_agent_status(request).await.unwrap().into_inner().agents.len()
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ async fn a_file_is_followed_on_when_the_node_is_back() {
 #[tokio::test]
 async fn a_node_that_stays_away_leaves_the_id_of_what_it_has() {
     let (_network, mut here, there) = alice_and_bob(Options::default()).await;
-    let args = ["send", "bob", "look", "--agent", "alice", "--wait", "read", "--timeout", "3s", "--json"];
+    let args = ["send", "bob", "look", "--agent", "alice", "--wait", "read", "--timeout", "10s", "--json"];
     let sending = begun(&here, &args);
     until_texts(&there, "bob", &["look"]).await;
     let msg_id = json_of(&there, &["inbox", "--agent", "bob", "--peek"])["messages"][0]["msg_id"].clone();

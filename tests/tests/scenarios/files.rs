@@ -596,11 +596,13 @@ async fn transfers(node: &Node, agent: &str) -> Vec<Transfer> {
     transfers_if_up(&node.socket, agent).await.unwrap_or_default()
 }
 
-/// Waits until an agent's only transfer is in a state.
+/// Waits until an agent's only transfer is in a state, as long as it goes on.
 async fn until_state(node: &Node, agent: &str, state: TransferState) -> File {
-    wait::until("the transfer ends in its state", || async {
-        let file = transfers(node, agent).await.pop()?.file?;
-        (file.state() == state).then_some(file)
+    wait::step_by_step("the transfer ends in its state", || async {
+        match transfers(node, agent).await.pop().and_then(|transfer| transfer.file) {
+            Some(file) if file.state() == state => Ok(file),
+            file => Err(file.map(|file| file.done_bytes)),
+        }
     })
     .await
 }

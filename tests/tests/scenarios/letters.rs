@@ -32,6 +32,7 @@ async fn a_message_that_waits_is_listed_and_can_be_taken_back_once() {
     let stored = send(&here, "with the broker").await;
     until(&here, &stored, DeliveryState::Stored).await;
     network.broker.kill_9();
+    here.cut_off().await;
     let kept = send(&here, "never left").await;
     until_waiting(&here, &kept, "the broker, which is away").await;
 

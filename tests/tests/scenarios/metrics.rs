@@ -38,6 +38,13 @@ pub(crate) fn node_metrics(node: &Node) -> String {
     format!("http://{}/metrics", address.trim())
 }
 
+/// What a node has counted under a name; `None` while it tells no metrics.
+pub(crate) async fn counted(node: &Node, name: &str) -> Option<u64> {
+    let text = get(&node_metrics(node)).await?;
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
+    Some(line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
 /// A plain HTTP/1.1 GET; `None` unless it answers 200.
 pub(crate) async fn get(url: &str) -> Option<String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

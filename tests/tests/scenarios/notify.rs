@@ -134,6 +134,7 @@ async fn an_answer_from_the_shell_takes_the_buttons_away() {
     worker.ask_permission(question("fghij")).await;
     let asked = strangers.message("(fghij)").await;
     drop(worker);
+    node.unattended().await;
     let _again = session(&node, "worker").await;
     until_says(&strangers, &asked, "Withdrawn").await;
     let (text, _) = strangers.told(&strangers.press(JO, &asked, "Allow")).await;

@@ -148,6 +148,7 @@ async fn an_answer_reaches_its_session_over_kills_and_a_new_program_is_told_noth
     worker.ask_permission(question("fghij")).await;
     until_waiting(&node, 1).await;
     drop(worker);
+    node.unattended().await;
     let mut next = session(&node, "worker").await;
     until_waiting(&node, 0).await;
     assert_eq!(refused(&node, None, &["permission", "allow", "fghij"]).await, "PERMISSION_OVER");

@@ -64,7 +64,7 @@ async fn a_connection_over_which_nothing_arrives_is_given_up() {
     options.env.push(("MURMUR_NODE_BROKER_HEARTBEAT_MS".to_owned(), "500".to_owned()));
     let (network, here, there) = alice_and_bob(options).await;
     let proxy = network.proxy.as_ref().unwrap();
-    assert!(proxy.swallow("murmur-node") >= 2);
+    wait::until("both connections are swallowed", || async { (proxy.swallow("murmur-node") >= 2).then_some(()) }).await;
     send(&here, "alice", BOB, "hello").await;
     until_texts(&there, "bob", &["hello"]).await;
     until_empty(&here).await;

@@ -219,8 +219,13 @@ async fn an_agent_that_was_killed_asleep_does_what_it_is_resurrected_for() {
     };
     owner.spawn_as(request).await;
     owner.add("sleeper", "echo three").await;
-    let done = owner.is("sleeper", Phase::Sleeping).await;
-    assert_eq!((done.turns, done.output.unwrap().response.as_str()), (3, "three"));
+    // It may sleep between the two.
+    let done = wait::until("both are done", || async {
+        let agent = owner.status("sleeper").await;
+        (agent.turns == 3 && agent.phase() == Phase::Sleeping).then_some(agent)
+    })
+    .await;
+    assert_eq!(done.output.unwrap().response, "three");
     let notes = owner.output("sleeper").await.into_iter().filter(|chunk| chunk.source() == Source::Stdout);
     let said: Vec<u8> = notes.flat_map(|chunk| chunk.data.to_vec()).collect();
     assert_eq!(String::from_utf8(said).unwrap(), "one\ntwo\nthree\n");

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, fs};
 
 use murmur_tests::{home::Home, wait};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 const PARTS: [&str; 3] = ["broker", "server", "node"];
@@ -29,6 +32,25 @@ async fn a_part_that_is_killed_comes_back_and_messages_flow() {
     let before = pids(&home);
     home.ok(&["up"]);
     assert_eq!(before, pids(&home));
+}
+
+#[tokio::test]
+async fn a_broker_that_hangs_is_started_again() {
+    let home = Home::new();
+    home.ok(&["up"]);
+    home.ok(&["register", "--agent", "bob"]);
+    let before = home.part("broker");
+    let log = || fs::read_to_string(home.path().join("logs/supervisor.log")).unwrap();
+    // What has greeted nobody yet may still read its store, and is left alone.
+    wait::until("the broker is seen well", || async { log().contains("the broker has greeted").then_some(()) }).await;
+    let pid = before["pid"].as_i64().unwrap().try_into().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    // It is looked at several times, and each look waits for an answer.
+    let patience = 2 * wait::PATIENCE;
+    wait::within(patience, "the broker is ended", || async { log().contains("answered nobody").then_some(()) }).await;
+    home.restarted("broker", &before).await;
+    accepted(&home, "hello").await;
+    arrived(&home, &["hello".to_owned()]).await;
 }
 
 #[tokio::test]
@@ -92,7 +114,7 @@ async fn a_part_that_cannot_live_is_given_up_and_the_doctor_says_why() {
     assert!(what.contains("crashed 3 times") && what.contains("node.json"), "the log's last line is shown: {what}");
     assert!(check["remedy"].as_str().unwrap().contains("murmurctl up"), "{check}");
     let text = String::from_utf8(home.run(&["status"]).stdout).unwrap();
-    assert!(text.contains("left down"), "{text}");
+    assert!(text.contains("tried once a minute"), "{text}");
 
     fs::write(&record, good).unwrap();
     home.ok(&["up"]);

@@ -84,7 +84,7 @@ fn process(target: &Target, part: &'static str, level: Level, report: Option<&Pa
             Level::Error,
             part,
             format!(
-                "crashed {crashes} times within {within_s} s and is left down; the last time: {}; its log ends: {}",
+                "crashed {crashes} times within {within_s} s and is left down but for a try a minute; the last time: {}; its log ends: {}",
                 exit.how,
                 if exit.last_line.is_empty() { "(empty)" } else { &exit.last_line }
             ),

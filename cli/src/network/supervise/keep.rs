@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         layout::Layout,
-        process::{Process, last_line},
+        process::{GRACE, Process, last_line},
     },
     policy::{Crashes, Next, Policy},
     report::{LastExit, PartReport, Phase, Report},
+    stuck::Looks,
     wanted,
     watch::Watched,
 };
@@ -39,7 +40,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Starts the part whenever it is wanted and down, until told to stop; the part itself goes on then.
     pub(super) async fn keep(mut self, part: &'static str) {
-        let mut crashes = Crashes::default();
+        let (mut crashes, mut looks) = (Crashes::default(), Looks::of(part));
         while !self.stop.is_cancelled() {
             self.bell.mark_unchanged();
             let mut watched = match self.bring_up(part).await {
@@ -55,9 +56,18 @@ impl Keeper {
                 }
             };
             let since = Instant::now();
-            let how = tokio::select! {
-                how = watched.ended() => how,
+            let stuck = tokio::select! {
+                how = watched.ended() => Err(how),
+                why = looks.until_stuck(&self.layout) => Ok(why),
                 () = self.stop.cancelled() => return,
+            };
+            let how = match stuck {
+                Ok(why) => {
+                    self.end(part, &why).await;
+                    watched.ended().await;
+                    format!("ended by the supervisor: {why}")
+                }
+                Err(how) => how,
             };
             self.after_crash(part, &mut crashes, since.elapsed(), how).await;
         }
@@ -93,6 +103,18 @@ impl Keeper {
         }
     }
 
+    /// Ends a part that runs and is of no use.
+    async fn end(&self, part: &str, why: &str) {
+        tracing::warn!(part, "the {part} is ended, to be started again: {why}");
+        let ended = match Process::find(&self.layout, part) {
+            Ok(Some(process)) => process.end(GRACE).await.map(drop),
+            other => other.map(drop),
+        };
+        if let Err(failure) = ended {
+            tracing::error!(part, "the {part} could not be ended: {}", failure.what);
+        }
+    }
+
     /// Notes a crash, and waits as long as the rules say.
     async fn after_crash(&mut self, part: &str, crashes: &mut Crashes, lived: Duration, how: String) {
         // What was rung while it ran is served.
@@ -115,26 +137,28 @@ impl Keeper {
                 });
                 self.until_rung(Some(wait)).await;
             }
-            Next::GiveUp { crashes: count } => {
-                let within_s = self.policy.window.as_secs();
+            Next::Rest { crashes: count } => {
+                let (within_s, rest_s) = (self.policy.window.as_secs(), self.policy.rest.as_secs());
                 tracing::error!(
                     part,
                     last_line,
-                    "the {part} went down ({how}). It crashed {count} times within {within_s} s and is left down: see {}, then run \
-                     `murmurctl up`",
+                    "the {part} went down ({how}). It crashed {count} times within {within_s} s and is tried again in {rest_s} s: see {}, \
+                     then run `murmurctl up`",
                     self.layout.log(part).display()
                 );
                 self.note(part, |report| {
+                    report.restarts = report.restarts.saturating_add(1);
                     (report.phase, report.last_exit) = (Phase::GivenUp { crashes: count, within_s }, last_exit);
                 });
-                self.until_rung(None).await;
-                *crashes = Crashes::default();
+                if self.until_rung(Some(self.policy.rest)).await {
+                    *crashes = Crashes::default();
+                }
             }
         }
     }
 
-    /// Waits until `up` rings, at most some time, or until we are to stop.
-    async fn until_rung(&mut self, bound: Option<Duration>) {
+    /// Waits until `up` rings, at most some time, or until we are to stop. Whether it rang.
+    async fn until_rung(&mut self, bound: Option<Duration>) -> bool {
         let bounded = async {
             match bound {
                 Some(bound) => tokio::time::sleep(bound).await,
@@ -142,9 +166,14 @@ impl Keeper {
             }
         };
         tokio::select! {
-            () = bounded => {}
-            () = self.stop.cancelled() => {}
-            rung = self.bell.changed() => if rung.is_err() { self.stop.cancelled().await },
+            () = bounded => false,
+            () = self.stop.cancelled() => false,
+            rung = self.bell.changed() => {
+                if rung.is_err() {
+                    self.stop.cancelled().await;
+                }
+                rung.is_ok()
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod keep;
 mod policy;
 mod report;
 mod run;
+mod stuck;
 mod watch;
 
 use std::{
@@ -115,11 +116,12 @@ impl Starter {
         let Self::Supervisor(supervisor) = self else { return Process::spawn(layout, spec) };
         let (part, asked_ms) = (spec.part.clone(), now_ms());
         want(layout, &spec)?;
-        supervisor.signal(Signal::SIGHUP)?;
         wait(layout, &part, supervisor, "the supervisor has started it", || {
             if let Some(process) = Process::find(layout, &part)? {
                 return Ok(Some(process));
             }
+            // A bell that rings before the supervisor has seen the end of the one before is not heard.
+            supervisor.signal(Signal::SIGHUP)?;
             let ended = Report::load(layout)?.and_then(|mut report| report.parts.remove(&part)?.last_exit);
             match ended.filter(|exit| exit.at_ms >= asked_ms) {
                 Some(LastExit { how, .. }) => {

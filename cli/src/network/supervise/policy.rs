@@ -1,4 +1,4 @@
-//! When a crashed part is started again, and when it is left down. Pure: time and randomness are arguments.
+//! When a crashed part is started again, and how soon. Pure: time and randomness are arguments.
 
 use std::{
     collections::VecDeque,
@@ -17,6 +17,8 @@ pub(crate) struct Policy {
     /// So many crashes within the window are too many.
     pub(crate) crashes_max: u32,
     pub(crate) window: Duration,
+    /// A part that crashed too often is tried again this much later, once each time.
+    pub(crate) rest: Duration,
 }
 
 impl Policy {
@@ -27,6 +29,7 @@ impl Policy {
             well_after: Duration::from_secs(10),
             crashes_max,
             window: Duration::from_secs(60),
+            rest: Duration::from_secs(60),
         }
     }
 }
@@ -36,8 +39,8 @@ impl Policy {
 pub(super) enum Next {
     /// Start it again after this time.
     Wait(Duration),
-    /// Leave it down: it crashed so often within the window.
-    GiveUp { crashes: u32 },
+    /// Leave it down for a rest: it crashed so often within the window, or has not been well since it did.
+    Rest { crashes: u32 },
 }
 
 /// The recent crashes of one part.
@@ -45,13 +48,15 @@ pub(super) enum Next {
 pub(super) struct Crashes {
     recent: VecDeque<Instant>,
     previous_ms: u64,
+    /// How often it crashed within the window when that was too often, as long as it has not been well since.
+    too_many: Option<u32>,
 }
 
 impl Crashes {
     /// Notes a crash of a process that had lived for some time.
     pub(super) fn note(&mut self, policy: &Policy, lived: Duration, now: Instant, random: u64) -> Next {
         if lived >= policy.well_after {
-            self.previous_ms = 0;
+            (self.previous_ms, self.too_many) = (0, None);
         }
         self.recent.push_back(now);
         while self.recent.front().is_some_and(|first| now.saturating_duration_since(*first) > policy.window) {
@@ -59,7 +64,10 @@ impl Crashes {
         }
         let crashes = u32::try_from(self.recent.len()).unwrap_or(u32::MAX);
         if crashes >= policy.crashes_max {
-            return Next::GiveUp { crashes };
+            self.too_many.get_or_insert(crashes);
+        }
+        if let Some(crashes) = self.too_many {
+            return Next::Rest { crashes };
         }
         self.previous_ms = policy.backoff.next(self.previous_ms, random);
         Next::Wait(Duration::from_millis(self.previous_ms))
@@ -88,12 +96,16 @@ mod tests {
     }
 
     #[test]
-    fn too_many_crashes_within_the_window_are_the_end() {
-        let (mut crashes, now) = (Crashes::default(), Instant::now());
+    fn after_too_many_crashes_within_the_window_it_is_tried_now_and_then_until_it_is_well() {
+        let (mut crashes, mut now) = (Crashes::default(), Instant::now());
         for _ in 0..4 {
             assert!(matches!(crashes.note(&POLICY, AT_ONCE, now, 0), Next::Wait(_)));
         }
-        assert_eq!(crashes.note(&POLICY, AT_ONCE, now, 0), Next::GiveUp { crashes: 5 });
+        for _ in 0..3 {
+            assert_eq!(crashes.note(&POLICY, AT_ONCE, now, 0), Next::Rest { crashes: 5 });
+            now += POLICY.window + POLICY.rest;
+        }
+        assert!(matches!(crashes.note(&POLICY, POLICY.well_after, now, 0), Next::Wait(_)));
     }
 
     #[test]

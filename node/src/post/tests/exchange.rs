@@ -1,6 +1,6 @@
 //! Messages, requests and replies as agents see them.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use bytes::Bytes;
 use murmur_core::{id::MessageId, outbox::StateName};
@@ -203,7 +203,12 @@ async fn bad_drafts_are_refused_by_name() {
 #[tokio::test]
 async fn a_pair_has_a_rate_and_a_bound_on_open_requests() {
     let world = World::new();
-    let (a, _b) = world.pair().await;
+    // So slow that what is used up does not come back while the test runs.
+    let (per_minute, burst) = (NonZeroU32::MIN, NonZeroU32::MIN.saturating_add(29));
+    let config = PostConfig { pair_per_minute: per_minute, pair_burst: burst, ..PostConfig::default() };
+    let a = world.node_with(1, &["alice"], config, Clock::system()).await;
+    let b = world.node(2, &["bob"]).await;
+    introduce(&[&a, &b]);
     let alice = a.agent(0);
     let mut waiting = Vec::new();
     for n in 0..16 {

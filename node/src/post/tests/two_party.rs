@@ -274,7 +274,8 @@ impl Game {
         self.note("lost keys");
         self.keys_lost += 1;
         let node = &self.parties[party].node;
-        node.lose_keys(node.post.clock.now_ms() + 1);
+        // Later than any before: two may be lost within one millisecond.
+        node.lose_keys(node.post.clock.now_ms() + 1 + u64::from(self.keys_lost));
         self.introduce();
     }
 

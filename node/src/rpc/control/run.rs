@@ -10,7 +10,7 @@ use nkeys::KeyPair;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Control, ControlError, ControlState, broker};
+use super::{Control, ControlError, ControlState, broker, session::Before};
 use crate::{
     agents::Agents,
     bus::Bus,
@@ -65,8 +65,8 @@ pub(super) enum Ended {
     Draining,
     /// Another process has taken over.
     Fenced(String),
-    /// It is to be opened anew.
-    Again,
+    /// It is to be opened anew, and stands until then.
+    Again(Box<Before>),
     /// This process ends.
     Left,
 }
@@ -127,13 +127,13 @@ impl ControlTasks {
     }
 
     async fn keep_session(&self, token: CancellationToken) {
-        let mut delay = Delay::new(BACKOFF);
+        let (mut delay, mut before) = (Delay::new(BACKOFF), None);
         loop {
-            let ended = super::session::run(&self.parts, &mut delay, &token).await;
+            let ended = super::session::run(&self.parts, before.take(), &mut delay, &token).await;
             self.parts.directory.set_live(false);
-            let at_once = matches!(ended, Ended::Again);
-            self.note(ended);
-            if at_once {
+            self.note(&ended);
+            if let Ended::Again(session) = ended {
+                before = Some(*session);
                 continue;
             }
             tokio::select! {
@@ -144,13 +144,13 @@ impl ControlTasks {
         }
     }
 
-    fn note(&self, ended: Ended) {
-        let has_failed = !matches!(ended, Ended::Again | Ended::Left);
+    fn note(&self, ended: &Ended) {
+        let has_failed = !matches!(ended, Ended::Again(_) | Ended::Left);
         let (trouble, fenced) = match ended {
-            Ended::Again => ("it is asked again".to_owned(), None),
+            Ended::Again(_) => ("it is asked again".to_owned(), None),
             Ended::Left => ("this node ends".to_owned(), None),
             Ended::Draining => ("it is going down".to_owned(), None),
-            Ended::Fenced(by) => (format!("fenced by {by}"), Some(by)),
+            Ended::Fenced(by) => (format!("fenced by {by}"), Some(by.clone())),
             Ended::Lost(error) => {
                 let fenced = error.reason() == Some(Reason::NodeFenced);
                 (error.to_string(), fenced.then(String::new))

@@ -32,8 +32,15 @@ const SKEW_TOLD_MS: u64 = 60_000;
 /// How long the control plane may take to hear a goodbye.
 const GOODBYE_WAIT: Duration = Duration::from_secs(1);
 
+/// The stream of a session that is to be followed by another. It is closed when that one stands: in a gap between the two another process
+/// could take this node's place.
+pub(super) struct Before {
+    _inbound: Streaming<v1::OpenSessionResponse>,
+    _outbound: mpsc::Sender<v1::OpenSessionRequest>,
+}
+
 /// Runs one session from its hello to its end.
-pub(super) async fn run(parts: &Parts, delay: &mut Delay, stop: &CancellationToken) -> Ended {
+pub(super) async fn run(parts: &Parts, before: Option<Before>, delay: &mut Delay, stop: &CancellationToken) -> Ended {
     let mut heard = parts.control.heard.lock().await;
     // What was told before is in the hello as a whole; what comes from now on is told after it.
     while heard.try_recv().is_ok() {}
@@ -46,7 +53,10 @@ pub(super) async fn run(parts: &Parts, delay: &mut Delay, stop: &CancellationTok
         Ok(Err(ended)) => return ended,
         Err(_) => return Ended::Lost(ControlError::silent(CALL_TIMEOUT)),
     };
+    drop(before);
     delay.reset();
+    // Before anything that takes time: how long that takes is no difference between two clocks.
+    note_time(parts, welcome.server_time.as_ref());
     if let Err(error) = begin_anew_if_restored(parts, &welcome).await {
         return Ended::Lost(error);
     }
@@ -79,7 +89,9 @@ pub(super) async fn run(parts: &Parts, delay: &mut Delay, stop: &CancellationTok
                 let _ = tokio::time::timeout(GOODBYE_WAIT, heard).await;
                 return Ended::Left;
             }
-            () = parts.control.again.notified() => return Ended::Again,
+            () = parts.control.again.notified() => {
+                return Ended::Again(Box::new(Before { _inbound: inbound, _outbound: outbound }));
+            }
             () = sleep_until(silent_at) => return Ended::Lost(ControlError::silent(lease)),
             _ = beats.tick() => heartbeat(parts).await,
             Some(Attachment { agent_id, attached }) = heard.recv() => {
@@ -104,7 +116,6 @@ async fn begin_anew_if_restored(parts: &Parts, welcome: &v1::Welcome) -> Result<
     if welcome.store_mark <= mark {
         return Ok(());
     }
-    note_time(parts, welcome.server_time.as_ref());
     warn!(mark, remembered = welcome.store_mark, "the store was restored from an older copy: new epoch, new keys");
     parts.agents.begin_anew(welcome.store_mark).await.map_err(|error| failed(&error))?;
     parts.control.state.send_modify(|state| state.restored_ms = Some(parts.clock.now_ms()));
@@ -168,7 +179,6 @@ fn welcomed(parts: &Parts, welcome: &v1::Welcome) {
         state.trouble = None;
         state.server_version.clone_from(&welcome.server_version);
     });
-    note_time(parts, welcome.server_time.as_ref());
     info!(server.version = %welcome.server_version, "connected to the control plane");
 }
 
