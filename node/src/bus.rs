@@ -14,7 +14,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -41,6 +41,8 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 const STORE_FAILED: u64 = 10077;
 /// Why, when the lane is full.
 const LANE_FULL: &str = "per subject";
+/// Why, when the stream is at a limit that it was given.
+const LIMIT: &str = "maximum";
 /// `message size exceeds maximum allowed`.
 const TOO_LARGE: u64 = 10054;
 
@@ -157,7 +159,7 @@ struct Shared {
     /// How often the broker refused the credentials.
     refusals: watch::Sender<u64>,
     /// Why the broker did not store the last message, if that was not about the message.
-    unstored: Mutex<Option<String>>,
+    unstored: Mutex<Option<Unstored>>,
     /// Messages that it stored.
     stores: AtomicU64,
 }
@@ -173,6 +175,30 @@ pub enum Taking {
     Left,
     /// It is connected and stores nothing, for this reason.
     Nothing(String),
+}
+
+/// Messages that the broker did not store, one after the other.
+#[derive(Debug)]
+struct Unstored {
+    /// Why, of the last one.
+    why: String,
+    /// Whether a broker that is started again may store: it fell silent, or failed to write. One that is at a limit of its own does not.
+    is_broken: bool,
+    first: Instant,
+    last: Instant,
+}
+
+impl Unstored {
+    /// So far apart two refusals are more than a moment's trouble.
+    const LASTS: Duration = Duration::from_secs(5);
+    /// So old the last refusal says nothing about now.
+    const OLD: Duration = Duration::from_secs(60);
+
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.is_broken
+            && self.last.duration_since(self.first) >= Self::LASTS
+            && now.duration_since(self.last) < Self::OLD
+    }
 }
 
 /// One client, which survives any number of reconnects.
@@ -305,7 +331,14 @@ impl Bus {
         if !self.is_connected() {
             return Taking::Away;
         }
-        self.shared.unstored().clone().map_or(Taking::Yes, Taking::Nothing)
+        self.shared.unstored().as_ref().map_or(Taking::Yes, |unstored| Taking::Nothing(unstored.why.clone()))
+    }
+
+    /// Why the broker, which is there, stores nothing although nothing that this node sends could be the reason: starting it again may help.
+    #[must_use]
+    pub fn stuck(&self) -> Option<String> {
+        let Taking::Nothing(why) = self.taking() else { return None };
+        self.shared.unstored().as_ref().is_some_and(|unstored| unstored.is_stuck(Instant::now())).then_some(why)
     }
 
     /// Whether the node's consumer answers. False while it is connected means that nothing is received: the consumer is gone.
@@ -476,32 +509,36 @@ impl Shared {
             (_, Some(STORE_FAILED)) => {
                 let why = refusal.map(ToString::to_string).unwrap_or_default();
                 if !why.contains(LANE_FULL) {
-                    self.stores_nothing(why);
+                    let is_broken = !why.contains(LIMIT);
+                    self.stores_nothing(why, is_broken);
                 }
                 return PublishAnswer::LaneFull;
             }
             // A broker whose disk is full does not answer.
             (PublishErrorKind::TimedOut, _) if self.stores.load(Ordering::Relaxed) == stores => {
-                self.stores_nothing("it does not answer".to_owned());
+                self.stores_nothing("it does not answer".to_owned(), true);
             }
             // The connection went, which is told by itself.
             (PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe | PublishErrorKind::MaxAckPending, _) => {}
-            _ => self.stores_nothing(refusal.map_or_else(|| error.to_string(), ToString::to_string)),
+            _ => self.stores_nothing(refusal.map_or_else(|| error.to_string(), ToString::to_string), false),
         }
         tracing::debug!(%error, "the broker did not take a message");
         PublishAnswer::Failed
     }
 
     /// Notes why the broker stores nothing, and says so once.
-    fn stores_nothing(&self, why: String) {
+    fn stores_nothing(&self, why: String, is_broken: bool) {
         let mut unstored = self.unstored();
-        if unstored.as_ref() != Some(&why) {
+        if unstored.as_ref().is_none_or(|before| before.why != why) {
             tracing::warn!("the broker stores nothing: {why}");
-            *unstored = Some(why);
         }
+        let last = Instant::now();
+        let first =
+            unstored.as_ref().filter(|before| before.is_broken == is_broken).map_or(last, |before| before.first);
+        *unstored = Some(Unstored { why, is_broken, first, last });
     }
 
-    fn unstored(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+    fn unstored(&self) -> std::sync::MutexGuard<'_, Option<Unstored>> {
         self.unstored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -559,5 +596,25 @@ mod tests {
         assert!(matches!(bus.taking(), Taking::Nothing(why) if why.contains("no space left")));
         bus.leave();
         assert_eq!(bus.taking(), Taking::Left);
+    }
+
+    #[test]
+    fn a_broker_is_stuck_when_it_failed_for_a_while_and_not_when_it_is_at_a_limit() {
+        let bus = Bus::new(BusConfig::new(NodeId::from_bytes([1; 16])));
+        bus.shared.connected.send_replace(true);
+        let back = |by| bus.shared.unstored().as_mut().unwrap().first -= by;
+        bus.shared.refused("s", 0, &refusal("no space left on device"));
+        assert_eq!(bus.stuck(), None, "once is no proof");
+        back(Unstored::LASTS);
+        bus.shared.refused("s", 0, &refusal("no space left on device"));
+        assert!(bus.stuck().is_some_and(|why| why.contains("no space left")));
+        bus.shared.unstored().as_mut().unwrap().last -= Unstored::OLD;
+        assert_eq!(bus.stuck(), None, "that was long ago");
+        for _ in 0..2 {
+            bus.shared.refused("s", 0, &refusal("maximum bytes exceeded"));
+            back(Unstored::LASTS);
+        }
+        assert!(matches!(bus.taking(), Taking::Nothing(_)));
+        assert_eq!(bus.stuck(), None, "a new start changes no limit");
     }
 }

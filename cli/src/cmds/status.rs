@@ -82,7 +82,7 @@ fn parts(target: &Target) -> Result<Vec<Part>, Failure> {
 
 impl Part {
     fn json(&self) -> Value {
-        let Self { name, pid, report: PartReport { phase, restarts, last_exit } } = self;
+        let Self { name, pid, report: PartReport { phase, restarts, started_ms: _, last_exit } } = self;
         let uptime = pid.and(self.report.uptime()).map(|uptime| uptime.as_secs());
         json!({
             "part": name, "pid": pid, "running": pid.is_some(), "uptime_s": uptime, "restarts": restarts,

@@ -54,8 +54,6 @@ use crate::{
 
 /// Failures that a slow follower may be behind before it misses some.
 const FAILURES_CAPACITY: usize = 64;
-/// Programs that are started at the same time.
-const STARTING_MAX: usize = 8;
 
 /// What the runtime works with.
 pub struct Parts {
@@ -105,8 +103,6 @@ pub(crate) struct Workshop {
     tell_again: Notify,
     /// Folders are cleared while nobody begins to live in them.
     clearing: tokio::sync::RwLock<()>,
-    /// Places for programs that are being started: of many at once, those who wait are not taken for dead.
-    starting: tokio::sync::Semaphore,
     failures: broadcast::Sender<Arc<Failure>>,
 }
 
@@ -176,7 +172,6 @@ impl Runtime {
             ended: Notify::new(),
             tell_again: Notify::new(),
             clearing: tokio::sync::RwLock::new(()),
-            starting: tokio::sync::Semaphore::new(STARTING_MAX),
             failures: broadcast::Sender::new(FAILURES_CAPACITY),
         };
         let (lines, tasks, telling) = (Mutex::default(), TaskTracker::new(), tokio::sync::Mutex::default());

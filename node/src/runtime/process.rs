@@ -25,8 +25,10 @@ use tokio::{
 
 use super::keeper::plan::{self, Exit, Plan, Run, Started};
 
-/// A keeper that has not said within this time that the program runs will not.
-const START_WAIT: Duration = Duration::from_secs(30);
+/// A keeper that has not said within this time that the program runs will not. Long: hundreds may be started at once.
+const START_WAIT: Duration = Duration::from_secs(120);
+/// A killed keeper is gone at once, unless the kernel holds it in a system call.
+const KILLED_WAIT: Duration = Duration::from_secs(5);
 /// A program that takes nothing from its standard input for so long takes no prompt.
 const WRITE_WAIT: Duration = Duration::from_secs(30);
 
@@ -98,8 +100,9 @@ impl Process {
             Some(Started::Running(run)) => run,
             Some(Started::Failed(why)) => return Err(StartError::Refused(why)),
             None => {
-                // Whatever it is doing, it is not to start a program that nobody knows, and what it has started ends with it.
-                let _ = child.kill().await;
+                // Whatever it is doing, it is not to start a program that nobody knows, and what it has told of ends with it.
+                let _ = child.start_kill();
+                let _ = tokio::time::timeout(KILLED_WAIT, child.wait()).await;
                 end_rest(dir);
                 return Err(StartError::Refused("its keeper ended without a word".to_owned()));
             }

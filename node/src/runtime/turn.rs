@@ -154,10 +154,7 @@ impl Life {
         };
         self.ear = Ear::of_process(&self.backend, self.state.session.is_some(), &values);
         self.place.drop_runs_before(self.state.run.saturating_sub(2));
-        let started = {
-            let _place = self.shop.starting.acquire().await;
-            Process::start(&self.shop.keeper, &self.place.run(self.state.run), &plan).await
-        };
+        let started = Process::start(&self.shop.keeper, &self.place.run(self.state.run), &plan).await;
         self.process = Some(started.map_err(|error| error.to_string())?);
         if self.backend.start_lines.is_empty() {
             return if self.backend.stays() { self.hand_over(&prompt).await } else { Ok(()) };

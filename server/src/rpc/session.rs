@@ -90,12 +90,14 @@ impl Serving {
         let mut deadline = Instant::now() + lease;
         loop {
             let message = tokio::select! {
-                message = self.inbound.message() => message,
+                // What a session says that another has replaced is out of date.
+                biased;
                 by = &mut session.ended => {
                     let by_incarnation = by.map(|by| by.to_string()).unwrap_or_default();
                     self.answer(Out::Fenced(v1::Fenced { by_incarnation }));
                     return Ok(Departed::No);
                 }
+                message = self.inbound.message() => message,
                 () = drain.draining() => {
                     self.answer(Out::Draining(v1::Draining {}));
                     return Ok(Departed::No);

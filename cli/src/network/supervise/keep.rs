@@ -56,16 +56,23 @@ impl Keeper {
                 }
             };
             let since = Instant::now();
+            let is_adopted = matches!(watched, Watched::Adopted(_));
             let stuck = tokio::select! {
                 how = watched.ended() => Err(how),
-                why = looks.until_stuck(&self.layout) => Ok(why),
+                why = looks.until_stuck(&self.layout, is_adopted) => Ok(why),
                 () = self.stop.cancelled() => return,
             };
             let how = match stuck {
                 Ok(why) => {
-                    self.end(part, &why).await;
-                    watched.ended().await;
-                    format!("ended by the supervisor: {why}")
+                    let ended = async {
+                        self.end(part, &why).await;
+                        // One that cannot be ended is waited for.
+                        watched.ended().await
+                    };
+                    tokio::select! {
+                        _ = ended => format!("ended by the supervisor: {why}"),
+                        () = self.stop.cancelled() => return,
+                    }
                 }
                 Err(how) => how,
             };
@@ -81,12 +88,12 @@ impl Keeper {
             return Ok(Some(Watched::Adopted(process)));
         }
         let Some(command) = wanted(&self.layout, part)? else { return Ok(None) };
+        self.note(part, |report| report.started_ms = now_ms());
         let mut child = tokio::process::Command::from(command)
             .spawn()
             .map_err(|error| Failure::failed(format!("cannot be started: {error}")))?;
         self.signed(part, &mut child).await;
         tracing::info!(part, pid = child.id(), "started the {part}");
-        self.note(part, |report| report.phase = Phase::Running { since_ms: now_ms() });
         self.note(part, |report| report.phase = Phase::Running { since_ms: now_ms() });
         Ok(Some(Watched::Own(child)))
     }
@@ -108,7 +115,8 @@ impl Keeper {
         tracing::warn!(part, "the {part} is ended, to be started again: {why}");
         let ended = match Process::find(&self.layout, part) {
             Ok(Some(process)) => process.end(GRACE).await.map(drop),
-            other => other.map(drop),
+            Ok(None) => Err(Failure::failed("its pid file is gone")),
+            Err(failure) => Err(failure),
         };
         if let Err(failure) = ended {
             tracing::error!(part, "the {part} could not be ended: {}", failure.what);

@@ -46,6 +46,7 @@ pub(crate) const SUPERVISED: [&str; 3] = [super::broker::PART, super::server::PA
 /// A supervisor, or a process that it was asked to start, is there within this time.
 const STARTED_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+const RING_EVERY: Duration = Duration::from_millis(200);
 
 /// Who starts a part.
 #[derive(Debug, Clone)]
@@ -114,16 +115,21 @@ impl Starter {
     /// [`Failure`] when it cannot be started, or ends at once.
     pub(crate) async fn spawn(&self, layout: &Layout, spec: Spec) -> Result<Process, Failure> {
         let Self::Supervisor(supervisor) = self else { return Process::spawn(layout, spec) };
-        let (part, asked_ms) = (spec.part.clone(), now_ms());
+        let (part, asked_ms, mut rung) = (spec.part.clone(), now_ms(), None::<Instant>);
         want(layout, &spec)?;
         wait(layout, &part, supervisor, "the supervisor has started it", || {
             if let Some(process) = Process::find(layout, &part)? {
                 return Ok(Some(process));
             }
             // A bell that rings before the supervisor has seen the end of the one before is not heard.
-            supervisor.signal(Signal::SIGHUP)?;
-            let ended = Report::load(layout)?.and_then(|mut report| report.parts.remove(&part)?.last_exit);
-            match ended.filter(|exit| exit.at_ms >= asked_ms) {
+            if rung.is_none_or(|rung| rung.elapsed() >= RING_EVERY) {
+                rung = Some(Instant::now());
+                supervisor.signal(Signal::SIGHUP)?;
+            }
+            let report = Report::load(layout)?.and_then(|mut report| report.parts.remove(&part));
+            // The end of the one before may be seen only now.
+            let since = report.filter(|report| report.started_ms >= asked_ms);
+            match since.and_then(|report| report.last_exit.filter(|exit| exit.at_ms >= report.started_ms)) {
                 Some(LastExit { how, .. }) => {
                     Err(Failure::failed(format!("the {part} ended at once: {how}"))
                         .remedy(log_hint(&layout.log(&part))))

@@ -24,6 +24,9 @@ pub(crate) struct PartReport {
     pub(crate) phase: Phase,
     /// Since `up` first started it.
     pub(crate) restarts: u32,
+    /// When it was started last, Unix milliseconds; 0 when this supervisor has not.
+    #[serde(default)]
+    pub(crate) started_ms: u64,
     pub(crate) last_exit: Option<LastExit>,
 }
 
@@ -37,7 +40,7 @@ pub(crate) enum Phase {
     Running { since_ms: u64 },
     /// It crashed and is started again at this Unix time in milliseconds.
     Waiting { until_ms: u64 },
-    /// It crashed too often within some seconds and is left down.
+    /// It crashed too often within some seconds and is tried once a minute.
     GivenUp { crashes: u32, within_s: u64 },
 }
 
@@ -72,7 +75,7 @@ impl Report {
 
 impl Default for PartReport {
     fn default() -> Self {
-        Self { phase: Phase::Unwanted, restarts: 0, last_exit: None }
+        Self { phase: Phase::Unwanted, restarts: 0, started_ms: 0, last_exit: None }
     }
 }
 

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout},
+};
 
 use super::super::{broker, layout::Layout, node, plan::Plan};
 
@@ -12,6 +15,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// So many looks in a row must show it: who is only busy is left alone.
 const LOOKS: u32 = 4;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// A broker that begins reads its store before it greets anybody. One that has not by now does something else.
+const READS_FOR_MAX: Duration = Duration::from_secs(600);
 /// With less room than this the broker would fill the disk again at once.
 const ROOM_BYTES_MIN: u64 = 32 * 1024 * 1024;
 /// A start that did not help is not repeated for this long, and then for twice as long each time.
@@ -30,19 +35,33 @@ impl Looks {
         Self { is_broker: part == broker::PART, rest: Duration::ZERO, not_before: Instant::now() }
     }
 
-    /// Waits until the part should be started anew, and says why.
-    pub(super) async fn until_stuck(&mut self, layout: &Layout) -> String {
+    /// Waits until the part, which runs now, should be started anew, and says why. One that ran before this supervisor has had its time to
+    /// begin.
+    pub(super) async fn until_stuck(&mut self, layout: &Layout, is_adopted: bool) -> String {
         if !self.is_broker {
             return std::future::pending().await;
         }
-        sleep_until(self.not_before).await;
-        let (mut has_greeted, mut in_a_row) = (false, 0);
+        let (since, mut has_greeted, mut in_a_row) = (Instant::now(), is_adopted, 0);
         let why = loop {
             sleep(LOOK_EVERY).await;
-            match trouble(layout, &mut has_greeted).await.filter(|_| has_room(layout)) {
-                Some(_) if in_a_row + 1 < LOOKS => in_a_row += 1,
-                Some(why) => break why,
-                None => in_a_row = 0,
+            let greets = greets(layout).await;
+            if greets && !has_greeted {
+                tracing::info!("the broker has greeted");
+            }
+            has_greeted |= greets;
+            let trouble = match greets {
+                true => stores_nothing(layout).await,
+                false if has_greeted || since.elapsed() > READS_FOR_MAX => {
+                    Some("it ran and answered nobody".to_owned())
+                }
+                false => None,
+            };
+            in_a_row = if trouble.is_some() { in_a_row + 1 } else { 0 };
+            match trouble {
+                Some(why) if in_a_row >= LOOKS && Instant::now() >= self.not_before && has_room(layout).await => {
+                    break why;
+                }
+                _ => {}
             }
         };
         let now = Instant::now();
@@ -55,22 +74,28 @@ impl Looks {
     }
 }
 
-/// What is wrong with a broker that runs. One that has greeted nobody yet may still read its store.
-async fn trouble(layout: &Layout, has_greeted: &mut bool) -> Option<String> {
+async fn greets(layout: &Layout) -> bool {
+    match Plan::load(layout) {
+        Ok(Some(plan)) => broker::greeting(plan.broker).await.is_some(),
+        // Nobody to ask is no trouble of the broker's.
+        _ => true,
+    }
+}
+
+/// Why it stores nothing, if the node has met that.
+async fn stores_nothing(layout: &Layout) -> Option<String> {
     let plan = Plan::load(layout).ok().flatten()?;
-    if broker::greeting(plan.broker).await.is_none() {
-        return has_greeted.then(|| "it ran and answered nobody".to_owned());
-    }
-    if !std::mem::replace(has_greeted, true) {
-        tracing::info!("the broker has greeted");
-    }
     let status = timeout(ANSWER_WITHIN, node::status(&plan.socket)).await.ok()?.ok()?;
     (!status.broker_trouble.is_empty()).then(|| format!("it ran and stored nothing ({})", status.broker_trouble))
 }
 
-/// Whether the broker's disk has room for it to work.
-fn has_room(layout: &Layout) -> bool {
+/// Whether the broker's disk answers and has room for it to work.
+async fn has_room(layout: &Layout) -> bool {
+    let folder = layout.broker();
     // The store may be a disk of its own.
-    let disk = statvfs(&layout.broker().join("store")).or_else(|_| statvfs(&layout.broker()));
-    disk.is_ok_and(|disk| disk.blocks_available() * disk.fragment_size() >= ROOM_BYTES_MIN)
+    let room = spawn_blocking(move || {
+        let disk = statvfs(&folder.join("store")).or_else(|_| statvfs(&folder))?;
+        Ok::<_, nix::Error>(disk.blocks_available().saturating_mul(disk.fragment_size()))
+    });
+    matches!(timeout(ANSWER_WITHIN, room).await, Ok(Ok(Ok(bytes))) if bytes >= ROOM_BYTES_MIN)
 }
