@@ -124,7 +124,7 @@ fn nats_server() -> PathBuf {
 
 /// Below the range from which the kernel picks, and beside those of the scenarios.
 fn free_port() -> u16 {
-    (19_000..20_000)
+    (32_000..32_768)
         .find(|port| Probe::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port between 19000 and 19999")
+        .expect("a free port between 32000 and 32767")
 }

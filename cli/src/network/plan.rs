@@ -183,16 +183,10 @@ fn free_ports<const N: usize>() -> Result<[SocketAddr; N], Failure> {
     let random = getrandom::u32().map_err(std::io::Error::other).context(doing)?;
     let first = usize::try_from(random).unwrap_or_default() % all.len();
     all.rotate_left(first);
-    let free = all.into_iter().filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
-    let held: Vec<_> = free.take(N).collect();
-    let mut ports = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    for (place, port) in ports.iter_mut().enumerate() {
-        *port = match held.get(place) {
-            Some(listener) => listener.local_addr().context(doing)?,
-            None => return Err(Failure::failed(format!("there is no free port of {PORTS:?}"))),
-        };
-    }
-    Ok(ports)
+    let addresses = all.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let free = addresses.filter_map(|address| Some((address, TcpListener::bind(address).ok()?)));
+    let (ports, _held): (Vec<_>, Vec<_>) = free.take(N).unzip();
+    ports.try_into().map_err(|_| Failure::failed(format!("there is no free port of {PORTS:?}")))
 }
 
 #[cfg(test)]

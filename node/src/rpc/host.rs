@@ -187,7 +187,6 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
     let broker = core.dir.blocking(IdentityDir::broker).await.ok().flatten();
     let broker_connected = *core.bus.connected().borrow();
     let receiving = *core.bus.receiving().borrow();
-    let taking = core.bus.taking();
     let open = [("queued", stats.queued), ("sealed", stats.sealed), ("stored", stats.stored)];
     let oldest = (stats.oldest_pending_ms > 0).then(|| now_ms.saturating_sub(stats.oldest_pending_ms));
     Ok(v1::GetStatusResponse {
@@ -208,7 +207,7 @@ async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, 
         broker_credential_expire_time: core.bus.credentials_expire_ms().map(timestamp),
         clock_skew_ms: control.clock_skew_ms,
         findings: [
-            findings(&control, &taking, receiving),
+            findings(&control, &core.bus.taking(), receiving),
             certificate_findings(core, now_ms),
             letter_findings(&stats),
             rate_findings(&stats),

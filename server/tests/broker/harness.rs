@@ -102,15 +102,16 @@ impl Drop for Process {
     }
 }
 
-/// A port below those that the kernel hands out, ours until dropped, even while nobody listens on it. Other tests have those from 19000 on.
+/// A port below those that the kernel hands out, ours until dropped, even while nobody listens on it. `murmurctl up` takes those from 10000
+/// on, scenarios those from 20000 on, and the nodes' tests those from 32000 on.
 struct Port {
     number: u16,
     _lock: File,
 }
 
 impl Port {
-    const FIRST: u16 = 15_000;
-    const COUNT: u16 = 4_000;
+    const FIRST: u16 = 30_000;
+    const COUNT: u16 = 2_000;
 
     fn take() -> Self {
         let folder = std::env::temp_dir().join("murmur-broker-test-ports");
@@ -124,7 +125,7 @@ impl Port {
                 TcpListener::bind(("127.0.0.1", number)).ok()?;
                 Some(Self { number, _lock: lock })
             })
-            .expect("a free port between 15000 and 18999")
+            .expect("a free port between 30000 and 31999")
     }
 }
 

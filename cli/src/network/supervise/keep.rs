@@ -56,26 +56,7 @@ impl Keeper {
                 }
             };
             let since = Instant::now();
-            let is_adopted = matches!(watched, Watched::Adopted(_));
-            let stuck = tokio::select! {
-                how = watched.ended() => Err(how),
-                why = looks.until_stuck(&self.layout, is_adopted) => Ok(why),
-                () = self.stop.cancelled() => return,
-            };
-            let how = match stuck {
-                Ok(why) => {
-                    let ended = async {
-                        self.end(part, &why).await;
-                        // One that cannot be ended is waited for.
-                        watched.ended().await
-                    };
-                    tokio::select! {
-                        _ = ended => format!("ended by the supervisor: {why}"),
-                        () = self.stop.cancelled() => return,
-                    }
-                }
-                Err(how) => how,
-            };
+            let Some(how) = self.until_down(part, &mut watched, &mut looks).await else { return };
             self.after_crash(part, &mut crashes, since.elapsed(), how).await;
         }
     }
@@ -107,6 +88,25 @@ impl Keeper {
                 return;
             }
             tokio::time::sleep(SIGNED_LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until a part is down, and ends one that is of no use. How it ended; `None` when we are to stop.
+    async fn until_down(&self, part: &str, watched: &mut Watched, looks: &mut Looks) -> Option<String> {
+        let is_adopted = matches!(watched, Watched::Adopted(_));
+        let why = tokio::select! {
+            how = watched.ended() => return Some(how),
+            why = looks.until_stuck(&self.layout, is_adopted) => why,
+            () = self.stop.cancelled() => return None,
+        };
+        let ended = async {
+            self.end(part, &why).await;
+            // One that cannot be ended is waited for.
+            watched.ended().await
+        };
+        tokio::select! {
+            _ = ended => Some(format!("ended by the supervisor: {why}")),
+            () = self.stop.cancelled() => None,
         }
     }
 

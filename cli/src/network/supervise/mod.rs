@@ -115,17 +115,13 @@ impl Starter {
     /// [`Failure`] when it cannot be started, or ends at once.
     pub(crate) async fn spawn(&self, layout: &Layout, spec: Spec) -> Result<Process, Failure> {
         let Self::Supervisor(supervisor) = self else { return Process::spawn(layout, spec) };
-        let (part, asked_ms, mut rung) = (spec.part.clone(), now_ms(), None::<Instant>);
+        let (part, asked_ms, mut bell) = (spec.part.clone(), now_ms(), Bell::of(supervisor));
         want(layout, &spec)?;
         wait(layout, &part, supervisor, "the supervisor has started it", || {
             if let Some(process) = Process::find(layout, &part)? {
                 return Ok(Some(process));
             }
-            // A bell that rings before the supervisor has seen the end of the one before is not heard.
-            if rung.is_none_or(|rung| rung.elapsed() >= RING_EVERY) {
-                rung = Some(Instant::now());
-                supervisor.signal(Signal::SIGHUP)?;
-            }
+            bell.ring()?;
             let report = Report::load(layout)?.and_then(|mut report| report.parts.remove(&part));
             // The end of the one before may be seen only now.
             let since = report.filter(|report| report.started_ms >= asked_ms);
@@ -151,12 +147,33 @@ impl Starter {
         };
         want(layout, &spec)?;
         before.end(GRACE).await?;
+        let mut bell = Bell::of(supervisor);
         wait(layout, &spec.part, supervisor, "the supervisor has started it again", || {
-            // The supervisor takes the end for a crash, and a bell that rings before it has seen it is not heard.
-            supervisor.signal(Signal::SIGHUP)?;
+            bell.ring()?;
             Process::find(layout, &spec.part)
         })
         .await
+    }
+}
+
+/// Tells the supervisor that something is wanted, now and then: it takes an end for a crash, and does not hear what rings before it has seen
+/// that.
+struct Bell<'a> {
+    supervisor: &'a Process,
+    rung: Option<Instant>,
+}
+
+impl<'a> Bell<'a> {
+    const fn of(supervisor: &'a Process) -> Self {
+        Self { supervisor, rung: None }
+    }
+
+    fn ring(&mut self) -> Result<(), Failure> {
+        if self.rung.is_none_or(|rung| rung.elapsed() >= RING_EVERY) {
+            self.rung = Some(Instant::now());
+            self.supervisor.signal(Signal::SIGHUP)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! A part that runs and is of no use. That is known of the broker: it can hang, and after a full disk it stores nothing until it is
 //! started again, though there is room (nats-server 2.15.1).
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use nix::sys::statvfs::statvfs;
 use tokio::{
@@ -44,13 +44,18 @@ impl Looks {
         let (since, mut has_greeted, mut in_a_row) = (Instant::now(), is_adopted, 0);
         let why = loop {
             sleep(LOOK_EVERY).await;
-            let greets = greets(layout).await;
+            // Nobody to ask is no trouble of the broker's.
+            let Ok(Some(plan)) = Plan::load(layout) else {
+                in_a_row = 0;
+                continue;
+            };
+            let greets = broker::greeting(plan.broker).await.is_some();
             if greets && !has_greeted {
                 tracing::info!("the broker has greeted");
             }
             has_greeted |= greets;
             let trouble = match greets {
-                true => stores_nothing(layout).await,
+                true => stores_nothing(&plan.socket).await,
                 false if has_greeted || since.elapsed() > READS_FOR_MAX => {
                     Some("it ran and answered nobody".to_owned())
                 }
@@ -74,18 +79,9 @@ impl Looks {
     }
 }
 
-async fn greets(layout: &Layout) -> bool {
-    match Plan::load(layout) {
-        Ok(Some(plan)) => broker::greeting(plan.broker).await.is_some(),
-        // Nobody to ask is no trouble of the broker's.
-        _ => true,
-    }
-}
-
-/// Why it stores nothing, if the node has met that.
-async fn stores_nothing(layout: &Layout) -> Option<String> {
-    let plan = Plan::load(layout).ok().flatten()?;
-    let status = timeout(ANSWER_WITHIN, node::status(&plan.socket)).await.ok()?.ok()?;
+/// Why it stores nothing, if the node on this socket has met that.
+async fn stores_nothing(node: &Path) -> Option<String> {
+    let status = timeout(ANSWER_WITHIN, node::status(node)).await.ok()?.ok()?;
     (!status.broker_trouble.is_empty()).then(|| format!("it ran and stored nothing ({})", status.broker_trouble))
 }
 
