@@ -28,7 +28,7 @@ use murmur_core::{id::NodeId, outbox::PublishAnswer, subject::Route};
 use nkeys::KeyPair;
 use tokio::sync::watch;
 
-pub use self::pull::{Delivered, Verdict};
+pub use self::pull::{Delivered, Pulled, Unanswered, Verdict};
 use crate::{post::failpoint::failpoint, wake::Wake};
 
 /// The imported prefix of the JetStream API (PROTOCOL §5.3).

@@ -10,6 +10,8 @@
 //! # Ok(()) }
 //! ```
 
+mod whole;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
@@ -24,6 +26,7 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
+pub use self::whole::Whole;
 use crate::{
     PROTOCOL,
     node::v1::{
@@ -67,7 +70,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCAL_KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// A channel whose calls carry [`Headers`].
-pub type Intercepted = InterceptedService<Channel, Headers>;
+pub type Intercepted = InterceptedService<Whole<Channel>, Headers>;
 
 /// Why no connection could be made.
 #[derive(Debug, thiserror::Error)]
@@ -302,7 +305,7 @@ impl NodeClient {
     /// Clients over one channel.
     #[must_use]
     pub fn new(channel: Channel, headers: Headers) -> Self {
-        let service = InterceptedService::new(channel, headers);
+        let service = InterceptedService::new(Whole(channel), headers);
         Self {
             messages: MessageServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             outbox: OutboxServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
@@ -348,7 +351,7 @@ impl ControlClient {
     /// Clients over one channel.
     #[must_use]
     pub fn new(channel: Channel, headers: Headers) -> Self {
-        let service = InterceptedService::new(channel, headers);
+        let service = InterceptedService::new(Whole(channel), headers);
         Self {
             directory: DirectoryServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
             nodes: NodeServiceClient::new(service.clone()).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),

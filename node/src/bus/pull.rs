@@ -1,6 +1,12 @@
 //! Pulling: a stream of deliveries that survives reconnects and a consumer that fell silent.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    time::Duration,
+};
 
 use async_nats::jetstream::{
     self, AckKind,
@@ -8,7 +14,6 @@ use async_nats::jetstream::{
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Bus, Session};
@@ -22,7 +27,7 @@ const EXPIRES_MAX: Duration = Duration::from_secs(10);
 /// Bytes of one pull request, so that a node's memory has a bound whatever the messages' sizes.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// A broker message, to be answered with a [`Verdict`].
+/// A broker message.
 pub struct Delivered {
     /// Where it was published.
     pub subject: String,
@@ -32,7 +37,43 @@ pub struct Delivered {
     pub deliveries: u64,
     /// Its place in the stream.
     pub stream_seq: u64,
-    acker: jetstream::message::Acker,
+    /// The broker waits for an answer to it.
+    pub unanswered: Unanswered,
+}
+
+/// Of a broker message what it is answered by.
+pub struct Unanswered(jetstream::message::Acker);
+
+/// Messages that were pulled and not yet taken.
+const PULLED_MAX: usize = 256;
+
+/// What was pulled, on its way from [`Bus::pull`] to whoever takes it. Both are one task, which spares the message a change of tasks.
+#[derive(Default)]
+pub struct Pulled(Mutex<VecDeque<Delivered>>);
+
+impl Pulled {
+    /// The next message. It goes on with `pulling` when there is none: nobody else does.
+    pub async fn next(&self, mut pulling: Pin<&mut impl Future<Output = ()>>) -> Delivered {
+        std::future::poll_fn(|context| {
+            if let Some(delivered) = self.queue().pop_front() {
+                return Poll::Ready(delivered);
+            }
+            // When it has ended, nothing more comes: the token is cancelled.
+            let _ = pulling.as_mut().poll(context);
+            self.queue().pop_front().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Waits while there is no room. What makes room goes on with this.
+    async fn put(&self, delivered: Delivered) {
+        std::future::poll_fn(|_| if self.queue().len() < PULLED_MAX { Poll::Ready(()) } else { Poll::Pending }).await;
+        self.queue().push_back(delivered);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Delivered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What becomes of a broker message.
@@ -46,23 +87,23 @@ pub enum Verdict {
     Term,
 }
 
-impl Delivered {
+impl Unanswered {
     /// Answers the broker. Nobody waits for its word: an answer that gets lost means a redelivery, which the receiver recognises.
-    pub async fn answer(&self, verdict: Verdict) {
+    pub async fn answer(self, verdict: Verdict) {
         let kind = match verdict {
             Verdict::Ack => AckKind::Ack,
             Verdict::Nak(delay) => AckKind::Nak(Some(delay)),
             Verdict::Term => AckKind::Term,
         };
-        if let Err(error) = self.acker.ack_with(kind).await {
+        if let Err(error) = self.0.ack_with(kind).await {
             tracing::debug!(%error, "the broker did not hear an answer");
         }
     }
 }
 
 impl Bus {
-    /// Pulls until `token` is cancelled, handing every message over in order. Waits while the channel is full.
-    pub async fn pull(&self, messages: &mpsc::Sender<Delivered>, token: &CancellationToken) {
+    /// Pulls until `token` is cancelled, every message in order. To be polled by [`Pulled::next`].
+    pub async fn pull(&self, messages: &Pulled, token: &CancellationToken) {
         let mut sessions = self.session.subscribe();
         let mut connected = self.connected();
         while !token.is_cancelled() {
@@ -84,12 +125,7 @@ impl Bus {
     }
 
     /// Pulls until something changes, or the consumer fails or falls silent.
-    async fn pull_from(
-        &self,
-        session: &Arc<Session>,
-        messages: &mpsc::Sender<Delivered>,
-        changed: impl Future<Output = ()>,
-    ) {
+    async fn pull_from(&self, session: &Arc<Session>, messages: &Pulled, changed: impl Future<Output = ()>) {
         tokio::pin!(changed);
         let opened = tokio::select! {
             // What was asked over a connection that is gone is never answered, and must not cost the new one its life.
@@ -143,13 +179,12 @@ impl Bus {
     }
 
     /// Returns false when the message is left to the broker: this process was stopped, and another may have its place.
-    async fn hand_over(&self, message: jetstream::Message, messages: &mpsc::Sender<Delivered>) -> bool {
+    async fn hand_over(&self, message: jetstream::Message, messages: &Pulled) -> bool {
         if !self.wake.is_sure() {
             return false;
         }
         if let Some(delivered) = read(message) {
-            // Nobody takes it only when the node ends; then it comes again at the next start.
-            let _ = messages.send(delivered).await;
+            messages.put(delivered).await;
         }
         true
     }
@@ -170,14 +205,15 @@ impl Bus {
         Ok(stream)
     }
 
-    /// Whether the broker holds nothing for this node; `None` when it cannot be asked.
-    pub async fn is_drained(&self) -> Option<bool> {
+    /// How many messages the broker holds for this node that it has not handed out, and how many that were not answered; `None` when it
+    /// cannot be asked.
+    pub async fn held(&self) -> Option<(u64, usize)> {
         let session = self.session.borrow().clone()?;
         let credentials = session.credentials.load_full();
         let mut consumer: PullConsumer =
             session.js.get_consumer_from_stream(&credentials.consumer, &credentials.stream).await.ok()?;
         let info = consumer.info().await.ok()?;
-        Some(info.num_pending == 0 && info.num_ack_pending == 0)
+        Some((info.num_pending, info.num_ack_pending))
     }
 }
 
@@ -204,5 +240,6 @@ fn read(message: jetstream::Message) -> Option<Delivered> {
         }
     };
     let (message, acker) = message.split();
-    Some(Delivered { subject: message.subject.to_string(), bytes: message.payload, deliveries, stream_seq, acker })
+    let (subject, bytes) = (message.subject.to_string(), message.payload);
+    Some(Delivered { subject, bytes, deliveries, stream_seq, unanswered: Unanswered(acker) })
 }

@@ -8,7 +8,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Notice, Notify,
+    MESSAGE, Notice, Notify,
     event::{self, AGENT_FAILED},
     short, size,
 };
@@ -20,16 +20,15 @@ use crate::{
 
 /// Messages that are remembered, since one between two agents of this node goes by twice.
 const KNOWN: usize = 256;
-const MESSAGE: &str = "message";
 /// Longest part of a body that is looked at.
 const BODY_BYTES: usize = 4_096;
 
 /// Tells of messages until the node goes down. A message is never held up: what this task is too slow for is not told.
 pub async fn follow(notify: Arc<Notify>, post: Arc<Post>, stop: CancellationToken) {
-    let mut seen = post.seen();
+    let mut seen = post.seen(notify.wants_messages());
     let mut known: VecDeque<MessageId> = VecDeque::with_capacity(KNOWN);
     while let Some(item) = next(&mut seen, &stop).await {
-        if known.contains(&item.message.msg_id) || !notify.is_wanted(MESSAGE) {
+        if known.contains(&item.message.msg_id) {
             continue;
         }
         if known.len() == KNOWN {

@@ -26,7 +26,10 @@ mod worker;
 use std::{
     collections::{BTreeMap, VecDeque},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -60,6 +63,8 @@ use worker::Handle;
 
 /// Channels of one node.
 const CHANNELS_MAX: usize = 25;
+/// The kind of what is told of messages.
+const MESSAGE: &str = "message";
 /// Keys that are remembered: each side tells of a thing soon, or not at all.
 const TOLD_MAX: usize = 512;
 
@@ -70,6 +75,8 @@ pub struct Notify {
     clock: Clock,
     files: ChannelFiles,
     live: Mutex<BTreeMap<String, Handle>>,
+    /// Whether one of them wants to hear of messages.
+    wants_messages: Arc<AtomicBool>,
     paces: Paces,
     answers: OnceLock<Answers>,
     /// The bots that are listened to, by token.
@@ -120,6 +127,7 @@ impl Notify {
             clock,
             files,
             live: Mutex::default(),
+            wants_messages: Arc::default(),
             paces: Paces::default(),
             answers: OnceLock::new(),
             listening: Mutex::default(),
@@ -166,10 +174,10 @@ impl Notify {
         }
     }
 
-    /// Whether anybody would hear of this kind: what nobody hears need not be made.
+    /// Whether anybody would hear of messages, from now on and at any time: what nobody hears need not be made.
     #[must_use]
-    pub fn is_wanted(&self, kind: &str) -> bool {
-        self.lock().values().any(|handle| handle.channel().filter.wants(kind))
+    pub fn wants_messages(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.wants_messages)
     }
 
     /// Adds a channel, or replaces the one of its name; what waits in that one's queue is dropped.
@@ -197,7 +205,7 @@ impl Notify {
             return Err(NotifyError::NotFound(name.chars().take(64).collect()));
         }
         self.files.remove(name)?;
-        self.lock().remove(name);
+        self.change(|live| live.remove(name));
         self.listen_where_needed();
         Ok(())
     }
@@ -255,7 +263,14 @@ impl Notify {
         let name = channel.name.clone();
         let handle = worker::start(self, channel);
         // The task of the one before ends with its handle.
-        self.lock().insert(name, handle);
+        self.change(|live| live.insert(name, handle));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Handle>) -> Option<Handle>) {
+        let mut live = self.lock();
+        change(&mut live);
+        let wants_messages = live.values().any(|handle| handle.channel().filter.wants(MESSAGE));
+        self.wants_messages.store(wants_messages, Ordering::SeqCst);
     }
 
     /// Waits until a call may be made, and counts it.

@@ -1,6 +1,9 @@
 //! Channels against servers that speak the services' own protocols: paths, bodies, status codes, errors and headers as documented.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 use murmur_crypto::mac::hmac_sha256_holds;
 use serde_json::{Value, json};
@@ -367,7 +370,10 @@ async fn a_filter_lets_through_what_it_names() {
     about("message", "/w/a/u/jdoe/bob");
     about("message", "/w/a/u/jdoe/alice/tests");
     assert_eq!(stranger.next().await.body["text"], "/w/a/u/jdoe/alice/tests");
-    assert!(!here.notify.is_wanted("notify") && here.notify.is_wanted("message"));
+    let wants_messages = || here.notify.wants_messages().load(Ordering::SeqCst);
+    assert!(wants_messages());
+    here.notify.remove("phone").unwrap();
+    assert!(!wants_messages(), "nobody is left who wants to hear of them");
 }
 
 #[tokio::test]

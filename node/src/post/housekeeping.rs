@@ -68,8 +68,11 @@ impl Post {
 
     /// Deletes prekeys that no waiting message can need (PROTOCOL §2.6).
     async fn tidy_keys(&self) {
-        if self.bus.is_drained().await == Some(true) {
-            self.drained_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+        if let Some((0, unanswered)) = self.bus.held().await {
+            // Messages are opened in the order in which they come: what was opened and waits to be acknowledged covers what was not answered.
+            if unanswered <= self.unacknowledged.load(Ordering::Relaxed) {
+                self.drained_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+            }
         }
         let (keys, now_ms, drained_ms) = (Arc::clone(&self.keys), self.clock.now_ms(), self.drained_ms());
         let deleted = tokio::task::spawn_blocking(move || keys.delete_expired_prekeys(now_ms, drained_ms)).await;

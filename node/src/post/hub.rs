@@ -6,8 +6,8 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -27,11 +27,17 @@ const TAIL_CAPACITY: usize = 256;
 pub struct Hub {
     state: Mutex<State>,
     /// For whoever looks at all messages, once somebody does.
-    seen: OnceLock<broadcast::Sender<TailItem>>,
+    seen: OnceLock<Seen>,
     /// Told when a row was pushed and none before it waits for its mark.
     first_push: Notify,
     /// Who follows deliveries: almost always nobody, so that the many steps of many messages need no lock.
     followers: AtomicUsize,
+}
+
+/// All messages, for whoever looks at them while they are wanted: each is copied for that.
+struct Seen {
+    wanted: Arc<AtomicBool>,
+    sender: broadcast::Sender<TailItem>,
 }
 
 #[derive(Default)]
@@ -220,22 +226,23 @@ impl Hub {
         self.lock().tails.entry(agent).or_insert_with(|| broadcast::Sender::new(TAIL_CAPACITY)).subscribe()
     }
 
-    /// Every message of every agent from now on.
-    pub(super) fn seen(&self) -> broadcast::Receiver<TailItem> {
-        self.seen.get_or_init(|| broadcast::Sender::new(TAIL_CAPACITY)).subscribe()
+    /// Every message of every agent that goes by while it is `wanted`.
+    pub(super) fn seen(&self, wanted: Arc<AtomicBool>) -> broadcast::Receiver<TailItem> {
+        let seen = self.seen.get_or_init(|| Seen { wanted, sender: broadcast::Sender::new(TAIL_CAPACITY) });
+        seen.sender.subscribe()
     }
 
     /// Shows a message to those who follow the agent, or all of them; made only when somebody does.
     pub(super) fn show(&self, agent: AgentId, item: impl FnOnce() -> TailItem) {
         let tail = self.tail_of(agent);
-        let seen = self.seen.get().filter(|seen| seen.receiver_count() > 0);
+        let seen = self.seen.get().filter(|seen| seen.wanted.load(Ordering::SeqCst));
         if tail.is_none() && seen.is_none() {
             return;
         }
         let item = item();
         // A follower may leave at any time.
         if let Some(seen) = seen {
-            let _ = seen.send(item.clone());
+            let _ = seen.sender.send(item.clone());
         }
         if let Some(tail) = tail {
             let _ = tail.send(item);

@@ -1,6 +1,6 @@
 //! What agents read: their inbox, how their messages stand, and what goes by.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use murmur_core::{
     id::{AgentId, MessageId},
@@ -108,10 +108,11 @@ impl Post {
         if own.is_empty() { Err(QueryError::MessageNotFound { msg_id }) } else { Ok(own) }
     }
 
-    /// Every message that goes by from now on, of every agent; one between two agents of this node goes by twice.
+    /// Every message that goes by while it is `wanted`, of every agent; one between two agents of this node goes by twice. The
+    /// first to ask says what decides.
     #[must_use]
-    pub fn seen(&self) -> broadcast::Receiver<TailItem> {
-        self.hub.seen()
+    pub fn seen(&self, wanted: Arc<AtomicBool>) -> broadcast::Receiver<TailItem> {
+        self.hub.seen(wanted)
     }
 
     /// The agent's last messages in both directions, oldest first, and everything that goes by from now on.

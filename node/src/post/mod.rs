@@ -24,6 +24,7 @@ mod moved;
 mod often;
 mod order;
 mod outbox;
+mod owed;
 mod page;
 mod pending;
 mod policy;
@@ -50,7 +51,7 @@ mod window;
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -119,6 +120,8 @@ pub struct Post {
     latency: OnceLock<LatencyHook>,
     /// When the broker last held nothing for this node.
     drained_ms: AtomicU64,
+    /// Broker messages that are dealt with and wait to be acknowledged.
+    unacknowledged: AtomicUsize,
     /// This and `acks` have no bound of their own: they hold what was committed, which the sends at the door and the broker's
     /// batches bound, and their takers never wait for anything else.
     work: mpsc::UnboundedSender<Work>,
@@ -180,6 +183,7 @@ impl Post {
             counters: Counters::default(),
             latency: OnceLock::new(),
             drained_ms: AtomicU64::new(0),
+            unacknowledged: AtomicUsize::new(0),
             store,
             keys,
             directory,

@@ -11,7 +11,10 @@ use std::{
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use murmur_core::outbox::{Event, PublishAnswer};
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -31,6 +34,8 @@ use crate::store::StoreError;
 const IN_FLIGHT_MAX: usize = 1_024;
 /// Messages that the driver may not know of yet.
 const UNTOLD_MAX: usize = 64;
+/// How long it may not know of one, at most.
+const TELL_LATER: Duration = Duration::from_millis(50);
 /// How long the broker's answer stays in memory only, at least; twice that at most.
 const NOTE_LATER: Duration = Duration::from_millis(250);
 /// Answers noted in one transaction.
@@ -109,13 +114,21 @@ pub(super) async fn run(
     token: CancellationToken,
 ) {
     let mut pending: FuturesUnordered<BoxFuture<'static, Pending>> = FuturesUnordered::new();
+    // A set all of whose futures were polled at one time wakes its task once more, to no end. One of these is polled only once.
+    pending.push(futures::future::pending().boxed());
     let mut untold = Vec::new();
+    let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+    let mut is_set = false;
     loop {
+        if !untold.is_empty() && !is_set {
+            alarm.as_mut().reset(Instant::now() + TELL_LATER);
+            is_set = true;
+        }
         tokio::select! {
             // Answers first: after a refusal nothing of its lane is published from here.
             biased;
             () = token.cancelled() => return,
-            Some(answered) = pending.next(), if !pending.is_empty() => {
+            Some(answered) = pending.next() => {
                 tell(&post, &mut untold);
                 take_answer(&post, answered);
             }
@@ -126,9 +139,10 @@ pub(super) async fn run(
                     pending.push(begun);
                 }
             }
-            // Whoever was woken by a publish goes first: the recipient waits for that.
-            () = tokio::task::yield_now(), if !untold.is_empty() => tell(&post, &mut untold),
-            Some(direct) = directs.recv(), if pending.len() < IN_FLIGHT_MAX && untold.len() < UNTOLD_MAX => {
+            Some(direct) = directs.recv(), if pending.len() < IN_FLIGHT_MAX => {
+                if untold.len() >= UNTOLD_MAX {
+                    tell(&post, &mut untold);
+                }
                 let tell_now = |stepped: &Stepped| {
                     untold.push(stepped.clone());
                     tell(&post, &mut untold);
@@ -143,12 +157,16 @@ pub(super) async fn run(
                     Offered::Left(directs, coming) => leave(&post, directs, coming),
                 }
             }
+            () = &mut alarm, if is_set => {
+                is_set = false;
+                tell(&post, &mut untold);
+            }
         }
     }
 }
 
-/// Lets the driver know what is published here. It hears of each before the broker's answer; where what its recipient says is quicker, the
-/// driver has heard of it already, or finds it ended when its time comes.
+/// Lets the driver know what is published here. It hears of each when the broker answers, or after a moment, so that whoever was woken by
+/// the publish goes first; where what its recipient says is quicker, the driver finds it ended when its time comes.
 fn tell(post: &Post, untold: &mut Vec<Stepped>) {
     for stepped in untold.drain(..) {
         let _ = post.work.send(Work::Direct(stepped));

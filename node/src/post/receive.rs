@@ -7,32 +7,27 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use murmur_core::{
     code::Code,
-    id::{AgentId, NodeId},
+    id::NodeId,
     limits::BROKER_MESSAGE_BYTES_MAX,
     subject::{Address, Destination, parse_subject},
 };
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Post, failpoint::failpoint, moved};
+use super::{Post, failpoint::failpoint, owed::Owed};
 use crate::{
-    bus::{Delivered, Verdict},
+    bus::{Delivered, Pulled, Unanswered, Verdict},
     store::{StoreError, ack::AckRow, guard, quarantine, quarantine::Quarantined},
 };
 
-/// Messages between pull request and examination.
-const CHANNEL_CAPACITY: usize = 256;
 /// Messages whose commit or acknowledgement is under way.
 const COMMITS_MAX: usize = 1_024;
-/// Answers that may wait until whoever was woken has gone on.
-const OWED_MAX: usize = 64;
 /// When a source that is over its rate, or a store that fails, is tried again.
 const LATER: Duration = Duration::from_secs(5);
 /// On this try without completion a message counts as poison.
@@ -113,36 +108,40 @@ impl From<Verdict> for Debt {
 
 /// Receives until `token` is cancelled; what was examined by then is committed and acknowledged.
 pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
-    let (sender, mut messages) = mpsc::channel::<Delivered>(CHANNEL_CAPACITY);
-    let (puller, pulling) = (Arc::clone(&post), token.clone());
-    let pulls = tokio::spawn(async move { puller.bus.pull(&sender, &pulling).await });
+    let pulled = Pulled::default();
+    let mut pulling = std::pin::pin!(post.bus.pull(&pulled, &token).fuse());
     // In the order of arrival, which is that of the commits: sessions hear of messages in this order.
     let mut settling: FuturesOrdered<BoxFuture<'static, Settled>> = FuturesOrdered::new();
     let mut owed = Owed::default();
+    let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+    let mut is_set = false;
     loop {
+        if let Some(at) = owed.due_at().filter(|_| !is_set) {
+            alarm.as_mut().reset(at.into());
+            is_set = true;
+        }
         tokio::select! {
             biased;
             () = token.cancelled() => break,
             Some(settled) = settling.next(), if !settling.is_empty() => owed.take(&post, settled),
             // Whoever was woken by what has settled goes first: answering wakes the broker, which would have the processor before them.
             () = tokio::task::yield_now(), if !owed.is_empty() => owed.pay(&post).await,
-            Some(delivered) = messages.recv(), if settling.len() < COMMITS_MAX && !owed.is_full() => {
+            delivered = pulled.next(pulling.as_mut()), if settling.len() < COMMITS_MAX && !owed.is_full() => {
                 settling.push_back(settle(Arc::clone(&post), delivered).await);
             }
             () = post.schedule.due(&post.clock), if settling.len() < COMMITS_MAX => {
                 settling.push_back(release(Arc::clone(&post)));
             }
-            else => break,
+            () = &mut alarm, if is_set => {
+                is_set = false;
+                owed.acknowledge(&post, Instant::now()).await;
+            }
         }
     }
-    drop(messages);
     while let Some(settled) = settling.next().await {
         owed.take(&post, settled);
     }
-    owed.pay(&post).await;
-    if let Err(error) = pulls.await {
-        tracing::error!(%error, "pulling ended badly");
-    }
+    owed.pay_all(&post).await;
 }
 
 /// Shows what is due of what is held: one of the commits, whose order sessions go by.
@@ -157,72 +156,26 @@ fn release(post: Arc<Post>) -> BoxFuture<'static, Settled> {
             }
             Verdict::Ack.into()
         };
-        Settled { delivered: None, after: Box::new(after) }
+        Settled { unanswered: None, after: Box::new(after) }
     })
 }
 
 /// A delivery, or a release, whose commit is on disk.
-struct Settled {
-    delivered: Option<Delivered>,
-    after: After,
-}
-
-/// What is owed for messages that were dealt with.
-#[derive(Default)]
-struct Owed {
-    debts: Vec<(Delivered, Debt)>,
-    /// Agents that were shown something here and live elsewhere: it goes back behind the receipts that say that it had arrived.
-    moved: HashSet<AgentId>,
-}
-
-impl Owed {
-    /// Does what follows a commit, and keeps what is owed.
-    fn take(&mut self, post: &Post, settled: Settled) {
-        let debt = (settled.after)();
-        self.debts.extend(settled.delivered.map(|delivered| (delivered, debt)));
-        self.moved.extend(post.take_left_behind());
-    }
-
-    async fn pay(&mut self, post: &Arc<Post>) {
-        for (delivered, Debt { verdict, receipt }) in self.debts.drain(..) {
-            failpoint("R3");
-            post.acknowledge(receipt);
-            delivered.answer(verdict).await;
-            failpoint("R4");
-        }
-        for agent in self.moved.drain() {
-            post.tasks.spawn(moved::give_back_to_senders(Arc::clone(post), agent));
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.debts.is_empty() && self.moved.is_empty()
-    }
-
-    /// Whether nothing more is taken before it is paid.
-    const fn is_full(&self) -> bool {
-        self.debts.len() >= OWED_MAX
-    }
+pub(super) struct Settled {
+    pub(super) unanswered: Option<Unanswered>,
+    pub(super) after: After,
 }
 
 /// Examines a delivery; the future that comes back waits for its commit.
 async fn settle(post: Arc<Post>, delivered: Delivered) -> BoxFuture<'static, Settled> {
     failpoint("R1");
-    let frame = frame(&delivered);
+    let Delivered { subject, bytes, deliveries, stream_seq, unanswered } = delivered;
+    let frame = Frame { subject, bytes, deliveries, stream_seq };
     let examined = post.examine(&frame).await;
     Box::pin(async move {
         let after = post.complete(&frame, examined).await;
-        Settled { delivered: Some(delivered), after }
+        Settled { unanswered: Some(unanswered), after }
     })
-}
-
-fn frame(delivered: &Delivered) -> Frame {
-    Frame {
-        subject: delivered.subject.clone(),
-        bytes: delivered.bytes.clone(),
-        deliveries: delivered.deliveries,
-        stream_seq: delivered.stream_seq,
-    }
 }
 
 impl Post {
