@@ -35,6 +35,8 @@ use crate::{post::failpoint::failpoint, wake::Wake};
 const API_PREFIX: &str = "mmjs.API";
 /// Subjects of which the newest place is remembered.
 const NEWEST_MAX: usize = 4_096;
+/// How long what was written may take to leave.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the broker may take to acknowledge a publish.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The message could not be stored; why stands in the text.
@@ -402,6 +404,14 @@ impl Bus {
     #[must_use]
     pub fn credentials_expire_ms(&self) -> Option<u64> {
         self.session.borrow().as_ref().map(|session| session.credentials.load().expire_ms)
+    }
+
+    /// Waits until what was written has left, a second at most.
+    pub async fn flush(&self) {
+        let session = self.session.borrow().clone();
+        let Some(session) = session.filter(|_| self.is_connected()) else { return };
+        // Whatever does not get there is redelivered, or published again.
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, session.js.client().flush()).await;
     }
 
     /// Publishes and waits for the broker's word, at most a few seconds.

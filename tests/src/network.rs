@@ -185,6 +185,21 @@ impl Network {
         async_nats::jetstream::new(admin.client())
     }
 
+    /// Waits until a node has acknowledged to the broker all that this has handed out to it.
+    ///
+    /// # Panics
+    /// When the broker cannot be asked, or that never comes.
+    pub async fn until_acknowledged(&self, node: &Node) {
+        let broker = self.broker_admin().await;
+        let consumer = format!("c_{}", node.status().await.unwrap().node_id.replace('-', ""));
+        wait::until("everything is acknowledged", || async {
+            let found = broker.get_consumer_from_stream(&consumer, "MM_IN_00").await;
+            let mut found: async_nats::jetstream::consumer::PullConsumer = found.unwrap();
+            (found.info().await.unwrap().num_ack_pending == 0).then_some(())
+        })
+        .await;
+    }
+
     /// Prepares a node with an invite in its directory, without starting it.
     ///
     /// # Panics

@@ -46,20 +46,21 @@ pub struct Unanswered(jetstream::message::Acker);
 
 /// Messages that were pulled and not yet taken.
 const PULLED_MAX: usize = 256;
+/// While there are fewer, each that is taken lets more be pulled.
+const PULLED_FEW: usize = 32;
 
 /// What was pulled, on its way from [`Bus::pull`] to whoever takes it. Both are one task, which spares the message a change of tasks.
 #[derive(Default)]
 pub struct Pulled(Mutex<VecDeque<Delivered>>);
 
 impl Pulled {
-    /// The next message. It goes on with `pulling` when there is none: nobody else does.
+    /// The next message. It goes on with `pulling` when there are few: nobody else does.
     pub async fn next(&self, mut pulling: Pin<&mut impl Future<Output = ()>>) -> Delivered {
         std::future::poll_fn(|context| {
-            if let Some(delivered) = self.queue().pop_front() {
-                return Poll::Ready(delivered);
+            if self.queue().len() < PULLED_FEW {
+                // When it has ended, nothing more comes: the token is cancelled.
+                let _ = pulling.as_mut().poll(context);
             }
-            // When it has ended, nothing more comes: the token is cancelled.
-            let _ = pulling.as_mut().poll(context);
             self.queue().pop_front().map_or(Poll::Pending, Poll::Ready)
         })
         .await
@@ -205,15 +206,14 @@ impl Bus {
         Ok(stream)
     }
 
-    /// How many messages the broker holds for this node that it has not handed out, and how many that were not answered; `None` when it
-    /// cannot be asked.
-    pub async fn held(&self) -> Option<(u64, usize)> {
+    /// Whether the broker holds nothing for this node; `None` when it cannot be asked.
+    pub async fn is_drained(&self) -> Option<bool> {
         let session = self.session.borrow().clone()?;
         let credentials = session.credentials.load_full();
         let mut consumer: PullConsumer =
             session.js.get_consumer_from_stream(&credentials.consumer, &credentials.stream).await.ok()?;
         let info = consumer.info().await.ok()?;
-        Some((info.num_pending, info.num_ack_pending))
+        Some(info.num_pending == 0 && info.num_ack_pending == 0)
     }
 }
 

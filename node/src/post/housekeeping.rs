@@ -13,6 +13,9 @@ use crate::store::{StoreError, Tx, dead_letter, guard, inbox, outbox, stream};
 
 /// How often: nothing here is urgent.
 const INTERVAL: Duration = Duration::from_secs(3600);
+/// How often the broker is asked whether it holds nothing, at most, and how long what is being dealt with is waited for before.
+const DRAINED_LOOKS: u32 = 5;
+const DRAINED_PAUSE: Duration = Duration::from_millis(25);
 /// Rows deleted in one transaction, so that sending never waits long.
 const BATCH: u32 = 500;
 /// A guard that nothing touched for a day belongs to a message that is long gone.
@@ -66,13 +69,25 @@ impl Post {
         }
     }
 
+    /// Whether the broker is seen to hold nothing for this node. Where messages keep coming it takes a few looks.
+    async fn is_drained(&self) -> bool {
+        self.acknowledges_at_once.store(true, Ordering::Relaxed);
+        let mut found = Some(false);
+        for _ in 0..DRAINED_LOOKS {
+            tokio::time::sleep(DRAINED_PAUSE).await;
+            found = self.bus.is_drained().await;
+            if found != Some(false) {
+                break;
+            }
+        }
+        self.acknowledges_at_once.store(false, Ordering::Relaxed);
+        found == Some(true)
+    }
+
     /// Deletes prekeys that no waiting message can need (PROTOCOL §2.6).
     async fn tidy_keys(&self) {
-        if let Some((0, unanswered)) = self.bus.held().await {
-            // Messages are opened in the order in which they come: what was opened and waits to be acknowledged covers what was not answered.
-            if unanswered <= self.unacknowledged.load(Ordering::Relaxed) {
-                self.drained_ms.store(self.clock.now_ms(), Ordering::Relaxed);
-            }
+        if self.is_drained().await {
+            self.drained_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         }
         let (keys, now_ms, drained_ms) = (Arc::clone(&self.keys), self.clock.now_ms(), self.drained_ms());
         let deleted = tokio::task::spawn_blocking(move || keys.delete_expired_prekeys(now_ms, drained_ms)).await;

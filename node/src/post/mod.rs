@@ -51,7 +51,7 @@ mod window;
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -120,8 +120,8 @@ pub struct Post {
     latency: OnceLock<LatencyHook>,
     /// When the broker last held nothing for this node.
     drained_ms: AtomicU64,
-    /// Broker messages that are dealt with and wait to be acknowledged.
-    unacknowledged: AtomicUsize,
+    /// No acknowledgement to the broker waits for company.
+    acknowledges_at_once: AtomicBool,
     /// This and `acks` have no bound of their own: they hold what was committed, which the sends at the door and the broker's
     /// batches bound, and their takers never wait for anything else.
     work: mpsc::UnboundedSender<Work>,
@@ -183,7 +183,7 @@ impl Post {
             counters: Counters::default(),
             latency: OnceLock::new(),
             drained_ms: AtomicU64::new(0),
-            unacknowledged: AtomicUsize::new(0),
+            acknowledges_at_once: AtomicBool::new(false),
             store,
             keys,
             directory,

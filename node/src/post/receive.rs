@@ -109,7 +109,7 @@ impl From<Verdict> for Debt {
 /// Receives until `token` is cancelled; what was examined by then is committed and acknowledged.
 pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
     let pulled = Pulled::default();
-    let mut pulling = std::pin::pin!(post.bus.pull(&pulled, &token).fuse());
+    let mut pulling = Box::pin(post.bus.pull(&pulled, &token).fuse());
     // In the order of arrival, which is that of the commits: sessions hear of messages in this order.
     let mut settling: FuturesOrdered<BoxFuture<'static, Settled>> = FuturesOrdered::new();
     let mut owed = Owed::default();
@@ -138,6 +138,8 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
             }
         }
     }
+    // From here on nothing is handed out to this process any more.
+    drop(pulling);
     while let Some(settled) = settling.next().await {
         owed.take(&post, settled);
     }

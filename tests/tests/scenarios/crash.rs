@@ -110,7 +110,7 @@ rows! {
     r1_dead_amid_a_batch: Recipient dies at ["R1:3"], Nothing away;
     r2_dead_amid_the_commit_it_comes_again: Recipient dies at ["R2"], Nothing away;
     r3_dead_after_the_commit_it_comes_again_and_is_known: Recipient dies at ["R3"], Nothing away;
-    r4_dead_before_the_receipt_left: Recipient dies at ["R4"], Nothing away;
+    r4_dead_when_the_broker_was_acknowledged: Recipient dies at ["R4"], Nothing away;
     s4_dead_before_the_broker_answered_for_the_receipt: Recipient dies at ["S4"], Nothing away;
     r5_dead_after_the_receipt_left_it_leaves_twice: Recipient dies at ["R5"], Nothing away;
     a_recipient_dead_twice_over_one_message_is_not_poisoned: Recipient dies at ["R2", "R2"], Nothing away;
