@@ -185,7 +185,7 @@ impl Network {
         async_nats::jetstream::new(admin.client())
     }
 
-    /// Waits until a node has acknowledged to the broker all that this has handed out to it.
+    /// Waits until a node has acknowledged to the broker all that the broker has handed out to it.
     ///
     /// # Panics
     /// When the broker cannot be asked, or that never comes.

@@ -41,7 +41,7 @@ pub struct Delivered {
     pub unanswered: Unanswered,
 }
 
-/// Of a broker message what it is answered by.
+/// The handle by which a broker message is answered.
 pub struct Unanswered(jetstream::message::Acker);
 
 /// Messages that were pulled and not yet taken.
@@ -49,13 +49,19 @@ const PULLED_MAX: usize = 256;
 /// While there are fewer, each that is taken lets more be pulled.
 const PULLED_FEW: usize = 32;
 
-/// What was pulled, on its way from [`Bus::pull`] to whoever takes it. Both are one task, which spares the message a change of tasks.
-#[derive(Default)]
-pub struct Pulled(Mutex<VecDeque<Delivered>>);
+/// What was pulled, on its way from [`Bus::pull`] to whoever takes it. Both run in one task, so that no other is woken for a message. The
+/// lock is never contended: it only makes this `Sync`.
+pub struct Pulled<T = Delivered>(Mutex<VecDeque<T>>);
 
-impl Pulled {
+impl<T> Default for Pulled<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Pulled<T> {
     /// The next message. It goes on with `pulling` when there are few: nobody else does.
-    pub async fn next(&self, mut pulling: Pin<&mut impl Future<Output = ()>>) -> Delivered {
+    pub async fn next(&self, mut pulling: Pin<&mut impl Future<Output = ()>>) -> T {
         std::future::poll_fn(|context| {
             if self.queue().len() < PULLED_FEW {
                 // When it has ended, nothing more comes: the token is cancelled.
@@ -66,13 +72,13 @@ impl Pulled {
         .await
     }
 
-    /// Waits while there is no room. What makes room goes on with this.
-    async fn put(&self, delivered: Delivered) {
+    /// Waits while there is no room, without a waker: [`Pulled::next`] makes room, and polls this again.
+    async fn put(&self, item: T) {
         std::future::poll_fn(|_| if self.queue().len() < PULLED_MAX { Poll::Ready(()) } else { Poll::Pending }).await;
-        self.queue().push_back(delivered);
+        self.queue().push_back(item);
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Delivered>> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -242,4 +248,51 @@ fn read(message: jetstream::Message) -> Option<Delivered> {
     let (message, acker) = message.split();
     let (subject, bytes) = (message.subject.to_string(), message.payload);
     Some(Delivered { subject, bytes, deliveries, stream_seq, unanswered: Unanswered(acker) })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_pulled_is_taken_in_order_and_no_more_waits_than_may() {
+        let pulled = Pulled::<usize>::default();
+        let most = std::cell::Cell::new(0);
+        let pulling = async {
+            for number in 0..4 * PULLED_MAX {
+                pulled.put(number).await;
+                most.set(most.get().max(pulled.queue().len()));
+            }
+        };
+        let mut pulling = Box::pin(pulling.fuse());
+        for number in 0..4 * PULLED_MAX {
+            assert_eq!(pulled.next(pulling.as_mut()).await, number);
+        }
+        assert_eq!(most.get(), PULLED_MAX);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_woken_by_what_the_puller_waits_for() {
+        let pulled = Pulled::<usize>::default();
+        let (sender, mut source) = mpsc::channel(1);
+        let pulling = async {
+            while let Some(number) = source.recv().await {
+                pulled.put(number).await;
+            }
+        };
+        let mut pulling = Box::pin(pulling.fuse());
+        assert!(pulled.next(pulling.as_mut()).now_or_never().is_none(), "there is nothing yet");
+        let sending = tokio::spawn(async move {
+            for number in 0..10 {
+                sender.send(number).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        for number in 0..10 {
+            assert_eq!(pulled.next(pulling.as_mut()).await, number);
+        }
+        sending.await.unwrap();
+    }
 }

@@ -25,7 +25,7 @@ const BODY_BYTES: usize = 4_096;
 
 /// Tells of messages until the node goes down. A message is never held up: what this task is too slow for is not told.
 pub async fn follow(notify: Arc<Notify>, post: Arc<Post>, stop: CancellationToken) {
-    let mut seen = post.seen(notify.wants_messages());
+    let mut seen = post.seen(notify.messages_wanted());
     let mut known: VecDeque<MessageId> = VecDeque::with_capacity(KNOWN);
     while let Some(item) = next(&mut seen, &stop).await {
         if known.contains(&item.message.msg_id) {

@@ -76,7 +76,7 @@ pub struct Notify {
     files: ChannelFiles,
     live: Mutex<BTreeMap<String, Handle>>,
     /// Whether one of them wants to hear of messages.
-    wants_messages: Arc<AtomicBool>,
+    messages_wanted: Arc<AtomicBool>,
     paces: Paces,
     answers: OnceLock<Answers>,
     /// The bots that are listened to, by token.
@@ -127,7 +127,7 @@ impl Notify {
             clock,
             files,
             live: Mutex::default(),
-            wants_messages: Arc::default(),
+            messages_wanted: Arc::default(),
             paces: Paces::default(),
             answers: OnceLock::new(),
             listening: Mutex::default(),
@@ -174,10 +174,10 @@ impl Notify {
         }
     }
 
-    /// Whether anybody would hear of messages, from now on and at any time: what nobody hears need not be made.
+    /// Whether a channel wants to hear of messages, kept up to date: what nobody hears need not be made.
     #[must_use]
-    pub fn wants_messages(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.wants_messages)
+    pub fn messages_wanted(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.messages_wanted)
     }
 
     /// Adds a channel, or replaces the one of its name; what waits in that one's queue is dropped.
@@ -205,7 +205,7 @@ impl Notify {
             return Err(NotifyError::NotFound(name.chars().take(64).collect()));
         }
         self.files.remove(name)?;
-        self.change(|live| live.remove(name));
+        self.update(|live| live.remove(name));
         self.listen_where_needed();
         Ok(())
     }
@@ -263,14 +263,17 @@ impl Notify {
         let name = channel.name.clone();
         let handle = worker::start(self, channel);
         // The task of the one before ends with its handle.
-        self.change(|live| live.insert(name, handle));
+        self.update(|live| live.insert(name, handle));
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Handle>) -> Option<Handle>) {
+    /// Changes the live channels, and notes whether one of them wants messages.
+    fn update(&self, change: impl FnOnce(&mut BTreeMap<String, Handle>) -> Option<Handle>) {
         let mut live = self.lock();
-        change(&mut live);
-        let wants_messages = live.values().any(|handle| handle.channel().filter.wants(MESSAGE));
-        self.wants_messages.store(wants_messages, Ordering::SeqCst);
+        let replaced = change(&mut live);
+        let are_wanted = live.values().any(|handle| handle.channel().filter.wants(MESSAGE));
+        self.messages_wanted.store(are_wanted, Ordering::SeqCst);
+        drop(live);
+        drop(replaced);
     }
 
     /// Waits until a call may be made, and counts it.

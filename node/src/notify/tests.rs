@@ -370,10 +370,25 @@ async fn a_filter_lets_through_what_it_names() {
     about("message", "/w/a/u/jdoe/bob");
     about("message", "/w/a/u/jdoe/alice/tests");
     assert_eq!(stranger.next().await.body["text"], "/w/a/u/jdoe/alice/tests");
-    let wants_messages = || here.notify.wants_messages().load(Ordering::SeqCst);
-    assert!(wants_messages());
+}
+
+#[tokio::test]
+async fn messages_are_wanted_while_a_channel_names_them() {
+    let here = Here::open(|_| {});
+    let are_wanted = || here.notify.messages_wanted().load(Ordering::SeqCst);
+    let set = |kind: &str| {
+        let filter = Filter { kinds: vec![kind.into()], ..Filter::default() };
+        here.notify.set(Channel { filter, ..channel(telegram()) }).unwrap();
+    };
+    assert!(!are_wanted());
+    set("message");
+    assert!(are_wanted());
+    set("permission");
+    assert!(!are_wanted());
+    set("message");
+    assert!(are_wanted());
     here.notify.remove("phone").unwrap();
-    assert!(!wants_messages(), "nobody is left who wants to hear of them");
+    assert!(!are_wanted());
 }
 
 #[tokio::test]

@@ -13,8 +13,9 @@ use crate::store::{StoreError, Tx, dead_letter, guard, inbox, outbox, stream};
 
 /// How often: nothing here is urgent.
 const INTERVAL: Duration = Duration::from_secs(3600);
-/// How often the broker is asked whether it holds nothing, at most, and how long what is being dealt with is waited for before.
+/// Looks at the broker before it counts as not empty.
 const DRAINED_LOOKS: u32 = 5;
+/// Before each look: longer than an acknowledgement waits for company.
 const DRAINED_PAUSE: Duration = Duration::from_millis(25);
 /// Rows deleted in one transaction, so that sending never waits long.
 const BATCH: u32 = 500;
@@ -69,24 +70,27 @@ impl Post {
         }
     }
 
-    /// Whether the broker is seen to hold nothing for this node. Where messages keep coming it takes a few looks.
-    async fn is_drained(&self) -> bool {
+    /// Waits a moment until the broker holds nothing for this node, and says whether that was seen. Meanwhile no acknowledgement waits.
+    async fn wait_drained(&self) -> bool {
         self.acknowledges_at_once.store(true, Ordering::Relaxed);
-        let mut found = Some(false);
+        let mut is_drained = false;
         for _ in 0..DRAINED_LOOKS {
             tokio::time::sleep(DRAINED_PAUSE).await;
-            found = self.bus.is_drained().await;
-            if found != Some(false) {
-                break;
+            match self.bus.is_drained().await {
+                Some(false) => {}
+                found => {
+                    is_drained = found == Some(true);
+                    break;
+                }
             }
         }
         self.acknowledges_at_once.store(false, Ordering::Relaxed);
-        found == Some(true)
+        is_drained
     }
 
     /// Deletes prekeys that no waiting message can need (PROTOCOL §2.6).
     async fn tidy_keys(&self) {
-        if self.is_drained().await {
+        if self.wait_drained().await {
             self.drained_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         }
         let (keys, now_ms, drained_ms) = (Arc::clone(&self.keys), self.clock.now_ms(), self.drained_ms());

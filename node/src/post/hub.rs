@@ -226,7 +226,7 @@ impl Hub {
         self.lock().tails.entry(agent).or_insert_with(|| broadcast::Sender::new(TAIL_CAPACITY)).subscribe()
     }
 
-    /// Every message of every agent that goes by while it is `wanted`.
+    /// Every message of every agent that goes by while it is `wanted`; the first caller's flag decides.
     pub(super) fn seen(&self, wanted: Arc<AtomicBool>) -> broadcast::Receiver<TailItem> {
         let seen = self.seen.get_or_init(|| Seen { wanted, sender: broadcast::Sender::new(TAIL_CAPACITY) });
         seen.sender.subscribe()

@@ -23,7 +23,7 @@ use crate::bus::{Unanswered, Verdict};
 
 /// Debts that may wait until whoever was woken has gone on.
 const OWED_MAX: usize = 64;
-/// How long an acknowledgement waits for the next one, at most. What comes more slowly finds a new file there.
+/// How long an acknowledgement waits for the next one, at most. A message that comes later than this has a new file made for it.
 const COMPANY: Duration = Duration::from_millis(10);
 /// Acknowledgements that wait, at most: a small part of what the broker keeps of one lane, or hands out unacknowledged.
 const WAITING_MAX: usize = 32;
@@ -32,7 +32,8 @@ const WAITING_MAX: usize = 32;
 #[derive(Default)]
 pub(super) struct Owed {
     debts: Vec<(Unanswered, Debt)>,
-    acknowledged: Waiting<Unanswered>,
+    /// Acknowledgements to the broker.
+    acks: Waiting<Unanswered>,
     /// Agents that were shown something here and live elsewhere: it goes back behind the receipts that say that it had arrived.
     moved: HashSet<AgentId>,
 }
@@ -51,24 +52,24 @@ impl Owed {
             failpoint("R3");
             post.acknowledge(receipt);
             match verdict {
-                Verdict::Ack => self.acknowledged.push(Instant::now(), unanswered),
+                Verdict::Ack => self.acks.push(Instant::now(), unanswered),
                 verdict => unanswered.answer(verdict).await,
             }
         }
-        self.acknowledge(post, Instant::now()).await;
+        self.acknowledge_due(post, Instant::now()).await;
         for agent in self.moved.drain() {
             post.tasks.spawn(moved::give_back_to_senders(Arc::clone(post), agent));
         }
     }
 
     /// Acknowledges to the broker what has waited for long enough at a time.
-    pub(super) async fn acknowledge(&mut self, post: &Post, now: Instant) {
+    pub(super) async fn acknowledge_due(&mut self, post: &Post, now: Instant) {
         if !post.bus.wake().is_sure() {
-            // It comes again, to whoever has the place of this node by now.
-            self.acknowledged.0.clear();
+            // This process was stopped: what waits comes again, to whoever has the place of this node by now.
+            self.acks.clear();
         }
         let now = if post.acknowledges_at_once.load(Ordering::Relaxed) { now + COMPANY } else { now };
-        for unanswered in self.acknowledged.take_due(now) {
+        for unanswered in self.acks.take_due(now) {
             unanswered.answer(Verdict::Ack).await;
             failpoint("R4");
         }
@@ -77,13 +78,13 @@ impl Owed {
     /// Pays all: nothing comes any more.
     pub(super) async fn pay_all(&mut self, post: &Arc<Post>) {
         self.pay(post).await;
-        self.acknowledge(post, Instant::now() + COMPANY).await;
+        self.acknowledge_due(post, Instant::now() + COMPANY).await;
         post.bus.flush().await;
     }
 
-    /// When [`Owed::acknowledge`] has something to do.
+    /// When [`Owed::acknowledge_due`] has something to do.
     pub(super) fn due_at(&self) -> Option<Instant> {
-        self.acknowledged.due_at()
+        self.acks.due_at()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -108,6 +109,10 @@ impl<T> Default for Waiting<T> {
 impl<T> Waiting<T> {
     fn push(&mut self, now: Instant, item: T) {
         self.0.push_back((now, item));
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
     }
 
     fn due_at(&self) -> Option<Instant> {

@@ -132,14 +132,14 @@ pub(super) async fn run(
                 tell(&post, &mut untold);
                 take_answer(&post, answered);
             }
-            Some(lane) = room.recv(), if pending.len() < IN_FLIGHT_MAX => {
+            Some(lane) = room.recv(), if pending.len() <= IN_FLIGHT_MAX => {
                 // One message left, one goes in: what else there is room for has told of itself.
                 if let Some(direct) = post.windows.next(lane) {
                     let begun = publish(&post, direct).await;
                     pending.push(begun);
                 }
             }
-            Some(direct) = directs.recv(), if pending.len() < IN_FLIGHT_MAX => {
+            Some(direct) = directs.recv(), if pending.len() <= IN_FLIGHT_MAX => {
                 if untold.len() >= UNTOLD_MAX {
                     tell(&post, &mut untold);
                 }

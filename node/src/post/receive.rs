@@ -134,11 +134,11 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
             }
             () = &mut alarm, if is_set => {
                 is_set = false;
-                owed.acknowledge(&post, Instant::now()).await;
+                owed.acknowledge_due(&post, Instant::now()).await;
             }
         }
     }
-    // From here on nothing is handed out to this process any more.
+    // No more is asked for. What was pulled and not examined, or is still on its way, comes again.
     drop(pulling);
     while let Some(settled) = settling.next().await {
         owed.take(&post, settled);

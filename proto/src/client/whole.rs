@@ -1,4 +1,4 @@
-//! Requests that say with their last message that it is the last.
+//! Requests whose last DATA frame carries END_STREAM (RFC 9113, section 8.1).
 //!
 //! Left to itself the transport finds that out when it asks for another message, and says it in a frame of its own: one more write here, and
 //! one more wake at the other end, for each call.
@@ -16,7 +16,7 @@ use tonic::{
     codegen::{Service, http},
 };
 
-/// A channel whose requests do that where they can: those of one message, and streams that are ready.
+/// A channel whose requests end with their last message where the body knows by then that it is the last.
 #[derive(Debug, Clone)]
 pub struct Whole<S>(pub(super) S);
 
@@ -52,19 +52,14 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for LookAhead<B
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = match std::mem::replace(&mut self.next, Next::Nothing) {
-            Next::Frame(frame) => frame,
-            Next::Nothing => return Poll::Ready(None),
-            Next::Unknown => {
-                self.next = Next::Unknown;
-                match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                    Some(frame) => frame,
-                    None => {
-                        self.next = Next::Nothing;
-                        return Poll::Ready(None);
-                    }
-                }
-            }
+        let frame = match std::mem::replace(&mut self.next, Next::Unknown) {
+            Next::Frame(frame) => Some(frame),
+            Next::Nothing => None,
+            Next::Unknown => ready!(Pin::new(&mut self.body).poll_frame(context)),
+        };
+        let Some(frame) = frame else {
+            self.next = Next::Nothing;
+            return Poll::Ready(None);
         };
         self.next = match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(frame)) => Next::Frame(frame),

@@ -59,6 +59,7 @@ async fn a_stopped_process_wakes_up_fenced_and_takes_nothing() {
     send(&sender, "alice", BOB, "before").await;
     until_texts(&first, "bob", &["before"]).await;
     until_empty(&sender).await;
+    // Else the copy, whose store does not know the message, would be given it as well.
     network.until_acknowledged(&first).await;
 
     first.process.signal(Signal::SIGSTOP);
