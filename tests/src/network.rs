@@ -191,7 +191,7 @@ impl Network {
     /// When the broker cannot be asked, or that never comes.
     pub async fn until_acknowledged(&self, node: &Node) {
         let broker = self.broker_admin().await;
-        let consumer = format!("c_{}", node.status().await.unwrap().node_id.replace('-', ""));
+        let consumer = node.consumer().await;
         wait::until("everything is acknowledged", || async {
             let found = broker.get_consumer_from_stream(&consumer, "MM_IN_00").await;
             let mut found: async_nats::jetstream::consumer::PullConsumer = found.unwrap();
@@ -413,6 +413,14 @@ impl Node {
     /// When nobody listens.
     pub async fn client(&self) -> NodeClient {
         NodeClient::new(connect_socket(&self.socket).await.unwrap(), Headers::new())
+    }
+
+    /// The name of its consumer at the broker.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn consumer(&self) -> String {
+        format!("c_{}", self.status().await.unwrap().node_id.replace('-', ""))
     }
 
     /// Its status, or `None` while it does not answer.

@@ -75,11 +75,11 @@ async fn a_consumer_that_was_deleted_is_told_and_made_again() {
     let (mut network, here, there) = alice_and_bob(Options::default()).await;
     let mut sent = Vec::new();
     exchange(&here, &there, &mut sent, 0).await;
-    let id = node_hex(&there).await;
+    let consumer = there.consumer().await;
     // While the control plane cannot mend it: the node has to say that it is deaf.
     let broker = network.broker_admin().await;
     network.server.kill_9();
-    broker.delete_consumer_from_stream(format!("c_{id}"), "MM_IN_00").await.unwrap();
+    broker.delete_consumer_from_stream(&consumer, "MM_IN_00").await.unwrap();
     there.finds("nothing is received").await;
     assert!(!there.status().await.unwrap().broker_connected, "health is green on a deaf node");
     network.server.start();
@@ -134,9 +134,4 @@ async fn exchange(here: &Node, there: &Node, sent: &mut Vec<String>, round: u32)
     let wanted: Vec<&str> = sent.iter().map(String::as_str).collect();
     until_texts(there, "bob", &wanted).await;
     until_texts(here, "alice", &wanted).await;
-}
-
-/// A node's id as its consumer is named.
-async fn node_hex(node: &Node) -> String {
-    node.status().await.unwrap().node_id.replace('-', "")
 }
