@@ -29,5 +29,5 @@ pub fn seal_with(
     request: &SealRequest<'_>,
     randomness: &SealRandomness,
 ) -> Result<Sealed, SealError> {
-    seal::seal_with(sender, request, randomness)
+    seal::seal_with(sender, request, randomness, None)
 }

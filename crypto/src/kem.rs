@@ -2,7 +2,8 @@
 //!
 //! HPKE, the schedule of its keys, its KDF and the derivation of key pairs are the `hpke` crate's. What differs from its own KEM is where
 //! the same number is computed again for every message: the recipient's public key from its private one, and the ephemeral public key,
-//! twice. And who seals to one key over and over multiplies by a table of that point ([`Multiples`]), which takes a third of the time.
+//! twice. And who seals to one key over and over multiplies by a table of that point ([`Multiples`]), which takes a third of the time, and
+//! does so before there is a message ([`Encapsulation`]): nothing of what the KEM computes depends on one.
 //! Every output is bit for bit that of the crate's KEM, which the tests compare.
 
 use std::{fmt, sync::Arc};
@@ -59,6 +60,41 @@ impl fmt::Debug for Multiples {
     }
 }
 
+/// What `Encap` gives (RFC 9180 §4.1): a shared secret, and the ephemeral public key from which the recipient derives it. Made before there
+/// is a message, and for one: it cannot be copied, and sealing takes it.
+///
+/// The ephemeral private key is wiped at once, the secret when this is dropped. Should a machine be cloned with one of these in its memory,
+/// the two messages still have keys of their own, since the key schedule takes in the hash of the header.
+pub struct Encapsulation {
+    to: [u8; 32],
+    shared: SharedSecret<Kem>,
+    enc: [u8; 32],
+}
+
+impl Encapsulation {
+    /// Encapsulates to a key with an ephemeral key pair derived from `ikm`, which is fresh and random. `None` when the shared point is zero.
+    pub(crate) fn derive(to: &Public, ikm: &[u8; 32]) -> Option<Self> {
+        Self::new(to, &Kem::derive_keypair(ikm).0)
+    }
+
+    fn new(to: &Public, ephemeral: &Secret) -> Option<Self> {
+        let product = to.multiples.as_ref().and_then(|multiples| multiples.times(&ephemeral.secret));
+        let product = product.unwrap_or_else(|| times(&ephemeral.secret, &to.bytes));
+        let shared = shared_secret(&product, &ephemeral.public, &to.bytes)?;
+        Some(Self { to: to.bytes, shared, enc: ephemeral.public })
+    }
+
+    fn parts(&self) -> Result<(SharedSecret<Kem>, Encapped), HpkeError> {
+        Ok((SharedSecret(self.shared.0), Encapped::from_bytes(&self.enc)?))
+    }
+}
+
+impl fmt::Debug for Encapsulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encapsulation").finish_non_exhaustive()
+    }
+}
+
 /// The KEM.
 pub(crate) struct Kem;
 
@@ -67,12 +103,19 @@ pub(crate) struct Kem;
 pub(crate) struct Public {
     bytes: [u8; 32],
     multiples: Option<Arc<Multiples>>,
+    ahead: Option<Arc<Encapsulation>>,
 }
 
 impl Public {
     /// A key, with its multiples where there are some; those of another key count as none.
     pub(crate) fn new(bytes: [u8; 32], multiples: Option<&Arc<Multiples>>) -> Self {
-        Self { bytes, multiples: multiples.filter(|multiples| multiples.public == bytes).cloned() }
+        Self { bytes, multiples: multiples.filter(|multiples| multiples.public == bytes).cloned(), ahead: None }
+    }
+
+    /// The same key, to which the next seal takes what was encapsulated before; what was encapsulated to another counts as none.
+    pub(crate) fn with(self, ahead: Option<Encapsulation>) -> Self {
+        let ahead = ahead.filter(|ahead| ahead.to == self.bytes).map(Arc::new);
+        Self { ahead, ..self }
     }
 }
 
@@ -169,11 +212,13 @@ impl hpke::Kem for Kem {
             // The protocol signs; it has no use for HPKE's authenticated modes.
             return Err(HpkeError::EncapError);
         }
-        let (ephemeral, public) = Self::gen_keypair_with_rng(rng);
-        let shared = to.multiples.as_ref().and_then(|multiples| multiples.times(&ephemeral.secret));
-        let shared = shared.unwrap_or_else(|| times(&ephemeral.secret, &to.bytes));
-        let secret = shared_secret(&shared, &public.bytes, &to.bytes).ok_or(HpkeError::EncapError)?;
-        Ok((secret, Encapped::from_bytes(&public.bytes)?))
+        match &to.ahead {
+            Some(ahead) => ahead.parts(),
+            None => {
+                let (ephemeral, _) = Self::gen_keypair_with_rng(rng);
+                Encapsulation::new(to, &ephemeral).ok_or(HpkeError::EncapError)?.parts()
+            }
+        }
     }
 
     fn decap(own: &Secret, sender: Option<&Public>, encapped: &Encapped) -> Result<SharedSecret<Self>, HpkeError> {
@@ -255,15 +300,23 @@ mod tests {
 
     impl hpke::rand_core::TryCryptoRng for Drawn {}
 
-    /// The crate's word and ours, without multiples and with them.
+    /// The crate's word and ours: without multiples and with them, at once and ahead.
     fn agree(ikm: [u8; 32], public: [u8; 32]) {
         let theirs = Plain::encap_with_rng(&PlainPublic::from_bytes(&public).unwrap(), None, &mut Drawn(ikm));
         let theirs = theirs.ok().map(|(secret, encapped)| (secret.0.to_vec(), encapped.to_bytes()));
         let multiples = Arc::new(Multiples::new(public));
         for multiples in [None, Some(&multiples)] {
-            let ours = Kem::encap_with_rng(&Public::new(public, multiples), None, &mut Drawn(ikm));
+            let to = Public::new(public, multiples);
+            let ours = Kem::encap_with_rng(&to, None, &mut Drawn(ikm));
             let ours = ours.ok().map(|(secret, encapped)| (secret.0.to_vec(), encapped.to_bytes()));
             assert_eq!(ours, theirs, "to {public:02x?}");
+            let ahead = Encapsulation::derive(&to, &ikm);
+            assert_eq!(ahead.is_some(), theirs.is_some(), "ahead to {public:02x?}");
+            if ahead.is_some() {
+                let ours = Kem::encap_with_rng(&to.with(ahead), None, &mut Drawn([0xff; 32]));
+                let ours = ours.ok().map(|(secret, encapped)| (secret.0.to_vec(), encapped.to_bytes()));
+                assert_eq!(ours, theirs, "ahead to {public:02x?}");
+            }
         }
     }
 
@@ -310,5 +363,12 @@ mod tests {
         let (one, other) = (Secret::new(&[1; 32]), Secret::new(&[2; 32]));
         let multiples = Arc::new(Multiples::new(*other.public()));
         assert!(Public::new(*one.public(), Some(&multiples)).multiples.is_none());
+    }
+
+    #[test]
+    fn what_was_encapsulated_to_another_key_is_not_used() {
+        let [one, other] = [[1; 32], [2; 32]].map(|bytes| Public::new(*Secret::new(&bytes).public(), None));
+        assert!(one.clone().with(Encapsulation::derive(&one, &[3; 32])).ahead.is_some());
+        assert!(one.with(Encapsulation::derive(&other, &[3; 32])).ahead.is_none());
     }
 }

@@ -14,7 +14,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, Verifier as _, VerifyingKey};
 use hpke::{Deserializable as _, Kem as _, Serializable as _};
 use zeroize::Zeroizing;
 
-pub use crate::kem::Multiples;
+pub use crate::kem::{Encapsulation, Multiples};
 use crate::{
     error::RandomError,
     kem::{Kem, Public, Secret},
@@ -183,6 +183,12 @@ impl PrekeyPublic {
     #[must_use]
     pub fn multiples(&self) -> Multiples {
         Multiples::new(self.0)
+    }
+
+    /// Encapsulates to it before there is a message, for [`crate::seal::seal_ahead`]. `None` when there is no randomness.
+    #[must_use]
+    pub fn encapsulate(&self, multiples: Option<&Arc<Multiples>>) -> Option<Encapsulation> {
+        Encapsulation::derive(&self.kem(multiples), &*random().ok()?)
     }
 
     pub(crate) fn kem(&self, multiples: Option<&Arc<Multiples>>) -> Public {

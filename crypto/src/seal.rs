@@ -19,7 +19,7 @@ use crate::{
     hash::{EnvDigest, Fingerprint},
     hazmat::SealRandomness,
     header::Header,
-    keys::{IdentityKey, Multiples, PrekeyPublic, random},
+    keys::{Encapsulation, IdentityKey, Multiples, PrekeyPublic, random},
     padding,
     prekey::{PrekeyId, VerifiedPrekey},
     wire,
@@ -116,18 +116,31 @@ pub struct Sealed {
 /// # Errors
 /// [`SealError`] when a field breaks a rule, the result is too large, or there is no randomness.
 pub fn seal(sender: &IdentityKey, request: &SealRequest<'_>) -> Result<Sealed, SealError> {
+    seal_ahead(sender, request, None)
+}
+
+/// Seals as [`seal`] does; `ahead` spares the curve's part of it when there is one recipient, and it was encapsulated to that one's key.
+///
+/// # Errors
+/// As [`seal`].
+pub fn seal_ahead(
+    sender: &IdentityKey,
+    request: &SealRequest<'_>,
+    ahead: Option<Encapsulation>,
+) -> Result<Sealed, SealError> {
     let mut hpke_ikm_e = Zeroizing::new(vec![[0; 32]; request.recipients.len()]);
     for ikm in hpke_ikm_e.iter_mut() {
         *ikm = *random()?;
     }
     let randomness = SealRandomness { cek: random()?, payload_nonce: *random()?, hpke_ikm_e };
-    seal_with(sender, request, &randomness)
+    seal_with(sender, request, &randomness, ahead)
 }
 
 pub(crate) fn seal_with(
     sender: &IdentityKey,
     request: &SealRequest<'_>,
     randomness: &SealRandomness,
+    ahead: Option<Encapsulation>,
 ) -> Result<Sealed, SealError> {
     let SealRandomness { cek, payload_nonce, hpke_ikm_e } = randomness;
     let key = ContentKey(cek.clone());
@@ -135,7 +148,7 @@ pub(crate) fn seal_with(
     header.check()?;
     let header = header.encode();
     let header_hash = HeaderHash::of(&header);
-    let stanzas = wrap_all(request, header_hash, &key, hpke_ikm_e)?;
+    let stanzas = wrap_all(request, header_hash, &key, hpke_ikm_e, ahead)?;
     let padded = padding::pad(request.inner).ok_or(SealError::Payload)?;
     let payload = key.encrypt(header_hash, payload_nonce, &padded).ok_or(SealError::Payload)?;
     let chain = request.chain.map(Chain::encode).unwrap_or_default();
@@ -171,8 +184,11 @@ fn wrap_all(
     header_hash: HeaderHash,
     key: &ContentKey,
     ikms: &[[u8; 32]],
+    ahead: Option<Encapsulation>,
 ) -> Result<Vec<Stanza>, SealError> {
     let SealRequest { recipients, multiples, .. } = *request;
+    // It is for one stanza.
+    let mut ahead = ahead.filter(|_| recipients.len() == 1);
     if recipients.len() != ikms.len() {
         return Err(SealError::Randomness);
     }
@@ -180,7 +196,8 @@ fn wrap_all(
     let stanzas = places.zip(ikms).map(|((index, recipient), ikm)| {
         let Recipient { agent_id, prekey_id, public } = *recipient;
         let place = Place { header_hash, agent_id, prekey_id, index };
-        wrap::wrap(place, &public.kem(multiples), key, ikm).ok_or(SealError::Prekey(prekey_id))
+        let to = public.kem(multiples).with(ahead.take());
+        wrap::wrap(place, &to, key, ikm).ok_or(SealError::Prekey(prekey_id))
     });
     stanzas.collect()
 }

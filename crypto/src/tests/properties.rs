@@ -14,7 +14,7 @@ use crate::{
     inner::{Attr, InnerMessage, KeyLogHead, Kind, Priority, StreamManifest},
     invite::Invite,
     keylog::KeyLog,
-    seal::{Recipient, seal},
+    seal::{Recipient, seal, seal_ahead},
     statement::Statement,
 };
 
@@ -33,6 +33,25 @@ fn every_reader_opens(readers: u16, inner: &[u8]) {
 #[test]
 fn two_hundred_and_fifty_six_readers_open() {
     every_reader_opens(256, b"hello everyone");
+}
+
+#[test]
+fn what_was_encapsulated_ahead_is_for_one_reader_and_for_no_other() {
+    let world = World::new();
+    let [alice, bob, carol] = [0, 1, 2].map(|number| world.agent(number));
+    let of_bob = [bob.recipient()];
+    let all = [bob.recipient(), carol.recipient()];
+    let sealed = |recipients: &[Recipient], ahead: &Agent| {
+        let ahead = ahead.recipient().public.encapsulate(None);
+        assert!(ahead.is_some());
+        seal_ahead(&alice.key, &alice.request(recipients, b"hello"), ahead).unwrap()
+    };
+    for (recipients, ahead) in [(&of_bob[..], &bob), (&of_bob[..], &carol), (&all[..], &bob), (&all[..], &carol)] {
+        let bytes = sealed(recipients, ahead).bytes;
+        for reader in [&bob, &carol].into_iter().take(recipients.len()) {
+            assert_eq!(receive(&world, reader, &bytes).unwrap(), b"hello");
+        }
+    }
 }
 
 fn inner_message() -> impl Strategy<Value = InnerMessage> {

@@ -19,7 +19,7 @@ use crate::{
     header::Header,
     inner::dm_conversation_id,
     keylog::KeyLog,
-    keys::{IdentityKey, PrekeyPublic, PrekeySecret, PublicKey},
+    keys::{Encapsulation, IdentityKey, PrekeyPublic, PrekeySecret, PublicKey},
     padding::{pad, padme},
     prekey::{self, PrekeyId},
     safety::safety_number,
@@ -74,6 +74,11 @@ fn sealing_with_the_vectors_randomness_gives_the_vectors_bytes() {
     };
     let sealed = seal_with(&sender, &request, &randomness).unwrap();
     assert_eq!(hex::encode(&sealed.bytes), case["envelope"].as_str().unwrap());
+    // The same, encapsulated ahead; what is drawn for it at sealing does not count.
+    let ahead = Encapsulation::derive(&recipients[0].public.kem(None), &randomness.hpke_ikm_e[0]);
+    let randomness = SealRandomness { hpke_ikm_e: Zeroizing::new(vec![[0xff; 32]]), ..randomness };
+    let sealed_ahead = crate::seal::seal_with(&sender, &request, &randomness, ahead).unwrap();
+    assert_eq!(sealed_ahead.bytes, sealed.bytes);
     assert_eq!(sealed.env_digest.to_string(), case["intermediate"]["env_digest"].as_str().unwrap());
 }
 

@@ -8,6 +8,7 @@
 mod ack_again;
 mod ack_in;
 mod ack_out;
+mod ahead;
 mod dead_letter;
 mod direct;
 mod driver;
@@ -21,7 +22,6 @@ mod inbox;
 mod lane;
 mod mail;
 mod moved;
-mod often;
 mod order;
 mod outbox;
 mod owed;
@@ -133,7 +133,7 @@ pub struct Post {
     /// Where the short way is open.
     gate: Arc<Gate>,
     places: Places,
-    often: often::Often,
+    ahead: ahead::Ahead,
     requested: requested::Requested,
     stored: Stored,
     put_off: receive::PutOff,
@@ -197,7 +197,7 @@ impl Post {
             left_behind: std::sync::Mutex::default(),
             gate: Arc::default(),
             places: Places::default(),
-            often: often::Often::default(),
+            ahead: ahead::Ahead::default(),
             requested: requested::Requested::default(),
             stored: Stored::default(),
             put_off: receive::PutOff::default(),

@@ -131,6 +131,10 @@ pub(super) async fn run(
             Some(answered) = pending.next() => {
                 tell(&post, &mut untold);
                 take_answer(&post, answered);
+                // Nothing else is under way, but what is never ready: a moment in which nobody waits.
+                if pending.len() == 1 && directs.is_empty() {
+                    post.ahead.encapsulate();
+                }
             }
             Some(lane) = room.recv(), if pending.len() <= IN_FLIGHT_MAX => {
                 // One message left, one goes in: what else there is room for has told of itself.

@@ -190,7 +190,7 @@ impl Post {
     }
 
     /// Steps 1 to 11 of the pipeline; the transaction of step 12 is queued when this returns.
-    async fn examine(self: &Arc<Self>, frame: &Frame) -> Result<Completion, Refusal> {
+    pub(super) async fn examine(self: &Arc<Self>, frame: &Frame) -> Result<Completion, Refusal> {
         if frame.bytes.len() > BROKER_MESSAGE_BYTES_MAX {
             return Err(Refusal::Quarantine(Code::TooLarge));
         }
@@ -199,13 +199,16 @@ impl Post {
             return Err(Refusal::Later(LATER));
         }
         self.guard(frame).await?;
-        match address.destination {
+        let completion = match address.destination {
             Destination::Agent(recipient) => self.mail(frame, address.source, recipient).await,
             Destination::Ack => self.ack(frame, address.source).await,
             Destination::Blocks => self.block(frame, address.source).await,
             // Channels have not begun here, so nobody can be sending to them.
             Destination::Multi => Err(Refusal::Quarantine(Code::NotAMember)),
-        }
+        }?;
+        // Behind its own commit, and before the next message is counted, which may be the one that kills the node.
+        self.forget_tries(frame);
+        Ok(completion)
     }
 
     /// Step 1: the subject has the right shape and is this node's.
@@ -226,8 +229,18 @@ impl Post {
         if tries >= TRIES_MAX { Err(Refusal::Quarantine(Code::TryLater)) } else { Ok(()) }
     }
 
-    /// Waits for the commit, or deals with a refusal, and clears the guard: only crashes are to count.
+    /// Clears the guard: only crashes are to count.
+    fn forget_tries(&self, frame: &Frame) {
+        if frame.deliveries > 1 {
+            let stream_seq = frame.stream_seq;
+            // Left over, it is pruned a day later; until then it only makes the node more careful.
+            drop(self.store.queue_lazily(move |tx| guard::clear(tx, stream_seq)));
+        }
+    }
+
+    /// Waits for the commit, or deals with a refusal.
     async fn complete(&self, frame: &Frame, examined: Result<Completion, Refusal>) -> After {
+        let is_refused = examined.is_err();
         let result = match examined {
             Ok(completion) => completion.await,
             Err(refusal) => Err(refusal),
@@ -249,10 +262,8 @@ impl Post {
                 Box::new(|| Verdict::Nak(LATER).into())
             }
         };
-        if frame.deliveries > 1 {
-            let stream_seq = frame.stream_seq;
-            // Left over, it is pruned a day later; until then it only makes the node more careful.
-            drop(self.store.queue_lazily(move |tx| guard::clear(tx, stream_seq)));
+        if is_refused {
+            self.forget_tries(frame);
         }
         after
     }

@@ -12,11 +12,13 @@ use murmur_crypto::{
     inner::opens_stream,
     keys::PrekeyPublic,
     prekey::{PrekeyId, VerifiedPrekey},
-    seal::{Recipient, SealError, SealRequest, Sealed, seal},
+    seal::{Recipient, SealError, SealRequest, Sealed, seal_ahead},
 };
 
 use super::{
-    Post, random,
+    Post,
+    ahead::Prepared,
+    random,
     transition::{self, Key},
 };
 use crate::{
@@ -62,8 +64,8 @@ pub(super) fn seal_one(
 ) -> Result<Fresh, SealError> {
     let prekey = wanted_prekey(peer, delivery, now_ms);
     let reply_route = post.bus.route().map(|route| route.to_string());
-    let multiples = post.often.seal(prekey.public);
-    let sealed = seal(
+    let Prepared { multiples, encapsulation } = post.ahead.seal(prekey.public);
+    let sealed = seal_ahead(
         &signer.key,
         &SealRequest {
             msg_id: message.msg_id,
@@ -82,6 +84,7 @@ pub(super) fn seal_one(
             chain: Some(&signer.chain),
             multiples: multiples.as_ref(),
         },
+        encapsulation,
     )?;
     let stream_key = opens_stream(&message.inner).then(|| sealed.stream_key.to_bytes());
     let is_stale = prekey.is_stale(now_ms);

@@ -292,6 +292,19 @@ async fn a_message_that_kills_the_node_is_put_away_on_its_third_try() {
     assert_eq!(b.post.receive(&count(5)).await, Verdict::Ack, "dealt with, the guard was cleared");
 }
 
+#[tokio::test]
+async fn what_was_dealt_with_does_not_count_when_the_next_message_kills_the_node() {
+    let (a, b) = World::new().pair().await;
+    let honest = Forge::new(&a, &b, "x").honest(&a, &b);
+    b.take(&honest).await;
+    let count = |stream_seq| b.post.store.write(move |tx| crate::store::guard::count(tx, stream_seq, 1));
+    count(77).await.unwrap();
+    // It comes again, is known, and nobody comes to its acknowledgement: the next one was the node's end.
+    drop(b.post.examine(&Frame { deliveries: 3, stream_seq: 77, ..honest }).await.unwrap());
+    count(78).await.unwrap();
+    assert_eq!(count(77).await.unwrap(), 1, "it has not been counted before");
+}
+
 /// Alice's message on its way to Bob: its id and the digest of its copy.
 async fn sent(a: &TestNode) -> (MessageId, EnvDigest, Frame) {
     let draft = Draft { to: "bob".to_owned(), body: "hello".into(), ..Draft::default() };
