@@ -9,13 +9,16 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use murmur_proto::{access::scope_of, status::code_name, v1::Scope};
+use murmur_proto::{
+    access::scope_of, node::v1::message_service_server::MessageServiceServer, status::code_name, v1::Scope,
+};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::Service;
 
 use super::{
     caller::{Caller, CallerError, Speaker, bearer, check_protocol, check_user, identify, spoken_for},
     connection::OtherEnd,
+    message::Messages,
     peer::Peers,
     server::Shared,
     status::Refusal,
@@ -26,6 +29,8 @@ use crate::app::Stage;
 const CONTROL_PLANE: &str = "/murmur.v1.";
 /// Whoever starts agents is one from then on.
 const SPAWN: &str = "/murmur.v1.AgentService/SpawnAgent";
+/// Begins every path about messages.
+const MESSAGES: &str = "/murmur.node.v1.MessageService/";
 /// Tells how the node stands, at any time.
 const HOST: &str = "/murmur.node.v1.HostService/";
 /// How long a call waits for a node that starts. It takes longer only to look through a large store after a crash.
@@ -34,6 +39,8 @@ const START_MAX: Duration = Duration::from_secs(10);
 /// The check in front of the services.
 #[derive(Clone)]
 pub(super) struct Door {
+    /// Calls about messages are most of all, and come here past the router, which costs more than the rest of the door.
+    messages: MessageServiceServer<Messages>,
     routes: Routes,
     shared: Arc<Shared>,
     peers: Arc<Peers>,
@@ -41,9 +48,10 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn new(routes: Routes, shared: Arc<Shared>) -> Self {
+    /// `routes` are those of everything else.
+    pub(super) fn new(messages: MessageServiceServer<Messages>, routes: Routes, shared: Arc<Shared>) -> Self {
         let peers = Arc::new(Peers::new(&shared.data_dir));
-        Self { routes, shared, peers, own_uid: nix::unistd::geteuid().as_raw() }
+        Self { messages, routes, shared, peers, own_uid: nix::unistd::geteuid().as_raw() }
     }
 }
 
@@ -88,7 +96,8 @@ impl Door {
             let caller = self.caller(scope, request.headers()).await?;
             request.extensions_mut().insert(caller);
         }
-        let answer = self.routes.call(request).await;
+        let is_message = request.uri().path().starts_with(MESSAGES);
+        let answer = if is_message { self.messages.call(request).await } else { self.routes.call(request).await };
         answer.map_err(|infallible| match infallible {})
     }
 
