@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     content_key::HeaderHash,
+    content_key::TAG_BYTES,
     error::{self, WireError},
     hash::label,
     wire,
@@ -18,8 +19,6 @@ use crate::{
 
 /// Largest plaintext of one chunk.
 pub const CHUNK_BYTES_MAX: usize = 128 * 1024;
-
-const TAG_BYTES: usize = 16;
 
 /// A chunk that is not the one expected here (code 604).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -92,9 +91,8 @@ impl ChunkCipher {
     ///
     /// # Errors
     /// [`ChunkAuthFailed`] when it is from elsewhere, another index, or lies about being the last.
-    pub fn decrypt(&self, index: u32, last: bool, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, ChunkAuthFailed> {
-        let plaintext = self.stream.decrypt(index, last, Payload { msg: ciphertext, aad: &self.aad });
-        plaintext.map(Zeroizing::new).map_err(|_| ChunkAuthFailed)
+    pub fn decrypt(&self, index: u32, last: bool, ciphertext: &[u8]) -> Result<Vec<u8>, ChunkAuthFailed> {
+        self.stream.decrypt(index, last, Payload { msg: ciphertext, aad: &self.aad }).map_err(|_| ChunkAuthFailed)
     }
 }
 

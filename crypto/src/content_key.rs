@@ -2,12 +2,15 @@
 
 use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
-    aead::{Aead, Payload},
+    aead::{Aead, AeadInOut, Payload},
 };
 use murmur_core::id::MessageId;
 use zeroize::Zeroizing;
 
 use crate::hash::{hkdf32, info, label, sha256_of};
+
+/// What encryption adds to a plaintext (RFC 8439 §2.8).
+pub(crate) const TAG_BYTES: usize = 16;
 
 /// `h = H(L("murmur/2 env-hdr") || header)`: binds every key and ciphertext of a copy to its header.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,22 +40,17 @@ impl ContentKey {
         hkdf32(&header_hash.0, &*self.0, info::PAYLOAD)
     }
 
-    /// Encrypts the padded inner message; `None` only for lengths that the cipher cannot take.
-    pub(crate) fn encrypt(&self, header_hash: HeaderHash, nonce: &[u8; 24], padded: &[u8]) -> Option<Vec<u8>> {
+    /// Encrypts the padded inner message in place; `None` only for lengths that the cipher cannot take.
+    pub(crate) fn encrypt(&self, header_hash: HeaderHash, nonce: &[u8; 24], mut padded: Vec<u8>) -> Option<Vec<u8>> {
         let aad = payload_aad(header_hash);
-        self.cipher(header_hash).encrypt(&XNonce::from(*nonce), Payload { msg: padded, aad: &aad }).ok()
+        self.cipher(header_hash).encrypt_in_place(&XNonce::from(*nonce), &aad, &mut padded).ok()?;
+        Some(padded)
     }
 
     /// Decrypts a payload; `None` when it was not made with this key, header and nonce.
-    pub(crate) fn decrypt(
-        &self,
-        header_hash: HeaderHash,
-        nonce: &[u8; 24],
-        payload: &[u8],
-    ) -> Option<Zeroizing<Vec<u8>>> {
+    pub(crate) fn decrypt(&self, header_hash: HeaderHash, nonce: &[u8; 24], payload: &[u8]) -> Option<Vec<u8>> {
         let aad = payload_aad(header_hash);
-        let padded = self.cipher(header_hash).decrypt(&XNonce::from(*nonce), Payload { msg: payload, aad: &aad });
-        padded.ok().map(Zeroizing::new)
+        self.cipher(header_hash).decrypt(&XNonce::from(*nonce), Payload { msg: payload, aad: &aad }).ok()
     }
 
     fn cipher(&self, header_hash: HeaderHash) -> XChaCha20Poly1305 {

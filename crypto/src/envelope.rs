@@ -8,7 +8,6 @@ use std::fmt;
 use bytes::Bytes;
 use murmur_core::{code::Code, id::AgentId, limits::ENVELOPE_BYTES_MAX};
 use subtle::ConstantTimeEq as _;
-use zeroize::Zeroizing;
 
 use crate::{
     SUITE_X25519,
@@ -229,15 +228,15 @@ impl VerifiedEnvelope {
             return Err(OpenError::CommitmentMismatch);
         }
         let padded = key.decrypt(*header_hash, payload_nonce, payload).ok_or(OpenError::DecryptFailed)?;
-        let inner = padding::unpad(&padded).map_err(|_| OpenError::BadPadding)?;
+        let inner = padding::unpad(padded).map_err(|_| OpenError::BadPadding)?;
         Ok(Opened { inner, stream_key: StreamKey::new(key.stream_key(*header_hash), *header_hash) })
     }
 }
 
 /// The plaintext for one recipient.
 pub struct Opened {
-    /// The serialized inner message, wiped when dropped.
-    pub inner: Zeroizing<Vec<u8>>,
+    /// The serialized inner message.
+    pub inner: Bytes,
     /// The key of the chunk stream, should this message open one.
     pub stream_key: StreamKey,
 }

@@ -1,7 +1,7 @@
 //! Sealing with chosen randomness, for known-answer tests and simulations only.
 //!
 //! Two seals with the same content key and nonce, or the same ephemeral key material, give their content away. Programs use
-//! [`crate::seal::seal`].
+//! [`crate::seal`].
 
 use zeroize::Zeroizing;
 

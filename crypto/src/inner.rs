@@ -9,7 +9,6 @@ use murmur_core::{
     limits::{ATTR_KEY_BYTES_MAX, ATTR_VALUE_BYTES_MAX, ATTRS_MAX, BODY_BYTES_MAX, CONTENT_TYPE_BYTES_MAX},
 };
 use prost::Message as _;
-use zeroize::Zeroizing;
 
 use crate::{
     error::{self, WireError},
@@ -128,11 +127,11 @@ impl InnerMessage {
         }
     }
 
-    /// Serializes the message, wiped when dropped.
+    /// Serializes the message.
     ///
     /// # Errors
     /// [`WireError`] when a field breaks a limit.
-    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, WireError> {
+    pub fn encode(&self) -> Result<Bytes, WireError> {
         self.check()?;
         let id = |id: Option<MessageId>| id.map(|id| Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default();
         let is_default_type = self.content_type == CONTENT_TYPE_DEFAULT;
@@ -152,16 +151,17 @@ impl InnerMessage {
             channel_epoch: self.channel_epoch,
             conversation_id: Bytes::copy_from_slice(self.conversation_id.as_bytes()),
         };
-        Ok(Zeroizing::new(inner.encode_to_vec()))
+        Ok(inner.encode_to_vec().into())
     }
 
     /// Reads a serialized message, checking every limit.
     ///
     /// # Errors
     /// [`WireError`] naming the field and the rule it breaks.
-    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn decode(bytes: impl Into<Bytes>) -> Result<Self, WireError> {
+        let bytes = bytes.into();
         error::at_most(bytes.len(), INNER_BYTES_MAX, "inner")?;
-        let inner: wire::InnerV2 = error::decode(Bytes::copy_from_slice(bytes), "inner")?;
+        let inner: wire::InnerV2 = error::decode(bytes, "inner")?;
         error::count_at_most(inner.attrs.len(), ATTRS_MAX, "attrs")?;
         let id = |bytes: &[u8], field| error::fixed_or_absent(bytes, field).map(|id| id.map(MessageId::from_bytes));
         let content_type = if inner.content_type.is_empty() { CONTENT_TYPE_DEFAULT.into() } else { inner.content_type };

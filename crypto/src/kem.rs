@@ -3,7 +3,7 @@
 //! HPKE, the schedule of its keys, its KDF and the derivation of key pairs are the `hpke` crate's. What differs from its own KEM is where
 //! the same number is computed again for every message: the recipient's public key from its private one, and the ephemeral public key,
 //! twice. And who seals to one key over and over multiplies by a table of that point ([`Multiples`]), which takes a third of the time, and
-//! does so before there is a message ([`Encapsulation`]): nothing of what the KEM computes depends on one.
+//! does so before there is a message ([`Encapsulation`]): nothing that the KEM computes depends on one.
 //! Every output is bit for bit that of the crate's KEM, which the tests compare.
 
 use std::{fmt, sync::Arc};
@@ -60,28 +60,37 @@ impl fmt::Debug for Multiples {
     }
 }
 
-/// What `Encap` gives (RFC 9180 §4.1): a shared secret, and the ephemeral public key from which the recipient derives it. Made before there
-/// is a message, and for one: it cannot be copied, and sealing takes it.
+/// What `Encap` gives (RFC 9180 §4.1): a shared secret, and the ephemeral public key from which the recipient derives it. It depends on no
+/// message, and is for one: sealing takes it.
 ///
 /// The ephemeral private key is wiped at once, the secret when this is dropped. Should a machine be cloned with one of these in its memory,
 /// the two messages still have keys of their own, since the key schedule takes in the hash of the header.
 pub struct Encapsulation {
     to: [u8; 32],
-    shared: SharedSecret<Kem>,
     enc: [u8; 32],
+    /// In one place, whoever has this: what is moved leaves its bytes behind.
+    shared: Box<SharedSecret<Kem>>,
 }
 
 impl Encapsulation {
-    /// Encapsulates to a key with an ephemeral key pair derived from `ikm`, which is fresh and random. `None` when the shared point is zero.
-    pub(crate) fn derive(to: &Public, ikm: &[u8; 32]) -> Option<Self> {
-        Self::new(to, &Kem::derive_keypair(ikm).0)
+    /// Encapsulates to a key with an ephemeral key pair derived from `ikm`, which is fresh and random; by multiples of that key where there
+    /// are some. `None` when the shared point is zero.
+    pub(crate) fn derive(to: [u8; 32], multiples: Option<&Multiples>, ikm: &[u8; 32]) -> Option<Self> {
+        Self::new(to, multiples, &Kem::derive_keypair(ikm).0)
     }
 
-    fn new(to: &Public, ephemeral: &Secret) -> Option<Self> {
-        let product = to.multiples.as_ref().and_then(|multiples| multiples.times(&ephemeral.secret));
-        let product = product.unwrap_or_else(|| times(&ephemeral.secret, &to.bytes));
-        let shared = shared_secret(&product, &ephemeral.public, &to.bytes)?;
-        Some(Self { to: to.bytes, shared, enc: ephemeral.public })
+    fn new(to: [u8; 32], multiples: Option<&Multiples>, ephemeral: &Secret) -> Option<Self> {
+        let multiples = multiples.filter(|multiples| multiples.public == to);
+        let product = multiples.and_then(|multiples| multiples.times(&ephemeral.secret));
+        let product = product.unwrap_or_else(|| times(&ephemeral.secret, &to));
+        let mut shared = Box::default();
+        derive_shared(&product, &ephemeral.public, &to, &mut shared)?;
+        Some(Self { to, enc: ephemeral.public, shared })
+    }
+
+    /// Whether it was made for this key.
+    pub(crate) fn is_to(&self, public: &[u8; 32]) -> bool {
+        self.to == *public
     }
 
     fn parts(&self) -> Result<(SharedSecret<Kem>, Encapped), HpkeError> {
@@ -89,33 +98,26 @@ impl Encapsulation {
     }
 }
 
-impl fmt::Debug for Encapsulation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Encapsulation").finish_non_exhaustive()
-    }
-}
-
 /// The KEM.
 pub(crate) struct Kem;
 
-/// A recipient's public key.
-#[derive(Debug, Clone)]
+/// A recipient's public key. With an encapsulation it is for one stanza, although HPKE's interface lets it be cloned.
+#[derive(Clone)]
 pub(crate) struct Public {
     bytes: [u8; 32],
-    multiples: Option<Arc<Multiples>>,
-    ahead: Option<Arc<Encapsulation>>,
+    encapsulation: Option<Arc<Encapsulation>>,
 }
 
 impl Public {
-    /// A key, with its multiples where there are some; those of another key count as none.
-    pub(crate) fn new(bytes: [u8; 32], multiples: Option<&Arc<Multiples>>) -> Self {
-        Self { bytes, multiples: multiples.filter(|multiples| multiples.public == bytes).cloned(), ahead: None }
+    /// A key, and what was encapsulated to it, if anything was; to another key counts as nothing.
+    pub(crate) fn new(bytes: [u8; 32], encapsulation: Option<Encapsulation>) -> Self {
+        Self { bytes, encapsulation: encapsulation.filter(|encapsulation| encapsulation.is_to(&bytes)).map(Arc::new) }
     }
+}
 
-    /// The same key, to which the next seal takes what was encapsulated before; what was encapsulated to another counts as none.
-    pub(crate) fn with(self, ahead: Option<Encapsulation>) -> Self {
-        let ahead = ahead.filter(|ahead| ahead.to == self.bytes).map(Arc::new);
-        Self { ahead, ..self }
+impl fmt::Debug for Public {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Public").finish_non_exhaustive()
     }
 }
 
@@ -212,11 +214,11 @@ impl hpke::Kem for Kem {
             // The protocol signs; it has no use for HPKE's authenticated modes.
             return Err(HpkeError::EncapError);
         }
-        match &to.ahead {
-            Some(ahead) => ahead.parts(),
+        match &to.encapsulation {
+            Some(encapsulation) => encapsulation.parts(),
             None => {
                 let (ephemeral, _) = Self::gen_keypair_with_rng(rng);
-                Encapsulation::new(to, &ephemeral).ok_or(HpkeError::EncapError)?.parts()
+                Encapsulation::new(to.bytes, None, &ephemeral).ok_or(HpkeError::EncapError)?.parts()
             }
         }
     }
@@ -227,7 +229,9 @@ impl hpke::Kem for Kem {
         }
         let ephemeral: [u8; 32] = encapped.to_bytes().into();
         let shared = times(&own.secret, &ephemeral);
-        shared_secret(&shared, &ephemeral, &own.public).ok_or(HpkeError::DecapError)
+        let mut secret = SharedSecret::default();
+        derive_shared(&shared, &ephemeral, &own.public, &mut secret).ok_or(HpkeError::DecapError)?;
+        Ok(secret)
     }
 }
 
@@ -260,16 +264,19 @@ fn ladder(secret: &StaticSecret, public: &[u8; 32]) -> Zeroizing<[u8; 32]> {
 }
 
 /// `ExtractAndExpand(dh, enc || pkRm)`; `None` when the shared point is zero (RFC 9180 §7.1.4).
-fn shared_secret(dh: &[u8; 32], ephemeral: &[u8; 32], recipient: &[u8; 32]) -> Option<SharedSecret<Kem>> {
+fn derive_shared(
+    dh: &[u8; 32],
+    ephemeral: &[u8; 32],
+    recipient: &[u8; 32],
+    secret: &mut SharedSecret<Kem>,
+) -> Option<()> {
     if bool::from(dh.ct_eq(&[0; 32])) {
         return None;
     }
     let mut context = [0; 64];
     context[..32].copy_from_slice(ephemeral);
     context[32..].copy_from_slice(recipient);
-    let mut secret = SharedSecret::<Kem>::default();
-    HkdfSha256::extract_and_expand(dh, &SUITE_ID, &context, &mut secret.0).ok()?;
-    Some(secret)
+    HkdfSha256::extract_and_expand(dh, &SUITE_ID, &context, &mut secret.0).ok()
 }
 
 #[cfg(test)]
@@ -300,22 +307,22 @@ mod tests {
 
     impl hpke::rand_core::TryCryptoRng for Drawn {}
 
-    /// The crate's word and ours: without multiples and with them, at once and ahead.
+    /// The crate's word and ours: at once, and before, without multiples and with them.
     fn agree(ikm: [u8; 32], public: [u8; 32]) {
         let theirs = Plain::encap_with_rng(&PlainPublic::from_bytes(&public).unwrap(), None, &mut Drawn(ikm));
         let theirs = theirs.ok().map(|(secret, encapped)| (secret.0.to_vec(), encapped.to_bytes()));
-        let multiples = Arc::new(Multiples::new(public));
+        let told = |to: &Public, drawn| {
+            let ours = Kem::encap_with_rng(to, None, &mut Drawn(drawn));
+            ours.ok().map(|(secret, encapped)| (secret.0.to_vec(), encapped.to_bytes()))
+        };
+        assert_eq!(told(&Public::new(public, None), ikm), theirs, "to {public:02x?}");
+        let multiples = Multiples::new(public);
         for multiples in [None, Some(&multiples)] {
-            let to = Public::new(public, multiples);
-            let ours = Kem::encap_with_rng(&to, None, &mut Drawn(ikm));
-            let ours = ours.ok().map(|(secret, encapped)| (secret.0.to_vec(), encapped.to_bytes()));
-            assert_eq!(ours, theirs, "to {public:02x?}");
-            let ahead = Encapsulation::derive(&to, &ikm);
-            assert_eq!(ahead.is_some(), theirs.is_some(), "ahead to {public:02x?}");
-            if ahead.is_some() {
-                let ours = Kem::encap_with_rng(&to.with(ahead), None, &mut Drawn([0xff; 32]));
-                let ours = ours.ok().map(|(secret, encapped)| (secret.0.to_vec(), encapped.to_bytes()));
-                assert_eq!(ours, theirs, "ahead to {public:02x?}");
+            let before = Encapsulation::derive(public, multiples, &ikm);
+            assert_eq!(before.is_some(), theirs.is_some(), "before, to {public:02x?}");
+            if before.is_some() {
+                // What is drawn does not count then.
+                assert_eq!(told(&Public::new(public, before), [0xff; 32]), theirs, "before, to {public:02x?}");
             }
         }
     }
@@ -352,23 +359,18 @@ mod tests {
         one[0] = 1;
         for low in [[0; 32], one] {
             agree([7; 32], low);
-            let multiples = Arc::new(Multiples::new(low));
-            assert!(Kem::encap_with_rng(&Public::new(low, Some(&multiples)), None, &mut Drawn([7; 32])).is_err());
+            assert!(Encapsulation::derive(low, Some(&Multiples::new(low)), &[7; 32]).is_none());
             assert!(Kem::decap(&Secret::new(&[9; 32]), None, &Encapped::from_bytes(&low).unwrap()).is_err());
         }
     }
 
     #[test]
-    fn multiples_of_another_key_are_not_used() {
-        let (one, other) = (Secret::new(&[1; 32]), Secret::new(&[2; 32]));
-        let multiples = Arc::new(Multiples::new(*other.public()));
-        assert!(Public::new(*one.public(), Some(&multiples)).multiples.is_none());
-    }
-
-    #[test]
-    fn what_was_encapsulated_to_another_key_is_not_used() {
-        let [one, other] = [[1; 32], [2; 32]].map(|bytes| Public::new(*Secret::new(&bytes).public(), None));
-        assert!(one.clone().with(Encapsulation::derive(&one, &[3; 32])).ahead.is_some());
-        assert!(one.with(Encapsulation::derive(&other, &[3; 32])).ahead.is_none());
+    fn what_is_of_another_key_is_not_used() {
+        let [one, other] = [[1; 32], [2; 32]].map(|bytes| *Secret::new(&bytes).public());
+        let encapsulated = |multiples| Encapsulation::derive(one, multiples, &[3; 32]).unwrap().shared.0.to_vec();
+        assert_eq!(encapsulated(Some(&Multiples::new(other))), encapsulated(None));
+        let to = |key| Encapsulation::derive(key, None, &[3; 32]);
+        assert!(Public::new(one, to(one)).encapsulation.is_some());
+        assert!(Public::new(one, to(other)).encapsulation.is_none());
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     fmt,
     hash::{Hash, Hasher},
-    sync::{Arc, LazyLock},
+    sync::LazyLock,
 };
 
 use curve25519_dalek::constants::EIGHT_TORSION;
@@ -179,20 +179,20 @@ impl PrekeyPublic {
         &self.0
     }
 
-    /// Its multiples, for who seals to it often.
+    /// Its multiples, for who encapsulates to it often.
     #[must_use]
     pub fn multiples(&self) -> Multiples {
         Multiples::new(self.0)
     }
 
-    /// Encapsulates to it before there is a message, for [`crate::seal::seal_ahead`]. `None` when there is no randomness.
+    /// Encapsulates to it for [`crate::seal::seal_encapsulated`], by its multiples where there are some. `None` when there is no randomness.
     #[must_use]
-    pub fn encapsulate(&self, multiples: Option<&Arc<Multiples>>) -> Option<Encapsulation> {
-        Encapsulation::derive(&self.kem(multiples), &*random().ok()?)
+    pub fn encapsulate(&self, multiples: Option<&Multiples>) -> Option<Encapsulation> {
+        Encapsulation::derive(self.0, multiples, &*random().ok()?)
     }
 
-    pub(crate) fn kem(&self, multiples: Option<&Arc<Multiples>>) -> Public {
-        Public::new(self.0, multiples)
+    pub(crate) fn kem(&self, encapsulation: Option<Encapsulation>) -> Public {
+        Public::new(self.0, encapsulation)
     }
 }
 

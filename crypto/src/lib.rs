@@ -5,8 +5,8 @@
 //! [`chain`] decides whose key may speak for the sender, `verify` and `open` turn the envelope into plaintext, and [`ack`]
 //! answers. Trust itself is [`cert`], [`chain`], [`invite`], [`safety`] and [`keylog`].
 //!
-//! Nothing here does IO or reads a clock. Randomness is drawn in [`seal::seal`] and in the `generate` functions only; tests
-//! pass their own through [`hazmat`]. This is the only crate that names a cryptographic primitive.
+//! Nothing here does IO or reads a clock. Randomness is drawn in [`seal`], in `encapsulate` and in the `generate` functions only;
+//! tests pass their own through [`hazmat`]. This is the only crate that names a cryptographic primitive.
 #![forbid(unsafe_code)]
 
 pub mod ack;

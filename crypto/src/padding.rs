@@ -1,7 +1,9 @@
 //! PADMÉ padding: an observer learns the size of a message to about one part in eight, and nothing below 256 bytes
 //! (PROTOCOL §4.3; Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs", 2019).
 
-use zeroize::Zeroizing;
+use bytes::Bytes;
+
+use crate::content_key::TAG_BYTES;
 
 /// Smallest padded length.
 pub const PADDED_BYTES_MIN: usize = 256;
@@ -23,10 +25,10 @@ pub const fn padme(len: usize) -> usize {
     len.saturating_add(mask) & !mask
 }
 
-/// `u32(len) || inner || zeros`, up to the padded length; `None` when the length does not fit 32 bits.
-pub(crate) fn pad(inner: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+/// `u32(len) || inner || zeros`, up to the padded length, with room for a tag; `None` when the length does not fit 32 bits.
+pub(crate) fn pad(inner: &[u8]) -> Option<Vec<u8>> {
     let len = u32::try_from(inner.len()).ok()?;
-    let mut padded = Zeroizing::new(Vec::with_capacity(padme(inner.len() + LENGTH_BYTES)));
+    let mut padded = Vec::with_capacity(padme(inner.len() + LENGTH_BYTES) + TAG_BYTES);
     padded.extend_from_slice(&len.to_be_bytes());
     padded.extend_from_slice(inner);
     let padded_len = padme(padded.len());
@@ -35,14 +37,14 @@ pub(crate) fn pad(inner: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 /// Checks and strips the padding.
-pub(crate) fn unpad(padded: &[u8]) -> Result<Zeroizing<Vec<u8>>, BadPadding> {
+pub(crate) fn unpad(padded: Vec<u8>) -> Result<Bytes, BadPadding> {
     let (len, rest) = padded.split_first_chunk::<LENGTH_BYTES>().ok_or(BadPadding)?;
     let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| BadPadding)?;
-    let (inner, zeros) = rest.split_at_checked(len).ok_or(BadPadding)?;
+    let (_, zeros) = rest.split_at_checked(len).ok_or(BadPadding)?;
     if padded.len() != padme(len + LENGTH_BYTES) || zeros.iter().any(|byte| *byte != 0) {
         return Err(BadPadding);
     }
-    Ok(Zeroizing::new(inner.to_vec()))
+    Ok(Bytes::from(padded).slice(LENGTH_BYTES..LENGTH_BYTES + len))
 }
 
 #[cfg(test)]
@@ -54,15 +56,16 @@ mod tests {
     #[test]
     fn wrong_padding_is_refused() {
         let good = pad(b"hello").unwrap();
-        assert_eq!(unpad(&good).unwrap().as_slice(), b"hello");
-        let mut dirty = good.to_vec();
+        assert!(good.capacity() >= good.len() + TAG_BYTES, "the ciphertext has room");
+        assert_eq!(unpad(good.clone()).unwrap(), "hello");
+        let mut dirty = good.clone();
         *dirty.last_mut().unwrap() = 1;
-        let mut longer = good.to_vec();
+        let mut longer = good.clone();
         longer.push(0);
-        let mut lying = good.to_vec();
+        let mut lying = good.clone();
         lying[..4].copy_from_slice(&u32::MAX.to_be_bytes());
         for bad in [dirty.as_slice(), &longer, &lying, &good[..255], &[], &[0; 3]] {
-            assert_eq!(unpad(bad), Err(BadPadding));
+            assert_eq!(unpad(bad.to_vec()), Err(BadPadding));
         }
     }
 

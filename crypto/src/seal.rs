@@ -1,7 +1,5 @@
 //! Sealing: pad, encrypt once, wrap the key for every recipient, sign the whole (PROTOCOL §2.5).
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use murmur_core::{
     id::{AgentId, ConversationId, MessageId, NodeId},
@@ -19,7 +17,7 @@ use crate::{
     hash::{EnvDigest, Fingerprint},
     hazmat::SealRandomness,
     header::Header,
-    keys::{Encapsulation, IdentityKey, Multiples, PrekeyPublic, random},
+    keys::{Encapsulation, IdentityKey, PrekeyPublic, random},
     padding,
     prekey::{PrekeyId, VerifiedPrekey},
     wire,
@@ -97,8 +95,6 @@ pub struct SealRequest<'a> {
     pub inner: &'a [u8],
     /// The sender's chain, to be carried along.
     pub chain: Option<&'a Chain>,
-    /// Multiples of the recipient's prekey: of use when there is one recipient, who is written to often.
-    pub multiples: Option<&'a Arc<Multiples>>,
 }
 
 /// A sealed copy, ready to publish.
@@ -116,31 +112,31 @@ pub struct Sealed {
 /// # Errors
 /// [`SealError`] when a field breaks a rule, the result is too large, or there is no randomness.
 pub fn seal(sender: &IdentityKey, request: &SealRequest<'_>) -> Result<Sealed, SealError> {
-    seal_ahead(sender, request, None)
+    seal_encapsulated(sender, request, None)
 }
 
-/// Seals as [`seal`] does; `ahead` spares the curve's part of it when there is one recipient, and it was encapsulated to that one's key.
+/// Seals as [`seal`] does, with what was encapsulated before for one of the recipients; for whom it was not, nothing is different.
 ///
 /// # Errors
 /// As [`seal`].
-pub fn seal_ahead(
+pub fn seal_encapsulated(
     sender: &IdentityKey,
     request: &SealRequest<'_>,
-    ahead: Option<Encapsulation>,
+    encapsulation: Option<Encapsulation>,
 ) -> Result<Sealed, SealError> {
     let mut hpke_ikm_e = Zeroizing::new(vec![[0; 32]; request.recipients.len()]);
     for ikm in hpke_ikm_e.iter_mut() {
         *ikm = *random()?;
     }
     let randomness = SealRandomness { cek: random()?, payload_nonce: *random()?, hpke_ikm_e };
-    seal_with(sender, request, &randomness, ahead)
+    seal_with(sender, request, &randomness, encapsulation)
 }
 
 pub(crate) fn seal_with(
     sender: &IdentityKey,
     request: &SealRequest<'_>,
     randomness: &SealRandomness,
-    ahead: Option<Encapsulation>,
+    encapsulation: Option<Encapsulation>,
 ) -> Result<Sealed, SealError> {
     let SealRandomness { cek, payload_nonce, hpke_ikm_e } = randomness;
     let key = ContentKey(cek.clone());
@@ -148,9 +144,9 @@ pub(crate) fn seal_with(
     header.check()?;
     let header = header.encode();
     let header_hash = HeaderHash::of(&header);
-    let stanzas = wrap_all(request, header_hash, &key, hpke_ikm_e, ahead)?;
+    let stanzas = wrap_all(request, header_hash, &key, hpke_ikm_e, encapsulation)?;
     let padded = padding::pad(request.inner).ok_or(SealError::Payload)?;
-    let payload = key.encrypt(header_hash, payload_nonce, &padded).ok_or(SealError::Payload)?;
+    let payload = key.encrypt(header_hash, payload_nonce, padded).ok_or(SealError::Payload)?;
     let chain = request.chain.map(Chain::encode).unwrap_or_default();
     let (bytes, env_digest) = assemble(sender, header, encode_stanzas(&stanzas), payload_nonce, payload, chain);
     if bytes.len() > ENVELOPE_BYTES_MAX {
@@ -184,11 +180,9 @@ fn wrap_all(
     header_hash: HeaderHash,
     key: &ContentKey,
     ikms: &[[u8; 32]],
-    ahead: Option<Encapsulation>,
+    mut encapsulation: Option<Encapsulation>,
 ) -> Result<Vec<Stanza>, SealError> {
-    let SealRequest { recipients, multiples, .. } = *request;
-    // It is for one stanza.
-    let mut ahead = ahead.filter(|_| recipients.len() == 1);
+    let recipients = request.recipients;
     if recipients.len() != ikms.len() {
         return Err(SealError::Randomness);
     }
@@ -196,8 +190,8 @@ fn wrap_all(
     let stanzas = places.zip(ikms).map(|((index, recipient), ikm)| {
         let Recipient { agent_id, prekey_id, public } = *recipient;
         let place = Place { header_hash, agent_id, prekey_id, index };
-        let to = public.kem(multiples).with(ahead.take());
-        wrap::wrap(place, &to, key, ikm).ok_or(SealError::Prekey(prekey_id))
+        let encapsulation = encapsulation.take_if(|encapsulation| encapsulation.is_to(public.as_bytes()));
+        wrap::wrap(place, public, encapsulation, key, ikm).ok_or(SealError::Prekey(prekey_id))
     });
     stanzas.collect()
 }

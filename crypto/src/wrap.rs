@@ -17,8 +17,8 @@ use crate::{
     content_key::{ContentKey, HeaderHash},
     error::{self, WireError},
     hash::label,
-    kem::{Kem, Public},
-    keys::PrekeySecret,
+    kem::Kem,
+    keys::{Encapsulation, PrekeyPublic, PrekeySecret},
     prekey::PrekeyId,
     wire,
 };
@@ -76,9 +76,17 @@ const SUITE_BYTES: [u8; 2] = {
     [high, low]
 };
 
-/// Wraps a content key; `ikm_e` is the ephemeral key's material, fresh random for every stanza.
-pub(crate) fn wrap(place: Place, to: &Public, key: &ContentKey, ikm_e: &[u8; 32]) -> Option<Stanza> {
+/// Wraps a content key, with what was encapsulated to the prekey before, or else with an ephemeral key made of `ikm_e`: fresh and random for
+/// every stanza.
+pub(crate) fn wrap(
+    place: Place,
+    to: PrekeyPublic,
+    encapsulation: Option<Encapsulation>,
+    key: &ContentKey,
+    ikm_e: &[u8; 32],
+) -> Option<Stanza> {
     let mut rng = OneDraw(ikm_e);
+    let to = &to.kem(encapsulation);
     let (enc, wrapped) = hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, Kem>(
         &OpModeS::Base,
         to,
@@ -107,7 +115,7 @@ pub(crate) fn unwrap(place: Place, secret: &PrekeySecret, stanza: &Stanza) -> Op
     Some(ContentKey(Zeroizing::new(key.as_slice().try_into().ok()?)))
 }
 
-/// Hands HPKE the ephemeral key's material. HPKE draws exactly once, 32 bytes, and derives its key pair from them
+/// Hands HPKE the ephemeral key's material. HPKE draws at most once, 32 bytes, and derives its key pair from them
 /// (RFC 9180 §7.1.3); the known-answer tests would notice a version that draws otherwise.
 struct OneDraw<'a>(&'a [u8; 32]);
 

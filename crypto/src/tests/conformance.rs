@@ -155,7 +155,7 @@ fn envelope_case(id: &str, world: &World, readers: &[Agent], inner: &[u8]) -> Va
             "k_payload": hex::encode(*key.payload_key(header_hash)),
             "k_stream": hex::encode(*key.stream_key(header_hash)),
             "payload_aad": hex::encode(payload_aad(header_hash)),
-            "padded_inner": hex::encode(&*pad(inner).unwrap()),
+            "padded_inner": hex::encode(pad(inner).unwrap()),
             "stanzas": stanza_steps(header_hash, &recipients, &parts),
             "env_digest": sealed.env_digest.to_string(),
         },
@@ -240,7 +240,7 @@ fn a_sealed_inner_message_passes_the_inner_checks() {
     let envelope = Envelope::decode(super::bytes(&case["envelope"])).unwrap();
     let envelope = envelope.verify_sender(&world.agent(1).verified).unwrap();
     let opened = bob.open(&envelope).unwrap();
-    let message = InnerMessage::decode(&opened.inner).unwrap();
+    let message = InnerMessage::decode(opened.inner.clone()).unwrap();
     assert_eq!(check_inner(envelope.header(), &message), Ok(()));
     assert_eq!(hex::encode(crate::hash::sha256(&opened.inner)), hex::encode(opened.inner_digest()));
 }

@@ -44,7 +44,7 @@ impl Forge {
             reply_route: None,
         };
         let header_hash = HeaderHash::of(&header.encode());
-        let padded = padding::pad(b"hello").unwrap().to_vec();
+        let padded = padding::pad(b"hello").unwrap();
         let mut forge = Self { header, header_hash, key, stanzas: Vec::new(), padded };
         for (index, recipient) in recipients.iter().enumerate() {
             let stanza = forge.stanza(index, recipient, &forge.key);
@@ -58,7 +58,7 @@ impl Forge {
         let Recipient { agent_id, prekey_id, public } = *recipient;
         let index = u16::try_from(index).unwrap();
         let place = Place { header_hash: self.header_hash, agent_id, prekey_id, index };
-        wrap::wrap(place, &public.kem(None), key, &[0x66; 32]).unwrap()
+        wrap::wrap(place, public, None, key, &[0x66; 32]).unwrap()
     }
 
     /// Signs the parts as they are and has the receiver verify them with the signer's key.
@@ -67,7 +67,7 @@ impl Forge {
     }
 
     pub(super) fn encode(&self, signer: &IdentityKey) -> Vec<u8> {
-        let payload = self.key.encrypt(self.header_hash, &[0x55; 24], &self.padded).unwrap();
+        let payload = self.key.encrypt(self.header_hash, &[0x55; 24], self.padded.clone()).unwrap();
         let (header, stanzas) = (self.header.encode(), encode_stanzas(&self.stanzas));
         assemble(signer, header, stanzas, &[0x55; 24], payload, Vec::new()).0.to_vec()
     }

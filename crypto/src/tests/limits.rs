@@ -141,8 +141,8 @@ fn inner_limits_hold_both_ways() {
         assert_eq!(message.encode().unwrap_err().field, field);
     }
     let unspecified = wire::InnerV2 { conversation_id: Bytes::from_static(&[1; 16]), ..wire::InnerV2::default() };
-    assert_eq!(InnerMessage::decode(&unspecified.encode_to_vec()).unwrap_err().field, "kind");
-    assert!(InnerMessage::decode(&vec![0x12; BODY_BYTES_MAX * 2]).is_err());
+    assert_eq!(InnerMessage::decode(unspecified.encode_to_vec()).unwrap_err().field, "kind");
+    assert!(InnerMessage::decode(vec![0x12; BODY_BYTES_MAX * 2]).is_err());
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Properties: whatever is sealed opens, whatever is encoded decodes, and no bytes at all make a decoder panic.
 
+use bytes::Bytes;
 use murmur_core::{code::Code, id::*};
 use proptest::{collection::vec, option, prelude::*, sample::Index};
+use zeroize::Zeroizing;
 
 use super::world::{Agent, NOW, World, receive};
 use crate::{
@@ -11,11 +13,13 @@ use crate::{
     chunk::{ChunkCipher, ChunkFrame, StreamKey},
     envelope::Envelope,
     hash::{EnvDigest, Fingerprint},
+    hazmat::SealRandomness,
     inner::{Attr, InnerMessage, KeyLogHead, Kind, Priority, StreamManifest},
     invite::Invite,
     keylog::KeyLog,
-    seal::{Recipient, seal, seal_ahead},
+    seal::{Recipient, seal, seal_with},
     statement::Statement,
+    wire,
 };
 
 fn every_reader_opens(readers: u16, inner: &[u8]) {
@@ -36,20 +40,34 @@ fn two_hundred_and_fifty_six_readers_open() {
 }
 
 #[test]
-fn what_was_encapsulated_ahead_is_for_one_reader_and_for_no_other() {
+fn what_was_encapsulated_before_is_for_its_recipient_and_for_no_other() {
     let world = World::new();
     let [alice, bob, carol] = [0, 1, 2].map(|number| world.agent(number));
-    let of_bob = [bob.recipient()];
-    let all = [bob.recipient(), carol.recipient()];
-    let sealed = |recipients: &[Recipient], ahead: &Agent| {
-        let ahead = ahead.recipient().public.encapsulate(None);
-        assert!(ahead.is_some());
-        seal_ahead(&alice.key, &alice.request(recipients, b"hello"), ahead).unwrap()
+    let randomness = |readers: usize| SealRandomness {
+        cek: Zeroizing::new([1; 32]),
+        payload_nonce: [2; 24],
+        hpke_ikm_e: Zeroizing::new(vec![[3; 32]; readers]),
     };
-    for (recipients, ahead) in [(&of_bob[..], &bob), (&of_bob[..], &carol), (&all[..], &bob), (&all[..], &carol)] {
-        let bytes = sealed(recipients, ahead).bytes;
-        for reader in [&bob, &carol].into_iter().take(recipients.len()) {
-            assert_eq!(receive(&world, reader, &bytes).unwrap(), b"hello");
+    for readers in [vec![&bob], vec![&bob, &carol]] {
+        let recipients: Vec<Recipient> = readers.iter().map(|reader| reader.recipient()).collect();
+        let request = alice.request(&recipients, b"hello");
+        let sealed = |to: Option<&Agent>| {
+            let encapsulation = to.and_then(|to| to.recipient().public.encapsulate(None));
+            assert_eq!(encapsulation.is_some(), to.is_some());
+            seal_with(&alice.key, &request, &randomness(readers.len()), encapsulation).unwrap().bytes
+        };
+        let stanzas = |bytes: &Bytes| {
+            let parts: wire::EnvelopeV2 = prost::Message::decode(bytes.clone()).unwrap();
+            let list: wire::StanzaList = prost::Message::decode(parts.stanzas).unwrap();
+            list.stanzas.into_iter().map(|stanza| stanza.enc).collect::<Vec<_>>()
+        };
+        let plain = stanzas(&sealed(None));
+        for to in [&bob, &carol] {
+            let bytes = sealed(Some(to));
+            for ((reader, enc), plain) in readers.iter().zip(stanzas(&bytes)).zip(&plain) {
+                assert_eq!(enc != *plain, reader.recipient() == to.recipient());
+                assert_eq!(receive(&world, reader, &bytes).unwrap(), b"hello");
+            }
         }
     }
 }
@@ -147,7 +165,7 @@ fn decode_everything(bytes: &[u8]) {
     if let Ok(frame) = AckFrame::decode(bytes.to_vec()) {
         let _ = frame.chain();
     }
-    if let Ok(inner) = InnerMessage::decode(bytes) {
+    if let Ok(inner) = InnerMessage::decode(Bytes::copy_from_slice(bytes)) {
         inner.encode().unwrap();
     }
     if let Ok(chain) = Chain::decode(bytes.to_vec()) {
@@ -202,7 +220,7 @@ proptest! {
     #[test]
     fn an_inner_message_reads_back(message in inner_message()) {
         let bytes = message.encode().unwrap();
-        prop_assert!(InnerMessage::decode(&bytes).unwrap() == message);
+        prop_assert!(InnerMessage::decode(bytes).unwrap() == message);
     }
 
     #[test]

@@ -122,7 +122,6 @@ impl Agent {
             recipients,
             inner,
             chain: Some(&self.chain),
-            multiples: None,
         }
     }
 

@@ -1,36 +1,41 @@
-//! What sealing to a key can be spared, because it was computed ahead.
+//! The curve's part of sealing, done before there is a message.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use moka::sync::Cache;
 use murmur_crypto::keys::{Encapsulation, Multiples, PrekeyPublic};
 
-/// Keys that are remembered; with multiples of 30 KiB each, 8 MiB.
+/// Keys that are remembered, each with multiples of 30 KiB, 8 MiB in all, and with one encapsulation.
 const KEYS_MAX: u64 = 256;
 /// After so many seals it pays to compute a key's multiples, which takes as long as some fifty of what is saved.
 const SEALS: u32 = 128;
+/// For so long an encapsulation may wait for its message. Whoever saw this process's memory meanwhile could read that message.
+const LIFE: Duration = Duration::from_secs(600);
 
 /// The keys that were sealed to last.
 pub(super) struct Ahead {
     keys: Cache<PrekeyPublic, Arc<Key>>,
     /// The last key that was sealed to, until it was encapsulated to.
-    last: Mutex<Option<(PrekeyPublic, Arc<Key>)>>,
+    last: Mutex<Option<Arc<Key>>>,
 }
 
-#[derive(Default)]
 struct Key {
+    public: PrekeyPublic,
     seals: AtomicU32,
-    multiples: OnceLock<Arc<Multiples>>,
-    encapsulation: Mutex<Option<Encapsulation>>,
+    multiples: OnceLock<Multiples>,
+    ready: Mutex<Option<Ready>>,
 }
 
-/// What there is for one seal.
-pub(super) struct Prepared {
-    pub(super) multiples: Option<Arc<Multiples>>,
-    pub(super) encapsulation: Option<Encapsulation>,
+/// An encapsulation for the next message.
+struct Ready {
+    encapsulation: Encapsulation,
+    made: SystemTime,
 }
 
 impl Default for Ahead {
@@ -40,21 +45,45 @@ impl Default for Ahead {
 }
 
 impl Ahead {
-    /// Counts a seal to a key: its multiples when there were many, and what was encapsulated to it since the last one.
-    pub(super) fn seal(&self, public: PrekeyPublic) -> Prepared {
-        let key = self.keys.get_with(public, Arc::default);
-        let encapsulation = lock(&key.encapsulation).take();
-        let is_often = key.multiples.get().is_some() || key.seals.fetch_add(1, Ordering::Relaxed) >= SEALS;
-        let multiples = is_often.then(|| Arc::clone(key.multiples.get_or_init(|| Arc::new(public.multiples()))));
-        *lock(&self.last) = Some((public, key));
-        Prepared { multiples, encapsulation }
+    /// An encapsulation for one seal to a key: the one that is ready, or else one that is made now. `None` when there is no randomness.
+    pub(super) fn take(&self, public: PrekeyPublic) -> Option<Encapsulation> {
+        let key = self.keys.get_with(public, || Arc::new(Key::new(public)));
+        key.seals.fetch_add(1, Ordering::Relaxed);
+        let encapsulation = key.take_ready(SystemTime::now()).or_else(|| key.encapsulate());
+        *lock(&self.last) = Some(key);
+        encapsulation
     }
 
-    /// Encapsulates to the key that was sealed to last, for the next message: to be called when nobody waits. Half of sealing is done then.
-    pub(super) fn encapsulate(&self) {
-        let Some((public, key)) = lock(&self.last).take() else { return };
-        let encapsulation = public.encapsulate(key.multiples.get());
-        *lock(&key.encapsulation) = encapsulation;
+    /// Encapsulates to the key that was sealed to last, for its next message. To be called when nobody waits: it takes the thread for some 50 µs.
+    pub(super) fn prepare(&self) {
+        let Some(key) = lock(&self.last).take() else { return };
+        let ready = key.encapsulate().map(|encapsulation| Ready { encapsulation, made: SystemTime::now() });
+        *lock(&key.ready) = ready;
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_ready(&self, public: PrekeyPublic) -> bool {
+        self.keys.get(&public).is_some_and(|key| lock(&key.ready).is_some())
+    }
+}
+
+impl Key {
+    fn new(public: PrekeyPublic) -> Self {
+        Self { public, seals: AtomicU32::new(0), multiples: OnceLock::new(), ready: Mutex::default() }
+    }
+
+    fn take_ready(&self, now: SystemTime) -> Option<Encapsulation> {
+        let Ready { encapsulation, made } = lock(&self.ready).take()?;
+        now.duration_since(made).is_ok_and(|age| age <= LIFE).then_some(encapsulation)
+    }
+
+    fn encapsulate(&self) -> Option<Encapsulation> {
+        self.public.encapsulate(self.multiples())
+    }
+
+    fn multiples(&self) -> Option<&Multiples> {
+        let is_often = self.seals.load(Ordering::Relaxed) > SEALS;
+        is_often.then(|| self.multiples.get_or_init(|| self.public.multiples()))
     }
 }
 
@@ -74,25 +103,42 @@ mod tests {
 
     #[test]
     fn a_key_has_multiples_once_it_was_sealed_to_often() {
-        let (ahead, keys) = (Ahead::default(), keys());
-        let multiples = |key| ahead.seal(key).multiples;
-        assert!((0..SEALS).all(|_| multiples(keys[0]).is_none()));
-        let first = multiples(keys[0]).unwrap();
-        assert!(Arc::ptr_eq(&first, &multiples(keys[0]).unwrap()));
-        assert!(multiples(keys[1]).is_none());
+        let (ahead, [one, other]) = (Ahead::default(), keys());
+        let has_multiples = |public| ahead.keys.get(&public).unwrap().multiples.get().is_some();
+        for _ in 0..SEALS {
+            assert!(ahead.take(one).is_some());
+        }
+        assert!(!has_multiples(one));
+        ahead.take(one);
+        ahead.take(other);
+        assert!(has_multiples(one) && !has_multiples(other));
     }
 
     #[test]
-    fn what_was_encapsulated_is_for_the_last_key_and_for_one_seal() {
-        let (ahead, keys) = (Ahead::default(), keys());
-        let is_prepared = |key| ahead.seal(key).encapsulation.is_some();
-        ahead.encapsulate();
-        assert!(!is_prepared(keys[0]), "nothing was sealed to before");
-        assert!(!is_prepared(keys[1]));
-        ahead.encapsulate();
-        ahead.encapsulate();
-        assert!(!is_prepared(keys[0]));
-        assert!(is_prepared(keys[1]), "it was the last one");
-        assert!(!is_prepared(keys[1]), "it is used up");
+    fn what_is_ready_is_for_the_last_key_and_for_one_seal() {
+        let (ahead, [one, other]) = (Ahead::default(), keys());
+        ahead.prepare();
+        for key in [one, other] {
+            assert!(ahead.take(key).is_some());
+        }
+        ahead.prepare();
+        assert!(!ahead.is_ready(one) && ahead.is_ready(other), "one is for the last");
+        ahead.take(one);
+        ahead.prepare();
+        assert!(ahead.is_ready(one) && ahead.is_ready(other), "each key has its own");
+        assert!(ahead.take(one).is_some());
+        assert!(!ahead.is_ready(one) && ahead.is_ready(other), "it is used up");
+    }
+
+    #[test]
+    fn what_has_waited_for_long_is_not_used() {
+        let (key, now) = (Key::new(keys()[0]), SystemTime::now());
+        let ready_at = |made| *lock(&key.ready) = Some(Ready { encapsulation: key.encapsulate().unwrap(), made });
+        ready_at(now - LIFE);
+        assert!(key.take_ready(now).is_some());
+        ready_at(now - LIFE - Duration::from_millis(1));
+        assert!(key.take_ready(now).is_none());
+        ready_at(now + Duration::from_millis(1));
+        assert!(key.take_ready(now).is_none(), "the clock was set back, so nobody knows");
     }
 }

@@ -302,10 +302,10 @@ fn open_stream(tx: Tx<'_>, row: &DeliveryRow, means: &Means) -> Result<(), Query
 
 /// The same content, naming the message that it stands for; a redrive of a redrive names the latest.
 fn inner_of_redrive(message: &OutboxRow, conversation_id: ConversationId, means: &Means) -> Option<Bytes> {
-    let mut inner = Inner::decode(&message.inner).ok()?;
+    let mut inner = Inner::decode(message.inner.clone()).ok()?;
     inner.attrs.retain(|attr| attr.key != REDRIVE_OF);
     inner.attrs.push(Attr { key: REDRIVE_OF.to_owned(), value: message.msg_id.to_string() });
     let inner = Inner { conversation_id, ..inner };
     let inner = means.file.iter().fold(inner, |inner, file| file.announce(inner));
-    Some(Bytes::copy_from_slice(&inner.encode().ok()?))
+    inner.encode().ok()
 }

@@ -319,7 +319,7 @@ fn backlog_of(tx: Tx<'_>, agent: &LocalAgent, limit: u32) -> Result<Vec<TailItem
 
 /// A sent message as its sender sees it.
 pub(super) fn sent_message(row: &OutboxRow, from: Slug, to: Slug) -> InboxMessage {
-    let inner = Inner::decode(&row.inner).ok();
+    let inner = Inner::decode(row.inner.clone()).ok();
     let said = inner.as_ref();
     InboxMessage {
         msg_id: row.msg_id,

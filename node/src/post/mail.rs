@@ -247,7 +247,7 @@ impl Post {
         let keyring = self.keys.keyring(recipient.agent_id).ok_or(Code::TryLater)?;
         let opened = open_for(envelope, &keyring, recipient.agent_id)?;
         let digest = opened.inner_digest();
-        let Ok(inner) = Inner::decode(&opened.inner) else { return Ok(None) };
+        let Ok(inner) = Inner::decode(opened.inner) else { return Ok(None) };
         check_inner(envelope.header(), &inner).map_err(|error| error.code())?;
         let kind = kind(&inner).ok_or(Code::TypeRefused)?;
         let manifest = inner.stream.clone();

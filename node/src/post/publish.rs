@@ -131,9 +131,10 @@ pub(super) async fn run(
             Some(answered) = pending.next() => {
                 tell(&post, &mut untold);
                 take_answer(&post, answered);
-                // Nothing else is under way, but what is never ready: a moment in which nobody waits.
-                if pending.len() == 1 && directs.is_empty() {
-                    post.ahead.encapsulate();
+                // One of the set is never ready.
+                let is_idle = pending.len() == 1 && directs.is_empty() && room.is_empty();
+                if is_idle {
+                    post.ahead.prepare();
                 }
             }
             Some(lane) = room.recv(), if pending.len() <= IN_FLIGHT_MAX => {

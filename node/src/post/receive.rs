@@ -199,16 +199,18 @@ impl Post {
             return Err(Refusal::Later(LATER));
         }
         self.guard(frame).await?;
-        let completion = match address.destination {
-            Destination::Agent(recipient) => self.mail(frame, address.source, recipient).await,
+        match address.destination {
+            Destination::Agent(recipient) => {
+                let completion = self.mail(frame, address.source, recipient).await?;
+                // Behind its own commit, and before the next message is examined, which may be the one that kills the node.
+                self.forget_tries(frame);
+                Ok(completion)
+            }
             Destination::Ack => self.ack(frame, address.source).await,
             Destination::Blocks => self.block(frame, address.source).await,
             // Channels have not begun here, so nobody can be sending to them.
             Destination::Multi => Err(Refusal::Quarantine(Code::NotAMember)),
-        }?;
-        // Behind its own commit, and before the next message is counted, which may be the one that kills the node.
-        self.forget_tries(frame);
-        Ok(completion)
+        }
     }
 
     /// Step 1: the subject has the right shape and is this node's.
@@ -238,9 +240,8 @@ impl Post {
         }
     }
 
-    /// Waits for the commit, or deals with a refusal.
+    /// Waits for the commit, or deals with a refusal, and clears the guard.
     async fn complete(&self, frame: &Frame, examined: Result<Completion, Refusal>) -> After {
-        let is_refused = examined.is_err();
         let result = match examined {
             Ok(completion) => completion.await,
             Err(refusal) => Err(refusal),
@@ -262,9 +263,7 @@ impl Post {
                 Box::new(|| Verdict::Nak(LATER).into())
             }
         };
-        if is_refused {
-            self.forget_tries(frame);
-        }
+        self.forget_tries(frame);
         after
     }
 

@@ -12,13 +12,11 @@ use murmur_crypto::{
     inner::opens_stream,
     keys::PrekeyPublic,
     prekey::{PrekeyId, VerifiedPrekey},
-    seal::{Recipient, SealError, SealRequest, Sealed, seal_ahead},
+    seal::{Recipient, SealError, SealRequest, Sealed, seal_encapsulated},
 };
 
 use super::{
-    Post,
-    ahead::Prepared,
-    random,
+    Post, random,
     transition::{self, Key},
 };
 use crate::{
@@ -64,8 +62,7 @@ pub(super) fn seal_one(
 ) -> Result<Fresh, SealError> {
     let prekey = wanted_prekey(peer, delivery, now_ms);
     let reply_route = post.bus.route().map(|route| route.to_string());
-    let Prepared { multiples, encapsulation } = post.ahead.seal(prekey.public);
-    let sealed = seal_ahead(
+    let sealed = seal_encapsulated(
         &signer.key,
         &SealRequest {
             msg_id: message.msg_id,
@@ -82,9 +79,8 @@ pub(super) fn seal_one(
             recipients: &[Recipient::from(&prekey)],
             inner: &message.inner,
             chain: Some(&signer.chain),
-            multiples: multiples.as_ref(),
         },
-        encapsulation,
+        post.ahead.take(prekey.public),
     )?;
     let stream_key = opens_stream(&message.inner).then(|| sealed.stream_key.to_bytes());
     let is_stale = prekey.is_stale(now_ms);

@@ -138,7 +138,7 @@ impl Post {
             to,
             conversation_id,
             kind,
-            inner: Bytes::copy_from_slice(&inner),
+            inner,
             created_ms: now_ms,
             ttl_seconds: ttl_seconds(draft.ttl_seconds, timeout_ms),
             traceparent,

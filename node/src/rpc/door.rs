@@ -9,16 +9,14 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use murmur_proto::{
-    access::scope_of, node::v1::message_service_server::MessageServiceServer, status::code_name, v1::Scope,
-};
-use tonic::{Code, Status, body::Body, service::Routes};
+use murmur_proto::{access::scope_of, status::code_name, v1::Scope};
+use tonic::{Code, Status, body::Body};
 use tower::Service;
 
 use super::{
     caller::{Caller, CallerError, Speaker, bearer, check_protocol, check_user, identify, spoken_for},
     connection::OtherEnd,
-    message::Messages,
+    paths::Paths,
     peer::Peers,
     server::Shared,
     status::Refusal,
@@ -29,8 +27,6 @@ use crate::app::Stage;
 const CONTROL_PLANE: &str = "/murmur.v1.";
 /// Whoever starts agents is one from then on.
 const SPAWN: &str = "/murmur.v1.AgentService/SpawnAgent";
-/// Begins every path about messages.
-const MESSAGES: &str = "/murmur.node.v1.MessageService/";
 /// Tells how the node stands, at any time.
 const HOST: &str = "/murmur.node.v1.HostService/";
 /// How long a call waits for a node that starts. It takes longer only to look through a large store after a crash.
@@ -39,19 +35,16 @@ const START_MAX: Duration = Duration::from_secs(10);
 /// The check in front of the services.
 #[derive(Clone)]
 pub(super) struct Door {
-    /// Calls about messages are most of all, and come here past the router, which costs more than the rest of the door.
-    messages: MessageServiceServer<Messages>,
-    routes: Routes,
+    paths: Paths,
     shared: Arc<Shared>,
     peers: Arc<Peers>,
     own_uid: u32,
 }
 
 impl Door {
-    /// `routes` are those of everything else.
-    pub(super) fn new(messages: MessageServiceServer<Messages>, routes: Routes, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(paths: Paths, shared: Arc<Shared>) -> Self {
         let peers = Arc::new(Peers::new(&shared.data_dir));
-        Self { messages, routes, shared, peers, own_uid: nix::unistd::geteuid().as_raw() }
+        Self { paths, shared, peers, own_uid: nix::unistd::geteuid().as_raw() }
     }
 }
 
@@ -61,7 +54,7 @@ impl Service<Request<Body>> for Door {
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // The routes are always ready.
+        // The services are always ready.
         Poll::Ready(Ok(()))
     }
 
@@ -96,8 +89,7 @@ impl Door {
             let caller = self.caller(scope, request.headers()).await?;
             request.extensions_mut().insert(caller);
         }
-        let is_message = request.uri().path().starts_with(MESSAGES);
-        let answer = if is_message { self.messages.call(request).await } else { self.routes.call(request).await };
+        let answer = self.paths.call(request).await;
         answer.map_err(|infallible| match infallible {})
     }
 

@@ -18,6 +18,7 @@ mod message;
 mod notify;
 mod outbox;
 mod parse;
+mod paths;
 mod peer;
 mod permission;
 pub mod server;

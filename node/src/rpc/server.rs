@@ -38,6 +38,7 @@ use super::{
     message::Messages,
     notify::Notifications,
     outbox::Outbox,
+    paths::Paths,
     permission::PermissionsRpc,
     session::SessionsRpc,
     share::Share,
@@ -149,8 +150,7 @@ impl Call {
 
 /// The services and how healthy they are.
 pub struct Services {
-    messages: MessageServiceServer<Messages>,
-    routes: Routes,
+    paths: Paths,
     /// Says how healthy the services are.
     pub health: HealthReporter,
     shared: Arc<Shared>,
@@ -169,7 +169,6 @@ impl Services {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let messages = MessageServiceServer::new(Messages::new(shared.clone()));
-        let messages = messages.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX);
         let sessions = SessionServiceServer::new(SessionsRpc { shared: shared.clone() });
         let outbox = OutboxServiceServer::new(Outbox { shared: shared.clone() });
         let host = HostServiceServer::new(Host { shared: shared.clone() });
@@ -178,7 +177,7 @@ impl Services {
         let share = ShareServiceServer::new(Share::new(shared.clone()));
         let events = EventServiceServer::new(EventsRpc { shared: shared.clone() });
         let permissions = PermissionServiceServer::new(PermissionsRpc { shared: shared.clone() });
-        let routes = Routes::new(sessions.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
+        let rest = Routes::new(sessions.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX))
             .add_service(outbox)
             .add_service(host)
             .add_service(notify)
@@ -191,7 +190,8 @@ impl Services {
             // What Python's client still asks for.
             .add_service(reflection().build_v1alpha()?)
             .prepare();
-        let services = Self { messages, routes, health, shared };
+        let paths = Paths::new(messages.max_decoding_message_size(RPC_MESSAGE_BYTES_MAX), rest);
+        let services = Self { paths, health, shared };
         services.ready(false).await;
         Ok(services)
     }
@@ -216,7 +216,7 @@ impl Services {
     /// When the transport fails.
     pub async fn serve(&self, listener: UnixListener) -> Result<(), tonic::transport::Error> {
         let drain = self.shared.drain.clone();
-        let door = Door::new(self.messages.clone(), self.routes.clone(), self.shared.clone());
+        let door = Door::new(self.paths.clone(), self.shared.clone());
         let traced = murmur_telemetry::grpc::server_layer().layer(door);
         Server::builder()
             .max_concurrent_streams(4096)

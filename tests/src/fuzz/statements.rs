@@ -18,10 +18,10 @@ use super::{
 
 /// The inner message of somebody who sealed what it likes.
 pub(super) fn inner_decode(bytes: &[u8]) {
-    let Ok(inner) = InnerMessage::decode(bytes) else { return };
+    let Ok(inner) = InnerMessage::decode(Bytes::copy_from_slice(bytes)) else { return };
     assert!(bytes.len() <= INNER_BYTES_MAX && inner.body.len() <= BODY_BYTES_MAX && inner.attrs.len() <= ATTRS_MAX);
     let again = inner.encode().expect("what was read cannot be written");
-    assert!(InnerMessage::decode(&again).expect("what was written cannot be read") == inner);
+    assert!(InnerMessage::decode(again).expect("what was written cannot be read") == inner);
     if let Some(stream) = &inner.stream {
         let name = &stream.filename;
         assert!(!name.contains(['/', '\\', '\0']) && name != ".." && name != ".", "a path for a file name: {name}");

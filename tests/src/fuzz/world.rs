@@ -159,7 +159,6 @@ pub fn envelope() -> Vec<u8> {
         recipients: &recipients,
         inner: &inner,
         chain: Some(&alice.chain),
-        multiples: None,
     };
     let randomness = SealRandomness {
         cek: Zeroizing::new([5; 32]),

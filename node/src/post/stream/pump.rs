@@ -465,7 +465,7 @@ impl Pump {
 fn seal(file: &File, row: &OutRow, cipher: &ChunkCipher, index: u32, last: bool) -> io::Result<Vec<u8>> {
     let at = u64::from(index) * u64::from(row.chunk_size);
     let length = row.size.saturating_sub(at).min(u64::from(row.chunk_size));
-    let mut plain = zeroize::Zeroizing::new(vec![0; usize::try_from(length).unwrap_or(0)]);
+    let mut plain = vec![0; usize::try_from(length).unwrap_or(0)];
     file.read_exact_at(&mut plain, at)?;
     let ciphertext = cipher.encrypt(index, last, &plain).map_err(io::Error::other)?;
     Ok(ChunkFrame { stream_id: *row.stream_id.as_bytes(), index, last, ciphertext: ciphertext.into() }.encode())

@@ -470,7 +470,7 @@ impl Worker {
     }
 
     /// Under the key of any copy of the message; one that came meanwhile is looked for before the chunk is given up.
-    fn decrypt(&mut self, chunk: &ChunkFrame) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+    fn decrypt(&mut self, chunk: &ChunkFrame) -> Option<Vec<u8>> {
         let open = |ciphers: &[ChunkCipher]| {
             ciphers.iter().find_map(|cipher| cipher.decrypt(chunk.index, chunk.last, &chunk.ciphertext).ok())
         };

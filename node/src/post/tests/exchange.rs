@@ -1,6 +1,6 @@
 //! Messages, requests and replies as agents see them.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use murmur_core::{id::MessageId, outbox::StateName};
@@ -49,6 +49,16 @@ async fn a_message_arrives_is_acknowledged_and_its_reading_is_told() {
     carry(&[&a, &b], until(&post, &alice, sent.msg_id, StateName::Read)).await;
     let view = post.delivery(alice.agent_id, sent.msg_id).await.unwrap().remove(0);
     assert!(view.delivered_ms.is_some() && view.read_ms.is_some() && view.publish_tries == 1 && !view.stale_prekey);
+}
+
+#[tokio::test]
+async fn when_the_broker_has_a_message_the_next_one_is_prepared() {
+    let (a, b) = World::new().pair().await;
+    let peer = a.post.directory.verified(b.agent(0).agent_id, a.post.clock.now_ms()).unwrap();
+    a.post.send(&a.agent(0), draft("bob", "hello")).await.unwrap();
+    while !a.post.ahead.is_ready(peer.prekey.public) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 #[tokio::test]

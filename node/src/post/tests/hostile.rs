@@ -72,7 +72,6 @@ impl Forge {
                 recipients: &[Recipient { agent_id: self.recipient, ..Recipient::from(&peer.prekey) }],
                 inner: &inner,
                 chain: Some(&signer.chain),
-                multiples: None,
             },
         )
         .unwrap();
@@ -299,10 +298,21 @@ async fn what_was_dealt_with_does_not_count_when_the_next_message_kills_the_node
     b.take(&honest).await;
     let count = |stream_seq| b.post.store.write(move |tx| crate::store::guard::count(tx, stream_seq, 1));
     count(77).await.unwrap();
-    // It comes again, is known, and nobody comes to its acknowledgement: the next one was the node's end.
+    // It comes again and is known, but before its acknowledgement is done with, the next one is the node's end.
     drop(b.post.examine(&Frame { deliveries: 3, stream_seq: 77, ..honest }).await.unwrap());
     count(78).await.unwrap();
     assert_eq!(count(77).await.unwrap(), 1, "it has not been counted before");
+}
+
+#[tokio::test]
+async fn an_acknowledgement_counts_until_everything_that_it_says_was_heard() {
+    let (a, b) = World::new().pair().await;
+    let (msg_id, digest, _) = sent(&a).await;
+    let frame = Frame { deliveries: 2, stream_seq: 77, ..ack(&a, &b, msg_id, digest) };
+    // What it says of files is heard after its commit, and may be the node's end.
+    drop(a.post.examine(&frame).await.unwrap());
+    let tries = a.post.store.write(|tx| crate::store::guard::count(tx, 77, 1)).await.unwrap();
+    assert_eq!(tries, 2, "once by its second delivery, and now");
 }
 
 /// Alice's message on its way to Bob: its id and the digest of its copy.

@@ -174,7 +174,7 @@ async fn after_the_longest_life_a_redrive_is_a_new_message_that_names_the_old_on
     assert_eq!(redriven.redrive_of, msg_id);
     let new = redriven.msg_id;
     let row = a.post.store.read(move |tx| outbox::get(tx, new)).await.unwrap().unwrap();
-    let inner = Inner::decode(&row.inner).unwrap();
+    let inner = Inner::decode(row.inner.clone()).unwrap();
     assert_eq!(
         inner.attrs.iter().map(|attr| (attr.key.as_str(), attr.value.clone())).collect::<Vec<_>>(),
         [("redrive-of", msg_id.to_string())]
