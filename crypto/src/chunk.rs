@@ -10,8 +10,7 @@ use prost::Message as _;
 use zeroize::Zeroizing;
 
 use crate::{
-    content_key::HeaderHash,
-    content_key::TAG_BYTES,
+    content_key::{HeaderHash, TAG_BYTES},
     error::{self, WireError},
     hash::label,
     wire,

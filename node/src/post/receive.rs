@@ -231,7 +231,7 @@ impl Post {
         if tries >= TRIES_MAX { Err(Refusal::Quarantine(Code::TryLater)) } else { Ok(()) }
     }
 
-    /// Clears the guard: only crashes are to count.
+    /// Clears the guard: only crashes are to count. For mail as soon as its commit is queued, for everything when it is done with.
     fn forget_tries(&self, frame: &Frame) {
         if frame.deliveries > 1 {
             let stream_seq = frame.stream_seq;
