@@ -35,7 +35,7 @@ use crate::{
     store::{
         StoreError, Tx,
         ack::{self, AckRow, STATUS_DELIVERED, STATUS_FAILED, STATUS_READ},
-        agents,
+        agents, guard,
         inbox::{self, Arrival, Hold, Known},
         order::{self, Thread},
         stream::InRow,
@@ -160,7 +160,7 @@ impl Post {
             }
         };
         if let Some(known) = copy_of(&known, &digest) {
-            return Ok(self.acknowledge_again(&header, recipient.agent_id, digest, known));
+            return Ok(self.acknowledge_again(frame, &header, recipient.agent_id, digest, known));
         }
         let chain = self.sender_chain(&envelope, &header)?;
         let envelope = envelope.verify_sender(&chain).map_err(|error| Refusal::Quarantine(error.code()))?;
@@ -172,13 +172,13 @@ impl Post {
                 authentic.known = self.look_up(&header, agent_id).await?.1.into();
             }
             if let Some(known) = copy_of(&authentic.known, &digest) {
-                return Ok(self.acknowledge_again(&header, agent_id, digest, known));
+                return Ok(self.acknowledge_again(frame, &header, agent_id, digest, known));
             }
             // Another copy of a message that was let in is let in as well.
             if !matches!(authentic.known, Lookup::Known(_)) {
                 match self.policy.hold(header.sender_agent_id, agent_id, now_ms) {
                     Ok(at_ms) => not_before_ms = at_ms,
-                    Err(over) => return Ok(self.refuse(&authentic, over.into())),
+                    Err(over) => return Ok(self.refuse(frame, &authentic, over.into())),
                 }
             }
         }
@@ -186,10 +186,11 @@ impl Post {
         let span = murmur_telemetry::hot_span!("post.receive");
         match in_time.map_err(Refused::from).and_then(|()| self.open(&authentic, now_ms, &span)) {
             Ok(Some(arrival)) => {
-                Ok(self.store_arrival(arrival, self.terms(&authentic, now_ms, not_before_ms), span.clone()))
+                let terms = self.terms(&authentic, now_ms, not_before_ms);
+                Ok(self.store_arrival(frame, arrival, terms, span.clone()))
             }
             Ok(None) => Err(Refusal::Quarantine(Code::Malformed)),
-            Err(refused) => Ok(self.refuse(&authentic, refused)),
+            Err(refused) => Ok(self.refuse(frame, &authentic, refused)),
         }
     }
 
@@ -298,8 +299,14 @@ impl Post {
     }
 
     /// Step 12, queued, and what follows it.
-    fn store_arrival(self: &Arc<Self>, arrival: Arrived, terms: Terms, span: Span) -> Completion {
-        let committing = self.store.queue_here(move |tx| commit(tx, arrival, terms));
+    fn store_arrival(self: &Arc<Self>, frame: &Frame, arrival: Arrived, terms: Terms, span: Span) -> Completion {
+        let counted = frame.counted();
+        let committing = self.store.queue_here(move |tx| {
+            let committed = commit(tx, arrival, terms)?;
+            // With what it was counted for: the message behind this one may be the one that kills the node.
+            guard::clear(tx, counted)?;
+            Ok(committed)
+        });
         let post = Arc::clone(self);
         Box::pin(async move {
             let committed: Result<Committed, StoreError> = committing.await;
@@ -367,6 +374,7 @@ impl Post {
     /// The same copy again: its acknowledgement was lost on the way.
     fn acknowledge_again(
         self: &Arc<Self>,
+        frame: &Frame,
         header: &Header,
         recipient: AgentId,
         env_digest: [u8; 32],
@@ -374,11 +382,11 @@ impl Post {
     ) -> Completion {
         self.counters.duplicates.add();
         let row = ack_row(header, recipient, env_digest, status_of(known));
-        self.answer(row)
+        self.answer(frame, row, None)
     }
 
     /// An authentic message that is not let in.
-    fn refuse(self: &Arc<Self>, authentic: &Authentic, refused: Refused) -> Completion {
+    fn refuse(self: &Arc<Self>, frame: &Frame, authentic: &Authentic, refused: Refused) -> Completion {
         let Refused { code, retry_after_s } = refused;
         let header = authentic.envelope.header();
         let (sender, recipient) = (header.sender_agent_id, authentic.recipient.agent_id);
@@ -388,18 +396,15 @@ impl Post {
         let row = ack_row(header, authentic.recipient.agent_id, digest, STATUS_FAILED);
         let for_good = matches!(code.reaction(), Reaction::Dead | Reaction::Expire);
         let passed_over = passed_over(header, authentic.recipient.agent_id).filter(|_| for_good);
-        self.answer_and_pass(AckRow { code: code.number(), retry_after_s, ..row }, passed_over)
-    }
-
-    fn answer(self: &Arc<Self>, row: AckRow) -> Completion {
-        self.answer_and_pass(row, None)
+        self.answer(frame, AckRow { code: code.number(), retry_after_s, ..row }, passed_over)
     }
 
     /// Answers; with `passed_over`, what comes behind that message need not wait for it.
-    fn answer_and_pass(self: &Arc<Self>, mut row: AckRow, passed_over: Option<(Thread, u64)>) -> Completion {
-        let now_ms = self.clock.now_ms();
+    fn answer(self: &Arc<Self>, frame: &Frame, mut row: AckRow, passed_over: Option<(Thread, u64)>) -> Completion {
+        let (now_ms, counted) = (self.clock.now_ms(), frame.counted());
         let committing = self.store.queue(move |tx| {
             row.id = ack::insert(tx, &row, now_ms)?;
+            guard::clear(tx, counted)?;
             let look = match passed_over {
                 Some((thread, sequence)) if order::follow(tx, &thread, sequence)? => look(tx, thread, now_ms)?,
                 _ => None,

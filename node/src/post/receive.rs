@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Post, failpoint::failpoint, owed::Owed};
 use crate::{
     bus::{Delivered, Pulled, Unanswered, Verdict},
-    store::{StoreError, ack::AckRow, guard, quarantine, quarantine::Quarantined},
+    store::{StoreError, Tx, ack::AckRow, guard, quarantine, quarantine::Quarantined},
 };
 
 /// Messages whose commit or acknowledgement is under way.
@@ -44,6 +44,13 @@ pub struct Frame {
     pub deliveries: u64,
     /// Its place in the stream.
     pub stream_seq: u64,
+}
+
+impl Frame {
+    /// Its place in the stream, when its tries are counted: nothing is on a first delivery.
+    pub(super) fn counted(&self) -> Option<u64> {
+        (self.deliveries > 1).then_some(self.stream_seq)
+    }
 }
 
 /// Broker messages that this process has put off. What they are put off for may be a full disk, on which the guard's count cannot be taken
@@ -200,14 +207,9 @@ impl Post {
         }
         self.guard(frame).await?;
         match address.destination {
-            Destination::Agent(recipient) => {
-                let completion = self.mail(frame, address.source, recipient).await?;
-                // Behind its own commit, and before the next message is examined, which may be the one that kills the node.
-                self.forget_tries(frame);
-                Ok(completion)
-            }
-            Destination::Ack => self.ack(frame, address.source).await,
-            Destination::Blocks => self.block(frame, address.source).await,
+            Destination::Agent(recipient) => self.mail(frame, address.source, recipient).await,
+            Destination::Ack => Ok(self.then_forget_tries(frame, self.ack(frame, address.source).await?)),
+            Destination::Blocks => Ok(self.then_forget_tries(frame, self.block(frame, address.source).await?)),
             // Channels have not begun here, so nobody can be sending to them.
             Destination::Multi => Err(Refusal::Quarantine(Code::NotAMember)),
         }
@@ -222,25 +224,37 @@ impl Post {
 
     /// Step 2: a message that came several times and was never completed may be what kills the node.
     async fn guard(&self, frame: &Frame) -> Result<(), Refusal> {
-        if frame.deliveries <= 1 || self.put_off.has(frame.stream_seq) {
+        let Some(stream_seq) = frame.counted().filter(|stream_seq| !self.put_off.has(*stream_seq)) else {
             return Ok(());
-        }
-        let (stream_seq, now_ms) = (frame.stream_seq, self.clock.now_ms());
+        };
+        let now_ms = self.clock.now_ms();
         let tries = self.store.write(move |tx| guard::count(tx, stream_seq, now_ms)).await?;
         failpoint("R2");
         if tries >= TRIES_MAX { Err(Refusal::Quarantine(Code::TryLater)) } else { Ok(()) }
     }
 
-    /// Clears the guard: only crashes are to count. For mail as soon as its commit is queued, for everything when it is done with.
-    fn forget_tries(&self, frame: &Frame) {
-        if frame.deliveries > 1 {
-            let stream_seq = frame.stream_seq;
+    /// Takes the guard's count back: only crashes are to count. Mail does so in its own transaction.
+    fn forget_tries(&self, counted: Option<u64>) {
+        if counted.is_some() {
             // Left over, it is pruned a day later; until then it only makes the node more careful.
-            drop(self.store.queue_lazily(move |tx| guard::clear(tx, stream_seq)));
+            drop(self.store.queue_lazily(move |tx| guard::clear(tx, counted)));
         }
     }
 
-    /// Waits for the commit, or deals with a refusal, and clears the guard.
+    /// The same for a frame that is done with some time after its commit.
+    fn then_forget_tries(self: &Arc<Self>, frame: &Frame, completion: Completion) -> Completion {
+        let (post, counted) = (Arc::clone(self), frame.counted());
+        if counted.is_none() {
+            return completion;
+        }
+        Box::pin(async move {
+            let after = completion.await?;
+            post.forget_tries(counted);
+            Ok(after)
+        })
+    }
+
+    /// Waits for the commit, or deals with a refusal.
     async fn complete(&self, frame: &Frame, examined: Result<Completion, Refusal>) -> After {
         let result = match examined {
             Ok(completion) => completion.await,
@@ -248,10 +262,11 @@ impl Post {
         };
         if matches!(result, Err(Refusal::Later(_) | Refusal::Store(_))) {
             self.put_off.add(frame.stream_seq);
-        } else if frame.deliveries > 1 {
-            self.put_off.remove(frame.stream_seq);
+            self.forget_tries(frame.counted());
+        } else if let Some(stream_seq) = frame.counted() {
+            self.put_off.remove(stream_seq);
         }
-        let after: After = match result {
+        match result {
             Ok(after) => after,
             Err(Refusal::Quarantine(code)) => {
                 let verdict = self.quarantine(frame, code).await;
@@ -262,9 +277,7 @@ impl Post {
                 tracing::error!(%error, subject = %frame.subject, "an arrival could not be stored");
                 Box::new(|| Verdict::Nak(LATER).into())
             }
-        };
-        self.forget_tries(frame);
-        after
+        }
     }
 
     async fn quarantine(&self, frame: &Frame, code: Code) -> Verdict {
@@ -279,10 +292,16 @@ impl Post {
             deliveries: u32::try_from(frame.deliveries).unwrap_or(u32::MAX),
         };
         let (now_ms, rows, bytes) = (self.clock.now_ms(), self.config.quarantine_rows, self.config.quarantine_bytes);
-        match self.store.write(move |tx| quarantine::insert(tx, &row, now_ms, rows, bytes)).await {
+        let counted = frame.counted();
+        let keep = move |tx: Tx<'_>| {
+            quarantine::insert(tx, &row, now_ms, rows, bytes)?;
+            guard::clear(tx, counted)
+        };
+        match self.store.write(keep).await {
             Ok(()) => Verdict::Term,
             Err(error) => {
                 tracing::error!(%error, subject = %frame.subject, "an arrival could not be quarantined");
+                self.forget_tries(counted);
                 Verdict::Nak(LATER)
             }
         }

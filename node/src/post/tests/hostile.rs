@@ -22,7 +22,7 @@ use super::super::{
     Draft, Frame, PostConfig,
     testing::{TestNode, World, introduce, node_id, route},
 };
-use crate::{bus::Verdict, clock::Clock, keys::AgentSigner};
+use crate::{bus::Verdict, clock::Clock, keys::AgentSigner, store::guard};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
@@ -284,7 +284,7 @@ async fn a_message_that_kills_the_node_is_put_away_on_its_third_try() {
     let count = |deliveries| Frame { deliveries, stream_seq: 77, ..honest.clone() };
     // Two redeliveries died after the guard: only their counting is on disk.
     for _ in 0..2 {
-        b.post.store.write(|tx| crate::store::guard::count(tx, 77, 1)).await.unwrap();
+        b.post.store.write(|tx| guard::count(tx, 77, 1)).await.unwrap();
     }
     assert_eq!(b.post.receive(&count(4)).await, Verdict::Term);
     assert_eq!(unread(&b).await, 0);
@@ -296,12 +296,28 @@ async fn what_was_dealt_with_does_not_count_when_the_next_message_kills_the_node
     let (a, b) = World::new().pair().await;
     let honest = Forge::new(&a, &b, "x").honest(&a, &b);
     b.take(&honest).await;
-    let count = |stream_seq| b.post.store.write(move |tx| crate::store::guard::count(tx, stream_seq, 1));
+    let count = |stream_seq| b.post.store.write(move |tx| guard::count(tx, stream_seq, 1));
     count(77).await.unwrap();
     // It comes again and is known, but before its acknowledgement is done with, the next one is the node's end.
     drop(b.post.examine(&Frame { deliveries: 3, stream_seq: 77, ..honest }).await.unwrap());
     count(78).await.unwrap();
     assert_eq!(count(77).await.unwrap(), 1, "it has not been counted before");
+}
+
+#[tokio::test]
+async fn the_count_is_taken_back_by_the_transaction_that_deals_with_the_message() {
+    let (a, b) = World::new().pair().await;
+    let honest = Forge::new(&a, &b, "x").honest(&a, &b);
+    let now_ms = a.post.clock.now_ms();
+    let late = Forge { created_ms: now_ms - 3_600_000, ..Forge::new(&a, &b, "z") }.honest(&a, &b);
+    for (frame, what) in [(&honest, "new"), (&honest, "known"), (&late, "refused")] {
+        b.post.store.write(|tx| guard::count(tx, 77, 1)).await.unwrap();
+        let frame = Frame { deliveries: 2, stream_seq: 77, ..frame.clone() };
+        // Committed, and nothing after it has run.
+        let after = b.post.examine(&frame).await.unwrap().await.unwrap();
+        assert_eq!(b.post.store.read(guard::counted_for_test).await.unwrap(), 0, "{what}");
+        drop(after);
+    }
 }
 
 #[tokio::test]
@@ -311,7 +327,7 @@ async fn an_acknowledgement_counts_until_everything_that_it_says_was_heard() {
     let frame = Frame { deliveries: 2, stream_seq: 77, ..ack(&a, &b, msg_id, digest) };
     // What it says of files is heard after its commit, and may be the node's end.
     drop(a.post.examine(&frame).await.unwrap());
-    let tries = a.post.store.write(|tx| crate::store::guard::count(tx, 77, 1)).await.unwrap();
+    let tries = a.post.store.write(|tx| guard::count(tx, 77, 1)).await.unwrap();
     assert_eq!(tries, 2, "once by its second delivery, and now");
 }
 
