@@ -8,8 +8,12 @@ use std::{
 
 use murmur_core::token::Token;
 use murmur_proto::{
-    client::{ControlClient, Headers, NodeClient, connect_server, connect_socket},
+    client::{ControlClient, Headers, NodeClient, check_server, connect_server, connect_socket},
     file::{self, FileError},
+};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
 };
 
 use crate::{
@@ -52,13 +56,15 @@ impl Target {
         self.socket.clone().or(planned).unwrap_or_else(|| self.layout.socket_default())
     }
 
-    /// The control plane's address.
+    /// The control plane's address, to which a token may go.
     pub(crate) fn server_url(&self) -> Result<String, Failure> {
         let planned = self.plan.as_ref().map(Plan::server_url);
-        self.server.clone().or(planned).ok_or_else(|| {
+        let url = self.server.clone().or(planned).ok_or_else(|| {
             Failure::usage("no control plane is known here")
                 .remedy("Start a network with `murmurctl up`, or name one with --server or MURMUR_SERVER_URL.")
-        })
+        })?;
+        check_server(&url)?;
+        Ok(url)
     }
 
     /// The node, with nobody's token: for what concerns the host.
@@ -88,8 +94,8 @@ impl Target {
     /// The control plane, with the caller's token.
     pub(crate) async fn control(&self) -> Result<ControlClient, Failure> {
         let url = self.server_url()?;
-        let token = read_token(&self.token_path()?)?;
         let ca = self.ca_pem()?;
+        let token = read_token(&self.token_path()?)?;
         Ok(ControlClient::new(connect_server(&url, ca.as_deref()).await?, headers(Some(&token))?))
     }
 
@@ -163,8 +169,20 @@ pub(crate) fn layout(global: &Global) -> Result<Layout, Failure> {
     Ok(Layout::new(root))
 }
 
+/// Reads and checks a certificate authority: without one in the file, every control plane would look as if it were away.
 fn read_ca(path: &Path) -> Result<String, Failure> {
-    file::read_text(path, CA_BYTES_MAX).context(format!("reading the certificate authority `{}`", path.display()))
+    let refused = |what: String| {
+        Failure::field("--ca", &format!("must be a PEM file with a certificate; `{}` {what}", path.display())).remedy(
+            "Name the authority of the control plane with --ca or MURMUR_SERVER_CA, or neither for the system's.",
+        )
+    };
+    let text = file::read_text(path, CA_BYTES_MAX).map_err(|error| refused(format!("cannot be read: {error}")))?;
+    let mut authorities = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+        let certificate = certificate.map_err(|error| refused(format!("is damaged: {error}")))?;
+        authorities.add(certificate).map_err(|error| refused(format!("is damaged: {error}")))?;
+    }
+    if authorities.is_empty() { Err(refused("holds none".to_owned())) } else { Ok(text) }
 }
 
 /// Reads and checks a token file, so that a truncated copy is told before anybody is asked.

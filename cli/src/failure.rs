@@ -194,7 +194,10 @@ impl From<ConnectError> for Failure {
             ConnectError::PathTooLong { .. } => {
                 Self::usage(what).remedy("Name a shorter path with --socket or MURMUR_NODE_SOCKET.")
             }
-            ConnectError::Url { .. } => Self::usage(what).remedy("Correct --server or MURMUR_SERVER_URL."),
+            ConnectError::Url { url, rule, source: _ } => {
+                Self::field("--server", &format!("{rule}; `{url}` is not such"))
+                    .remedy("Correct --server or MURMUR_SERVER_URL.")
+            }
             ConnectError::Socket { path, .. } => socket_failure(&what, &path),
             ConnectError::Server { .. } => Self::new(Exit::Unavailable, what)
                 .reason(Reason::ControlPlaneDown)

@@ -269,3 +269,25 @@ fn a_file_of_each_must_have_lines() {
     assert_eq!(missing.code, 1, "{}", missing.stderr);
     assert!(missing.stderr.contains("/nonexistent"), "{}", missing.stderr);
 }
+
+#[test]
+fn a_wrong_address_or_authority_is_named_and_no_token_goes_out_in_clear() {
+    let home = Home::new();
+    let no_pem = home.path().join("ca");
+    fs::write(&no_pem, "no certificate").unwrap();
+    let no_pem = no_pem.to_str().unwrap();
+    let whoami = ["token", "whoami", "--token-file", "t"];
+    for (option, args, rule) in [
+        ("--server", &["--server", "http://192.0.2.2:18999"][..], "https://"),
+        ("--server", &["--server", "http://murmur.example.org"], "https://"),
+        ("--server", &["--server", "garbage"], "http://HOST:PORT"),
+        ("--server", &["--server", "127.0.0.1:7700"], "http://HOST:PORT"),
+        ("--server", &["--server", "ftp://127.0.0.1"], "http://HOST:PORT"),
+        ("--ca", &["--server", "https://127.0.0.1:1", "--ca", no_pem], "a PEM file"),
+        ("--ca", &["--server", "https://127.0.0.1:1", "--ca", "/nonexistent"], "a PEM file"),
+    ] {
+        let run = home.run(&[&whoami[..], args].concat());
+        assert_eq!(run.code, 2, "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(&format!("error: {option}: must")) && run.stderr.contains(rule), "{}", run.stderr);
+    }
+}

@@ -23,6 +23,8 @@ pub enum Class {
     AlreadyExists,
     /// The state must change first.
     FailedPrecondition,
+    /// A position that is not there, or not any more.
+    OutOfRange,
     /// A limit is reached.
     ResourceExhausted,
     /// Something needed is away; the same call may succeed later.
@@ -264,11 +266,32 @@ reasons! {
     /// The two sides speak versions that do not fit.
     VersionSkew = "VERSION_SKEW", FailedPrecondition, "Upgrade the older side.";
     /// The resume token is too old to continue from.
-    ResumeTokenStale = "RESUME_TOKEN_STALE", FailedPrecondition, "Start the watch again without a resume token.";
+    ResumeTokenStale = "RESUME_TOKEN_STALE", OutOfRange, "Start the watch again without a resume token.";
     /// The process is shutting down and takes nothing new.
     Draining = "DRAINING", Unavailable, "Try again in a moment; another process takes over.";
     /// A fault of ours; the cause is in the log, never in the answer.
     Internal = "INTERNAL", Internal, "Report it with the trace id.";
+}
+
+impl Reason {
+    /// Whether the same call may succeed later although its caller changes nothing: the refusal is about the moment, not about the call.
+    #[must_use]
+    pub const fn is_passing(self) -> bool {
+        match self.class() {
+            Class::Unauthenticated
+            | Class::ResourceExhausted
+            | Class::Unavailable
+            | Class::Aborted
+            | Class::DeadlineExceeded
+            | Class::Internal => true,
+            Class::FailedPrecondition => matches!(self, Self::NodeFenced | Self::NodePending | Self::VersionSkew),
+            Class::InvalidArgument
+            | Class::PermissionDenied
+            | Class::NotFound
+            | Class::AlreadyExists
+            | Class::OutOfRange => false,
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -316,6 +339,27 @@ mod tests {
     fn what_is_hidden_looks_like_what_is_not_there() {
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().ends_with("_NOT_FOUND"), reason.class() == Class::NotFound, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_passes_when_it_is_about_the_moment() {
+        for passing in
+            [Reason::RateLimited, Reason::StorageFull, Reason::StorageFailed, Reason::TokenExpired, Reason::NodeFenced]
+        {
+            assert!(passing.is_passing(), "{passing}");
+        }
+        for lasting in
+            [Reason::FieldInvalid, Reason::AgentNotFound, Reason::IncarnationStale, Reason::DelegationRefused]
+        {
+            assert!(!lasting.is_passing(), "{lasting}");
+        }
+    }
+
+    #[test]
+    fn a_position_that_is_gone_is_out_of_range_and_nothing_else_is() {
+        for reason in Reason::ALL {
+            assert_eq!(*reason == Reason::ResumeTokenStale, reason.class() == Class::OutOfRange, "{reason}");
         }
     }
 

@@ -3,9 +3,11 @@
 //! Schemas of arguments are as flat as can be: an object of strings, numbers and booleans, here and there a list or an object of them. A
 //! wrong one is told by its name and the rule.
 
+use std::cell::RefCell;
+
 use rmcp::model::JsonObject;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, DeserializeSeed, IntoDeserializer as _, MapAccess, value::MapAccessDeserializer};
+use serde_json::{Number, Value, map::IntoIter};
 
 use crate::{errors::Failure, render};
 
@@ -14,7 +16,80 @@ pub(crate) fn read<T: DeserializeOwned>(schema: &JsonObject, arguments: Option<J
     let mut arguments = Value::Object(arguments.unwrap_or_default());
     drop_nulls(&mut arguments);
     object("", schema, &arguments)?;
-    serde_json::from_value(arguments).map_err(|error| Failure::argument(error.to_string()))
+    settle(schema, &mut arguments);
+    let fields = match arguments {
+        Value::Object(fields) => fields,
+        _ => JsonObject::new(),
+    };
+    fitted(schema, fields)
+}
+
+/// Puts values that fit into the form that their reader takes: 5.0 is an integer, and a word has one spelling.
+fn settle(rules: &JsonObject, value: &mut Value) {
+    match value {
+        Value::Number(number) if kind(rules) == "integer" => {
+            if let Some(whole) = whole(number) {
+                *value = whole.into();
+            }
+        }
+        Value::String(text) => {
+            if let Some(word) = words(rules).and_then(|words| meant(words, text)) {
+                word.clone_into(text);
+            }
+        }
+        Value::Array(items) => {
+            if let Some(rules) = rules.get("items").and_then(Value::as_object) {
+                items.iter_mut().for_each(|item| settle(rules, item));
+            }
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if let Some(rules) = rules_of(rules, name) {
+                    settle(rules, value);
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Reads what fits the schema. Should a reader be stricter than that, its field is told all the same.
+fn fitted<T: DeserializeOwned>(schema: &JsonObject, fields: JsonObject) -> Result<T, Failure> {
+    let name = RefCell::default();
+    let read =
+        T::deserialize(MapAccessDeserializer::new(Fields { left: fields.into_iter(), value: None, name: &name }));
+    read.map_err(|error| {
+        let name = name.borrow();
+        Failure::argument(match rules_of(schema, &name) {
+            Some(rules) => format!("argument `{name}` must be {}: {error}", rule(rules)),
+            None => error.to_string(),
+        })
+    })
+}
+
+/// An object, and which of its fields is being read.
+struct Fields<'a> {
+    left: IntoIter,
+    value: Option<Value>,
+    name: &'a RefCell<String>,
+}
+
+impl<'de> MapAccess<'de> for Fields<'_> {
+    type Error = serde_json::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Self::Error> {
+        let Some((name, value)) = self.left.next() else {
+            self.name.borrow_mut().clear();
+            return Ok(None);
+        };
+        self.value = Some(value);
+        name.clone_into(&mut self.name.borrow_mut());
+        seed.deserialize(name.into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Self::Error> {
+        seed.deserialize(self.value.take().unwrap_or_default())
+    }
 }
 
 /// Models send null for what they leave out.
@@ -47,12 +122,11 @@ fn check(path: &str, rules: &JsonObject, value: &Value) -> Result<(), Failure> {
 fn object(path: &str, rules: &JsonObject, value: &Value) -> Result<(), Failure> {
     let (empty, nothing) = (JsonObject::new(), JsonObject::new());
     let properties = rules.get("properties").and_then(Value::as_object).unwrap_or(&empty);
-    let others = rules.get("additionalProperties").and_then(Value::as_object);
     let fields = value.as_object().unwrap_or(&nothing);
     for (name, value) in fields {
         let short = render::short(name);
         let place = if path.is_empty() { short } else { format!("{path}.{short}") };
-        let Some(rules) = properties.get(name).and_then(Value::as_object).or(others) else {
+        let Some(rules) = rules_of(rules, name) else {
             return Err(unknown(&place, properties));
         };
         check(&place, rules, value)?;
@@ -65,6 +139,12 @@ fn object(path: &str, rules: &JsonObject, value: &Value) -> Result<(), Failure> 
         Some(name) => Err(Failure::argument(format!("argument `{path}.{name}` is missing; it is required"))),
         None => Ok(()),
     }
+}
+
+/// The rules for a field of an object.
+fn rules_of<'a>(rules: &'a JsonObject, name: &str) -> Option<&'a JsonObject> {
+    let own = rules.get("properties").and_then(|properties| properties.get(name));
+    own.or_else(|| rules.get("additionalProperties")).and_then(Value::as_object)
 }
 
 fn unknown(name: &str, properties: &JsonObject) -> Failure {
@@ -86,7 +166,7 @@ fn fits(rules: &JsonObject, value: &Value) -> bool {
                 && words(rules).is_none_or(|words| is_one(words, text))
         }
         ("boolean", Value::Bool(_)) => true,
-        ("integer", Value::Number(value)) => value.as_u64().is_some_and(|value| {
+        ("integer", Value::Number(value)) => whole(value).is_some_and(|value| {
             number("minimum").is_none_or(|least| value >= least) && number("maximum").is_none_or(|most| value <= most)
         }),
         ("number", Value::Number(value)) => value.as_f64().is_some_and(|value| {
@@ -99,6 +179,12 @@ fn fits(rules: &JsonObject, value: &Value) -> bool {
     }
 }
 
+/// A number without a fraction, however it is written (JSON Schema 2020-12, §6.1.1).
+fn whole(number: &Number) -> Option<u64> {
+    let float = || number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..u64::MAX as f64).contains(float));
+    number.as_u64().or_else(|| float().map(|float| float as u64))
+}
+
 fn kind(rules: &JsonObject) -> &str {
     rules.get("type").and_then(Value::as_str).unwrap_or_default()
 }
@@ -109,11 +195,16 @@ fn words(rules: &JsonObject) -> Option<&Vec<Value>> {
 
 /// Whether a text is one of the words in any spelling; with what prefix, its reader decides.
 fn is_one(words: &[Value], text: &str) -> bool {
-    let plain = |text: &str| -> String { text.to_ascii_lowercase().replace(['-', '_'], "") };
     let is_prefixed = |text: &str, word: &str| {
         text.to_ascii_lowercase().replace('-', "_").ends_with(&format!("_{}", word.replace('-', "_")))
     };
-    words.iter().filter_map(Value::as_str).any(|word| plain(word) == plain(text) || is_prefixed(text, word))
+    meant(words, text).is_some() || words.iter().filter_map(Value::as_str).any(|word| is_prefixed(text, word))
+}
+
+/// The word that a text is in another spelling.
+fn meant<'a>(words: &'a [Value], text: &str) -> Option<&'a str> {
+    let plain = |text: &str| -> String { text.to_ascii_lowercase().replace(['-', '_'], "") };
+    words.iter().filter_map(Value::as_str).find(|word| plain(word) == plain(text))
 }
 
 fn rule(rules: &JsonObject) -> String {
@@ -150,9 +241,55 @@ fn shown(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
     use serde_json::json;
 
     use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Few {
+        #[serde(default)]
+        count: u8,
+        #[serde(default)]
+        word: Option<Word>,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "snake_case")]
+    enum Word {
+        OfTwo,
+    }
+
+    fn few(arguments: &Value) -> Result<Few, Failure> {
+        let schema = json!({"properties": {
+            "count": {"type": "integer", "minimum": 1},
+            "word": {"type": "string", "enum": ["of_two"]},
+        }});
+        read(schema.as_object().unwrap(), arguments.as_object().cloned())
+    }
+
+    #[test]
+    fn an_integer_may_be_written_with_a_fraction_of_nothing() {
+        assert_eq!(few(&json!({"count": 5.0})).unwrap().count, 5);
+        assert_eq!(few(&json!({"count": 2.5e1})).unwrap().count, 25);
+        for refused in [json!(5.5), json!(0.0), json!(-5.0), json!(1e300), json!("5")] {
+            let failure = few(&json!({"count": refused})).unwrap_err();
+            assert!(failure.happened.starts_with("argument `count` must be an integer of at least 1"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_reader_takes_every_spelling_that_the_schema_does() {
+        assert_eq!(few(&json!({"word": "OF-TWO"})).unwrap().word, Some(Word::OfTwo));
+    }
+
+    #[test]
+    fn what_only_its_reader_refuses_is_told_by_name_and_rule() {
+        let failure = few(&json!({"count": 256})).unwrap_err();
+        assert!(failure.happened.starts_with("argument `count` must be an integer of at least 1"), "{failure}");
+        let failure = few(&json!({"word": "ONE_OF_TWO"})).unwrap_err();
+        assert!(failure.happened.starts_with("argument `word` must be one of of_two"), "{failure}");
+    }
 
     fn happened(arguments: &Value) -> String {
         let schema = json!({

@@ -14,8 +14,8 @@ use crate::{args::Identity, errors::Failure};
 
 /// More commands than a client can have calls open at a sensible moment; further ones wait.
 const COMMANDS_MAX: usize = 16;
-/// A node that is there attaches a session at once.
-const SETTLE_MAX: Duration = Duration::from_secs(20);
+/// A node that is there attaches a session at once. One that cannot says why, to the attempt under way and to one after it.
+const SETTLE_MAX: Duration = Duration::from_secs(35);
 
 /// Commands to the push task.
 pub(crate) type Commands = mpsc::Receiver<Command>;

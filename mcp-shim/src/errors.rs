@@ -18,12 +18,14 @@ pub(crate) struct Failure {
     pub(crate) remedy: String,
     /// The connection broke or was never there: nobody knows how the call ended.
     pub(crate) unreachable: bool,
+    /// The field that was refused, by its name in the call that a tool made.
+    field: Option<String>,
 }
 
 impl Failure {
     /// A refusal with a remedy of its own.
     pub(crate) fn new(reason: Reason, happened: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { reason, happened: happened.into(), remedy: remedy.into(), unreachable: false }
+        Self { reason, happened: happened.into(), remedy: remedy.into(), unreachable: false, field: None }
     }
 
     /// An argument that breaks a rule.
@@ -69,6 +71,7 @@ impl Failure {
         match (error.reason, error.code) {
             (Some(reason), _) => Self {
                 unreachable: reason == Reason::Draining,
+                field: error.fields.first().map(|(field, _)| field.clone()),
                 ..Self::new(reason, with_details(error), with_delay(remedy(reason), error.retry_after_ms))
             },
             (None, Code::Unimplemented) => Self::refused(
@@ -83,6 +86,16 @@ impl Failure {
         }
     }
 
+    /// With the refused field by the name of the tool's argument, where that is another: pairs of the call's name and the argument's.
+    pub(crate) fn named(mut self, names: &[(&str, &str)]) -> Self {
+        let Some(field) = &self.field else { return self };
+        let own = names.iter().find(|(called, _)| called == field).map(|(_, own)| *own);
+        if let Some((own, rule)) = own.zip(self.happened.strip_prefix(field.as_str())) {
+            self.happened = format!("{own}{rule}");
+        }
+        self
+    }
+
     /// Nobody knows whether the call was taken: the connection to the node, or from it to the control plane, broke or was silent.
     pub(crate) fn is_uncertain(&self) -> bool {
         self.unreachable || matches!(self.reason, Reason::NodeDown | Reason::ControlPlaneDown)
@@ -94,8 +107,15 @@ impl Failure {
     }
 }
 
+/// What happened, with what it does not say by itself.
 fn with_details(error: &RpcError) -> String {
-    let details: Vec<_> = error.metadata.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+    // A bare number or word may stand in the message by chance.
+    let is_said = |value: &str| match value.contains(' ') {
+        true => error.message.contains(value),
+        false => error.message.contains(&format!("`{value}`")),
+    };
+    let unsaid = error.metadata.iter().filter(|(_, value)| !is_said(value));
+    let details: Vec<_> = unsaid.map(|(key, value)| format!("{key}: {value}")).collect();
     if details.is_empty() { error.message.clone() } else { format!("{} ({})", error.message, details.join(", ")) }
 }
 
@@ -153,6 +173,25 @@ mod tests {
             "AMBIGUOUS_SLUG: `bob` means two agents (child: /w/a/u/b/x/bob, sibling: /w/a/u/b/bob).\n\
              What to do: Use one of the two absolute slugs, or ./ or ../ in front."
         );
+    }
+
+    #[test]
+    fn what_a_refusal_says_already_is_not_said_again() {
+        let metadata = [("limit", "children"), ("rule", "at most 20 live agents below one")];
+        let message = "spawn limit `children` is reached: at most 20 live agents below one";
+        let status = refusal(Reason::SpawnLimit, message, Details { metadata: &metadata, ..Details::default() });
+        assert!(text(&status).starts_with(&format!("SPAWN_LIMIT: {message}.\n")), "{}", text(&status));
+    }
+
+    #[test]
+    fn a_refused_field_is_told_by_the_name_of_the_argument() {
+        let refused = |field| {
+            let status = murmur_proto::status::field_status(field, "must be a page_token");
+            let names = [("page_token", "cursor"), ("path", "file")];
+            Failure::rpc(&RpcError::from(&status), Path::new("/run/node.sock")).named(&names).happened
+        };
+        assert_eq!(refused("page_token"), "cursor: must be a page_token");
+        assert_eq!(refused("paths"), "paths: must be a page_token");
     }
 
     #[test]

@@ -5,15 +5,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use crate::{
+    args::Args,
+    seen::Marking,
+    server::Shim,
+    shared::Shared,
+    stdio::{self, Course},
+};
+use anyhow::{Context as _, anyhow};
 use rmcp::{ServiceExt, service::ServerInitializeError};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
-
-use crate::{args::Args, seen::Marking, server::Shim, shared::Shared, stdio};
 
 /// All of leaving, in sum.
 const EXIT_MAX: Duration = Duration::from_millis(60);
@@ -24,36 +28,48 @@ const ANSWERS_MAX: Duration = Duration::from_millis(40);
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let tracing = murmur_telemetry::init("murmur-mcp", "warn")?;
-    let ended = CancellationToken::new();
+    let course = Course::default();
     let shared = Arc::new(Shared::new(&args));
     let result = tokio::select! {
-        result = serve(Arc::clone(&shared), &ended) => result,
+        result = serve(Arc::clone(&shared), &course) => result,
         () = signals.any() => Ok(()),
     };
     shared.stop();
-    let deadline = Instant::now() + EXIT_MAX - if ended.is_cancelled() { ANSWERS_MAX } else { Duration::ZERO };
+    let deadline = Instant::now() + EXIT_MAX - if course.ended.is_cancelled() { ANSWERS_MAX } else { Duration::ZERO };
     let _ = timeout_at(deadline, shared.seen.settled()).await;
     // Spans that no collector took by then are lost, which costs a line in a trace.
     let _ = timeout_at(deadline, tracing.shutdown()).await;
     result
 }
 
-async fn serve(shared: Arc<Shared>, ended: &CancellationToken) -> anyhow::Result<()> {
-    let lines = Marking::new(stdio::streams(ended.clone()), Arc::clone(&shared));
+async fn serve(shared: Arc<Shared>, course: &Course) -> anyhow::Result<()> {
+    let lines = Marking::new(stdio::streams(course.clone()), Arc::clone(&shared));
     let service = match Shim::new(shared).serve(lines).await {
         Ok(service) => service,
-        // A client that only looked whether the program starts.
+        // A client that only looked whether the program starts, or that reads no answers.
         Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
-        Err(error) => return Err(error).context("the MCP handshake failed"),
+        Err(_) if course.ended.is_cancelled() => return Ok(()),
+        Err(error) => return Err(broken_off(&error)),
     };
+    // Nothing was read meanwhile: the session's task begins when this one waits.
+    course.began.cancel();
     let mut finished = std::pin::pin!(service.waiting());
     tokio::select! {
         _ = &mut finished => {}
-        () = ended.cancelled() => {
+        () = course.ended.cancelled() => {
             let _ = timeout_at(Instant::now() + ANSWERS_MAX, finished).await;
         }
     }
     Ok(())
+}
+
+/// Why there was no handshake, in words: what the library says of some causes is a dump of the message.
+fn broken_off(error: &ServerInitializeError) -> anyhow::Error {
+    match error {
+        ServerInitializeError::InitializeFailed(error) => anyhow!("the MCP handshake failed: {}", error.message),
+        ServerInitializeError::TransportError { error, .. } => anyhow!("the MCP handshake failed: {}", error.error),
+        _ => anyhow!("the MCP handshake failed"),
+    }
 }
 
 struct Signals {

@@ -19,6 +19,8 @@ use crate::errors::Failure;
 
 /// Unary calls touch the node's disk and nothing farther away.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// What the control plane is asked goes through the node, which gives a silent one up after 30 s and then says who was silent.
+const ANSWER_FROM_AFAR_MAX: Duration = Duration::from_secs(40);
 /// A file is copied before its call is answered.
 const COPY_MAX: Duration = Duration::from_secs(180);
 
@@ -81,6 +83,14 @@ impl Node {
         self.answer_within(ANSWER_MAX, call).await
     }
 
+    /// Like [`Node::answer`], for a call that the node passes on.
+    pub(crate) async fn answer_from_afar<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        self.answer_within(ANSWER_FROM_AFAR_MAX, call).await
+    }
+
     /// Like [`Node::answer`], for a call that copies a file.
     pub(crate) async fn answer_slowly<T>(
         &self,
@@ -117,5 +127,22 @@ impl Node {
         };
         let token = file::read_secret(path).map_err(|error| unusable(error.to_string()))?;
         Headers::new().with_token(token.trim()).map_err(|error| unusable(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_node_has_the_time_to_say_that_the_control_plane_is_silent() {
+        /// What the node's connection to the control plane may be silent before the node gives it up.
+        const SILENCE_MAX: Duration = Duration::from_secs(30);
+        let node = Node::new(PathBuf::from("/run/node.sock"), None);
+        let told = async {
+            tokio::time::sleep(SILENCE_MAX).await;
+            Err::<Response<()>, _>(murmur_proto::status::status(Reason::ControlPlaneDown, "it cannot be reached"))
+        };
+        assert_eq!(node.answer_from_afar(told).await.unwrap_err().reason, Reason::ControlPlaneDown);
     }
 }

@@ -31,8 +31,8 @@ use crate::{
 const REPLAY_MAX: u64 = 50;
 /// What the node takes as the name of a client.
 const CLIENT_BYTES_MAX: usize = 128;
-/// The node answers an attach from its own disk.
-const ATTACH_MAX: Duration = Duration::from_secs(10);
+/// The node answers an attach from its own disk; for one whose agent is new it asks the control plane, which it gives up after 10 s.
+const ATTACH_MAX: Duration = Duration::from_secs(15);
 
 /// The task that owns the session.
 pub(crate) struct Push {

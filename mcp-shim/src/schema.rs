@@ -3,12 +3,20 @@
 use std::sync::Arc;
 
 use rmcp::model::JsonObject;
-use schemars::{JsonSchema, generate::SchemaSettings};
+use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::RecursiveTransform};
 use serde_json::{Map, Value, json};
 
 /// The schema of what a tool takes.
 pub(crate) fn of_arguments<T: JsonSchema>() -> Arc<JsonObject> {
-    Arc::new(plain::<T>(SchemaSettings::draft2020_12()))
+    Arc::new(plain::<T>(SchemaSettings::draft2020_12().with_transform(RecursiveTransform(bound))))
+}
+
+/// Says in figures how large an integer may be: its width is dropped.
+fn bound(schema: &mut Schema) {
+    let is_narrow = schema.get("format").and_then(Value::as_str) == Some("uint32");
+    if is_narrow && schema.get("maximum").is_none() {
+        schema.insert("maximum".to_owned(), u32::MAX.into());
+    }
 }
 
 /// The schema of what a tool answers, with the two fields that any answer may have beside its own.

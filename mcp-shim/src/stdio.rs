@@ -29,10 +29,19 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 type Answer = std::pin::Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
-/// Both streams; `ended` is cancelled when input is over, before anything waits for calls that are still running.
-pub(crate) fn streams(ended: CancellationToken) -> Lines<StdioReader, StdioWriter> {
+/// How far a session has come.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Course {
+    /// The handshake is over. Until then nobody is there for what is no request.
+    pub(crate) began: CancellationToken,
+    /// Input is over, before anything waits for calls that are still running; or nobody reads what is written.
+    pub(crate) ended: CancellationToken,
+}
+
+/// Both streams.
+pub(crate) fn streams(course: Course) -> Lines<StdioReader, StdioWriter> {
     let (reader, writer) = stdio_pipes();
-    Lines::new(reader, writer, ended)
+    Lines::new(reader, writer, course)
 }
 
 /// Messages as lines.
@@ -45,7 +54,7 @@ pub(crate) struct Lines<R, W> {
     write: Arc<Mutex<Option<W>>>,
     /// An answer of ours on its way out. A read that is given up goes on with it.
     answer: Option<Answer>,
-    ended: CancellationToken,
+    course: Course,
 }
 
 /// What reading came to.
@@ -56,14 +65,14 @@ enum Came {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
-    fn new(reader: R, writer: W, ended: CancellationToken) -> Self {
+    fn new(reader: R, writer: W, course: Course) -> Self {
         Self {
             read: BufReader::with_capacity(BUFFER_BYTES, reader),
             line: Vec::new(),
             skipping: false,
             write: Arc::new(Mutex::new(Some(writer))),
             answer: None,
-            ended,
+            course,
         }
     }
 
@@ -100,7 +109,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
         tracing::warn!(code, "{message}");
         let id = id.unwrap_or(Value::Null);
         let answer = json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}});
-        self.answer = Some(Box::pin(write(Arc::clone(&self.write), answer.to_string().into_bytes())));
+        let (writer, ended) = (Arc::clone(&self.write), self.course.ended.clone());
+        self.answer = Some(Box::pin(write(writer, ended, answer.to_string().into_bytes())));
+    }
+
+    /// Whether a message has somebody that it can go to. Before the handshake the library takes anything but a request for a broken client.
+    fn is_heard(&self, message: &RxJsonRpcMessage<RoleServer>) -> bool {
+        self.course.began.is_cancelled() || matches!(message, JsonRpcMessage::Request(_))
     }
 }
 
@@ -108,8 +123,8 @@ impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin + 'static> Transp
     type Error = io::Error;
 
     fn send(&mut self, message: TxJsonRpcMessage<RoleServer>) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let writer = Arc::clone(&self.write);
-        async move { write(writer, serde_json::to_vec(&message)?).await }
+        let (writer, ended) = (Arc::clone(&self.write), self.course.ended.clone());
+        async move { write(writer, ended, serde_json::to_vec(&message)?).await }
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
@@ -123,13 +138,13 @@ impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin + 'static> Transp
             let line = std::mem::take(&mut self.line);
             match came {
                 Came::End => {
-                    self.ended.cancel();
+                    self.course.ended.cancel();
                     return None;
                 }
                 Came::TooLong => self.refuse(broken::too_long(&line, LINE_BYTES_MAX)),
                 Came::Line => match read(&line) {
-                    Ok(Some(message)) => return Some(message),
-                    Ok(None) => {}
+                    Ok(Some(message)) if self.is_heard(&message) => return Some(message),
+                    Ok(_) => {}
                     Err(refused) => self.refuse(refused),
                 },
             }
@@ -162,12 +177,20 @@ fn read(line: &[u8]) -> Result<Option<RxJsonRpcMessage<RoleServer>>, Refused> {
     }
 }
 
-async fn write<W: AsyncWrite + Unpin>(writer: Arc<Mutex<Option<W>>>, mut message: Vec<u8>) -> io::Result<()> {
+/// Writes a message. When nobody reads any more the session has ended, or its agent would belong to a ghost.
+async fn write<W: AsyncWrite + Unpin>(
+    writer: Arc<Mutex<Option<W>>>,
+    ended: CancellationToken,
+    mut message: Vec<u8>,
+) -> io::Result<()> {
     message.push(b'\n');
     let mut writer = writer.lock().await;
     let writer = writer.as_mut().ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the session is over"))?;
-    writer.write_all(&message).await?;
-    writer.flush().await
+    let written = async {
+        writer.write_all(&message).await?;
+        writer.flush().await
+    };
+    written.await.inspect_err(|_| ended.cancel())
 }
 
 #[cfg(test)]
@@ -178,13 +201,13 @@ mod tests {
     async fn said(input: Vec<u8>) -> (Vec<Value>, Vec<Value>) {
         let (mut client, server) = tokio::io::duplex(1024);
         let (reader, writer) = tokio::io::split(server);
-        let mut lines = Lines::new(reader, writer, CancellationToken::new());
+        let mut lines = Lines::new(reader, writer, Course::default());
         let serving = async {
             let mut passed = Vec::new();
             while let Some(message) = lines.receive().await {
                 passed.push(serde_json::to_value(&message).unwrap()["id"].clone());
             }
-            assert!(lines.ended.is_cancelled());
+            assert!(lines.course.ended.is_cancelled());
             drop(lines);
             passed
         };

@@ -241,6 +241,40 @@ fn the_end_of_input_ends_it_quietly_before_and_after_the_handshake() {
 }
 
 #[test]
+fn what_is_no_request_is_passed_over_before_the_handshake() {
+    let mut shim = Shim::start();
+    for message in [
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1, "reason": "timed out"}}),
+        json!({"jsonrpc": "2.0", "method": "notifications/of/mine", "params": {"a": 1}}),
+        json!({"jsonrpc": "2.0", "id": 9, "result": {}}),
+        json!({"jsonrpc": "2.0", "id": 9, "error": {"code": -32603, "message": "no"}}),
+    ] {
+        shim.write(&message);
+    }
+    let mut shim = shim.shaken();
+    assert_eq!(shim.ask("ping", &json!({}))["result"], json!({}));
+    drop(shim.stdin.take());
+    let (status, log) = shim.ended();
+    assert!(status.success() && log.is_empty(), "{status} {log}");
+}
+
+#[test]
+fn a_client_that_reads_no_more_ends_it_although_input_is_open() {
+    for (shim, method, params) in [
+        (Shim::start(), "initialize", initialize("2025-11-25")),
+        (Shim::connected(), "tools/call", json!({"name": "version", "arguments": {}})),
+        (Shim::connected(), "tools/call", json!({"name": 7})),
+    ] {
+        let Shim { mut child, mut stdin, stdout, directory: _directory } = shim;
+        drop(stdout);
+        let call = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params});
+        writeln!(stdin.as_mut().unwrap(), "{call}").unwrap();
+        assert!(child.wait().unwrap().success(), "{method}");
+    }
+}
+
+#[test]
 fn calls_in_flight_are_answered_when_input_ends() {
     let mut shim = Shim::connected();
     // One that is answered shows that the handshake is over on its side too, and the next is in flight.

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use murmur_core::{
     id::{AgentId, TokenId},
+    retry::Backoff,
     slug::{AgentPath, Slug, SlugError},
     token::{Token, TokenKind},
 };
@@ -21,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
+    delay::Delay,
     directory::{AgentKind, Batch, Change, Directory, Peer},
     identity::NodeIdentity,
     keys::{AgentKeys, KeyError, Keys},
@@ -28,11 +30,14 @@ use crate::{
     rpc::control::{Control, ControlError},
     session::Sessions,
     store::{
-        Store, StoreError,
+        Store, StoreError, Tx,
         agents::{self as table, AgentRow},
         runtime,
     },
 };
+
+/// Between tries to publish the keys of an agent that is about to run, while the control plane says that it cannot take them now.
+const PUBLISH_BACKOFF: Backoff = Backoff { base_ms: 100, cap_ms: 5_000 };
 
 /// The registry.
 pub struct Agents {
@@ -229,10 +234,15 @@ impl Agents {
         let saved = row.clone();
         self.store.write(move |tx| table::save(tx, &saved)).await?;
         self.write().insert(slug.clone(), Entry { row: row.clone(), since: Instant::now(), revision: 0 });
-        match self.publish(&row).await {
-            // They are published when the control plane is back.
-            Err(AgentError::Control(ControlError::Down(_))) | Ok(()) => Ok(()),
-            Err(error) => Err(error),
+        let mut delay = Delay::new(PUBLISH_BACKOFF);
+        loop {
+            match self.publish(&row).await {
+                // They are published when the control plane is back.
+                Err(AgentError::Control(ControlError::Down(_))) | Ok(()) => return Ok(()),
+                // Many agents that start at once are many calls.
+                Err(AgentError::Control(ControlError::Refused(refusal))) if refusal.is_passing() => delay.wait().await,
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -241,9 +251,15 @@ impl Agents {
     /// # Errors
     /// [`AgentError`].
     pub async fn renew_token(&self, agent: AgentId) -> Result<Token, AgentError> {
-        let now_ms = self.clock.now_ms();
-        self.store.write(move |tx| runtime::revoke_tokens(tx, agent, now_ms)).await?;
-        self.issue_token(agent).await
+        let (token, now_ms) = self.new_token()?;
+        let (id, hash) = (token.id(), token.hash());
+        let renew = move |tx: Tx<'_>| {
+            runtime::revoke_tokens(tx, agent, now_ms)?;
+            table::save_token(tx, id, &hash, agent, now_ms)
+        };
+        self.store.write(renew).await?;
+        self.ring_revoked();
+        Ok(token)
     }
 
     /// Issues a token that speaks for an agent. The store keeps its digest alone.
@@ -251,13 +267,23 @@ impl Agents {
     /// # Errors
     /// [`AgentError`].
     pub async fn issue_token(&self, agent: AgentId) -> Result<Token, AgentError> {
-        let (mut id, mut secret) = ([0; 10], [0; 32]);
-        getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut secret)).map_err(|_| AgentError::Random)?;
-        let now_ms = self.clock.now_ms();
-        let token = Token::from_parts(TokenKind::Agent, TokenId::new_v7(now_ms, id), secret);
+        let (token, now_ms) = self.new_token()?;
         let (id, hash) = (token.id(), token.hash());
         self.store.write(move |tx| table::save_token(tx, id, &hash, agent, now_ms)).await?;
         Ok(token)
+    }
+
+    /// A token that nobody knows yet, and when it was made.
+    fn new_token(&self) -> Result<(Token, u64), AgentError> {
+        let (mut id, mut secret) = ([0; 10], [0; 32]);
+        getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut secret)).map_err(|_| AgentError::Random)?;
+        let now_ms = self.clock.now_ms();
+        Ok((Token::from_parts(TokenKind::Agent, TokenId::new_v7(now_ms, id), secret), now_ms))
+    }
+
+    /// Whoever speaks with a token looks whether it is still good.
+    fn ring_revoked(&self) {
+        self.revoked.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Revokes a token of an agent of this node, and says whose it was and whether this call did it; `None` when there is none, or it is
@@ -272,7 +298,7 @@ impl Agents {
     ) -> Result<Option<(AgentRow, bool)>, AgentError> {
         let now_ms = self.clock.now_ms();
         let revoked = self.store.write(move |tx| table::revoke_token(tx, token, of, now_ms)).await?;
-        self.revoked.send_modify(|count| *count = count.wrapping_add(1));
+        self.ring_revoked();
         Ok(revoked)
     }
 

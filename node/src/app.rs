@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use murmur_core::id::{Incarnation, NodeId};
 use murmur_crypto::hash::key_fingerprint;
 use nkeys::KeyPair;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
@@ -35,6 +35,7 @@ use crate::{
     session::Sessions,
     store::{Store, StoreOptions},
     tunnel::{TunnelConfig, Tunnels},
+    vital::Vital,
 };
 
 /// Threads that read the store.
@@ -178,11 +179,11 @@ pub async fn run(config: Config, drain: CancellationToken) -> anyhow::Result<()>
 
 /// Starts, and goes on until something is lost without which a node is none.
 async fn live(base: &Base, services: &Services, tasks: &TaskTracker, stop: &CancellationToken) -> anyhow::Result<()> {
-    let (lost, mut losses) = mpsc::channel(1);
-    start(base, services, tasks, stop, lost).await?;
+    let (vital, mut losses) = Vital::new(tasks.clone(), stop.clone());
+    start(base, services, tasks, stop, &vital).await?;
     match losses.recv().await {
-        Some(loss) => Err(loss),
-        // The post has ended without a word, which it does only when it is told to.
+        Some(loss) => Err(loss.into()),
+        // Never: `vital` has a sender.
         None => std::future::pending().await,
     }
 }
@@ -202,38 +203,37 @@ async fn start(
     services: &Services,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-    lost: mpsc::Sender<anyhow::Error>,
+    vital: &Vital,
 ) -> anyhow::Result<()> {
     let record = base.join().await?;
     let (core, control_tasks) = base.core(&record, stop).await?;
-    tasks.spawn(control_tasks.run(stop.clone()));
+    vital.spawn("session with the control plane", control_tasks.run(stop.clone()));
     // It hears before the first event is taken.
-    tasks.spawn(notify::follow_events(core.notify.clone(), core.events.news(), stop.clone()));
-    tasks.spawn(core.events.clone().follow(core.control.clone(), stop.clone()));
+    let of_events = notify::follow_events(core.notify.clone(), core.events.news(), stop.clone());
+    vital.spawn("notifications of events", of_events);
+    vital.spawn("events", core.events.clone().follow(core.control.clone(), stop.clone()));
     let permissions = core.permissions.clone();
     tasks.spawn(async move {
         if let Err(error) = permissions.run().await {
             warn!(%error, "answers to permission requests of before cannot be waited for");
         }
     });
-    tasks.spawn(leave_broker_when_fenced(core.clone(), stop.clone()));
+    vital.spawn("fencing", leave_broker_when_fenced(core.clone(), stop.clone()));
     let (post, ended) = (core.post.clone(), stop.clone());
-    tasks.spawn(async move {
-        if let Err(error) = post.run(ended).await {
-            // There is room: this is the only one.
-            let _ =
-                lost.try_send(anyhow::Error::new(error).context("nothing can be delivered: the store cannot be read"));
-        }
-    });
-    tasks.spawn(notify::follow(core.notify.clone(), core.post.clone(), stop.clone()));
+    vital.spawn_fallible("post", async move { post.run(ended).await });
+    vital.spawn("notifications of messages", notify::follow(core.notify.clone(), core.post.clone(), stop.clone()));
     let (notify, permissions) = (core.notify.clone(), core.permissions.clone());
-    tasks.spawn(notify::follow_permissions(notify.clone(), permissions, stop.clone()));
+    let of_permissions = notify::follow_permissions(notify.clone(), permissions, stop.clone());
+    vital.spawn("notifications of permissions", of_permissions);
     let runtime = base.runtime(&core, stop)?;
-    tasks.spawn(notify::follow_failures(notify.clone(), runtime.failures(), stop.clone()));
+    let of_failures = notify::follow_failures(notify.clone(), runtime.failures(), stop.clone());
+    vital.spawn("notifications of failures", of_failures);
     tasks.spawn(async move { notify.ended().await });
-    tasks.spawn(async move {
+    let ended = stop.clone();
+    vital.spawn("runtime", async move {
         if let Err(error) = runtime.run().await {
             warn!(%error, "no agents run here: what ran cannot be read");
+            ended.cancelled().await;
         }
     });
     base.stage.send_replace(Stage::Ready(core));
@@ -337,7 +337,8 @@ impl Base {
         let identity = Arc::new(NodeIdentity::new(record, self.dir.key()?, clock.now_ms())?);
         let token = self.dir.token()?.context("the node's token is gone: enrol anew in another data directory")?;
         let channel = control::channel(&record.control_plane_url, self.ca_pem.as_deref())?;
-        self.forward.set_channel(channel.clone());
+        // A connection of its own: what programs do with theirs is not to keep the node from speaking.
+        self.forward.set_channel(control::channel(&record.control_plane_url, self.ca_pem.as_deref())?);
         let incarnation = new_incarnation(clock.now_ms())?;
         self.forward.set_credential(&token, incarnation);
         let control = Control::new(channel, &token, incarnation)?;

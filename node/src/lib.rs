@@ -25,4 +25,5 @@ pub mod session;
 pub mod store;
 pub mod tunnel;
 pub mod upload;
+pub mod vital;
 pub mod wake;

@@ -13,6 +13,7 @@
 mod whole;
 
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -62,6 +63,7 @@ pub const AS_HEADER: &str = "murmur-as";
 /// Largest message of an RPC, both ways.
 pub const RPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+const HTTPS: &str = "https";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,13 +95,15 @@ pub enum ConnectError {
         source: tonic::transport::Error,
     },
     /// The URL cannot be used.
-    #[error("`{url}` is no http:// or https:// address of a control plane")]
+    #[error("`{url}` is no address of a control plane: it {rule}")]
     Url {
         /// The URL.
         url: String,
-        /// What the transport said.
+        /// What it must be.
+        rule: &'static str,
+        /// What the transport said, when it was asked.
         #[source]
-        source: tonic::transport::Error,
+        source: Option<tonic::transport::Error>,
     },
     /// No control plane answers there.
     #[error("no control plane answers at `{url}`")]
@@ -151,8 +155,17 @@ fn socket_endpoint(path: &Path) -> Result<Endpoint, ConnectError> {
 /// `ca_pem` replaces the system's roots for an `https://` address.
 ///
 /// # Errors
-/// [`ConnectError`] when the URL is no address or nobody answers.
+/// [`ConnectError`] when the URL is no address for a token, as [`check_server`] has it, or nobody answers.
 pub async fn connect_server(url: &str, ca_pem: Option<&str>) -> Result<Channel, ConnectError> {
+    check_server(url)?;
+    connect_stranger(url, ca_pem).await
+}
+
+/// As [`connect_server`], for calls that carry no secret: any `http://` address will do.
+///
+/// # Errors
+/// [`ConnectError`] when the URL is no address or nobody answers.
+pub async fn connect_stranger(url: &str, ca_pem: Option<&str>) -> Result<Channel, ConnectError> {
     let endpoint = server_endpoint(url, ca_pem)?;
     endpoint.connect().await.map_err(|source| ConnectError::Server { url: url.to_owned(), source })
 }
@@ -160,16 +173,50 @@ pub async fn connect_server(url: &str, ca_pem: Option<&str>) -> Result<Channel, 
 /// A channel to a control plane that connects with its first call, and again after it was away.
 ///
 /// # Errors
-/// [`ConnectError`] when the URL is no address.
+/// [`ConnectError`] when the URL is no address for a token, as [`check_server`] has it.
 pub fn server_channel(url: &str, ca_pem: Option<&str>) -> Result<Channel, ConnectError> {
+    check_server(url)?;
     Ok(server_endpoint(url, ca_pem)?.connect_lazy())
 }
 
+/// Whether a token may go to this address: on any other way than TLS and this machine's own loopback whoever stands beside it reads it. Of
+/// names only `localhost` is known to stay here.
+///
+/// # Errors
+/// [`ConnectError::Url`].
+pub fn check_server(url: &str) -> Result<(), ConnectError> {
+    let endpoint = address(url)?;
+    let host = endpoint.uri().host().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let is_here = host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback());
+    if is_here || endpoint.uri().scheme_str() == Some(HTTPS) {
+        return Ok(());
+    }
+    let rule = "must begin with https:// unless it is on loopback, since a token would go there in clear";
+    Err(ConnectError::Url { url: url.to_owned(), rule, source: None })
+}
+
+/// A URL of a scheme that can be spoken. The transport takes much else, and then finds nobody.
+fn address(url: &str) -> Result<Endpoint, ConnectError> {
+    let refused = |source| ConnectError::Url {
+        url: url.to_owned(),
+        rule: "must be http://HOST:PORT or https://HOST:PORT",
+        source,
+    };
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|source| refused(Some(source)))?;
+    match (endpoint.uri().scheme_str(), endpoint.uri().host()) {
+        (Some("http" | HTTPS), Some(host)) if !host.is_empty() => Ok(endpoint),
+        _ => Err(refused(None)),
+    }
+}
+
 fn server_endpoint(url: &str, ca_pem: Option<&str>) -> Result<Endpoint, ConnectError> {
-    let refused = |source| ConnectError::Url { url: url.to_owned(), source };
+    let refused = |source| {
+        let rule = "must be one that can be spoken to with TLS and the authorities that are trusted";
+        ConnectError::Url { url: url.to_owned(), rule, source: Some(source) }
+    };
     // Without keep-alive a black-holed link is noticed only when the kernel gives up, minutes later.
-    let endpoint = Endpoint::from_shared(url.to_owned())
-        .map_err(refused)?
+    let endpoint = address(url)?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -179,7 +226,7 @@ fn server_endpoint(url: &str, ca_pem: Option<&str>) -> Result<Endpoint, ConnectE
         Some(pem) => {
             endpoint.tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))).map_err(refused)
         }
-        None if url.starts_with("https://") => {
+        None if endpoint.uri().scheme_str() == Some(HTTPS) => {
             endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots()).map_err(refused)
         }
         None => Ok(endpoint),
@@ -364,6 +411,49 @@ impl ControlClient {
             uploads: UploadServiceClient::new(service.clone()),
             tunnels: TunnelServiceClient::new(service.clone()),
             webhooks: WebhookServiceClient::new(service).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(url: &str) -> Option<String> {
+        check_server(url).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_token_goes_over_tls_or_stays_on_this_machine() {
+        for url in [
+            "https://murmur.example.org",
+            "HTTPS://192.0.2.2:7700",
+            "http://127.0.0.1:7700",
+            "http://127.8.9.10:1",
+            "http://[::1]:7700",
+            "http://LocalHost:7700/",
+        ] {
+            assert_eq!(refused(url), None, "{url}");
+        }
+        for url in [
+            "http://192.0.2.2:18999",
+            "http://0.0.0.0:7700",
+            "http://murmur.example.org",
+            "http://127.0.0.1.example.org",
+            "http://localhost@example.org",
+            "http://[2001:db8::1]:7700",
+        ] {
+            let why = refused(url).unwrap_or_else(|| panic!("{url} was taken"));
+            assert!(why.contains("https://") && why.contains("loopback"), "{why}");
+            assert!(server_channel(url, None).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_before_anybody_is_looked_for() {
+        for url in ["", "garbage", "127.0.0.1:7700", "ftp://127.0.0.1", "http://", "http:// x"] {
+            let why = refused(url).unwrap_or_else(|| panic!("{url} was taken"));
+            assert!(why.contains("must be http://HOST:PORT"), "{why}");
         }
     }
 }

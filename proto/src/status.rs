@@ -5,9 +5,24 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
-use murmur_core::reason::{Class, DOMAIN, Reason};
+use murmur_core::{
+    limits::SLUG_BYTES_MAX,
+    reason::{Class, DOMAIN, Reason},
+    text::shortened,
+};
+use prost::Message as _;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, RetryInfo, StatusExt, pb};
+
+use crate::time;
+
+/// Length of each text of a refusal, which may repeat what a caller wrote. They travel in trailers, of which a client that is given more
+/// than 8 KiB drops all, and with them what was refused. A slug is told whole.
+const TEXT_BYTES_MAX: usize = SLUG_BYTES_MAX;
+/// Length of a field's name and of a key.
+const NAME_BYTES_MAX: usize = 128;
+/// Entries of `ErrorInfo.metadata`.
+const METADATA_MAX: usize = 4;
 
 /// A refusal with its reason. The message says what happened; the reason's hint says what to do.
 #[must_use]
@@ -42,38 +57,37 @@ pub struct Details<'a> {
 /// A refusal with details.
 #[must_use]
 pub fn refusal(reason: Reason, message: impl Into<String>, details: Details<'_>) -> Status {
+    let text = |text: &str| shortened(text.to_owned(), TEXT_BYTES_MAX);
+    let name = |name: &str| shortened(name.to_owned(), NAME_BYTES_MAX);
     let metadata: HashMap<String, String> =
-        details.metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        details.metadata.iter().take(METADATA_MAX).map(|(key, value)| (name(key), text(value))).collect();
     let mut attached = ErrorDetails::new();
     attached.set_error_info(reason.as_str(), DOMAIN, metadata);
     if let Some((field, rule)) = details.field {
-        attached.add_bad_request_violation(field, rule);
+        attached.add_bad_request_violation(name(field), text(rule));
     }
     if let Some(delay) = details.retry_after {
         attached.set_retry_info(Some(delay));
     }
-    Status::with_error_details(code(reason), message, attached)
+    Status::with_error_details(code(reason), shortened(message.into(), TEXT_BYTES_MAX), attached)
 }
 
 /// The gRPC code of a reason.
 #[must_use]
 pub fn code(reason: Reason) -> Code {
-    match reason {
-        // The standard's own code for a position that no longer exists; every other reason follows its class.
-        Reason::ResumeTokenStale => Code::OutOfRange,
-        _ => match reason.class() {
-            Class::InvalidArgument => Code::InvalidArgument,
-            Class::Unauthenticated => Code::Unauthenticated,
-            Class::PermissionDenied => Code::PermissionDenied,
-            Class::NotFound => Code::NotFound,
-            Class::AlreadyExists => Code::AlreadyExists,
-            Class::FailedPrecondition => Code::FailedPrecondition,
-            Class::ResourceExhausted => Code::ResourceExhausted,
-            Class::Unavailable => Code::Unavailable,
-            Class::Aborted => Code::Aborted,
-            Class::DeadlineExceeded => Code::DeadlineExceeded,
-            Class::Internal => Code::Internal,
-        },
+    match reason.class() {
+        Class::InvalidArgument => Code::InvalidArgument,
+        Class::Unauthenticated => Code::Unauthenticated,
+        Class::PermissionDenied => Code::PermissionDenied,
+        Class::NotFound => Code::NotFound,
+        Class::AlreadyExists => Code::AlreadyExists,
+        Class::FailedPrecondition => Code::FailedPrecondition,
+        Class::OutOfRange => Code::OutOfRange,
+        Class::ResourceExhausted => Code::ResourceExhausted,
+        Class::Unavailable => Code::Unavailable,
+        Class::Aborted => Code::Aborted,
+        Class::DeadlineExceeded => Code::DeadlineExceeded,
+        Class::Internal => Code::Internal,
     }
 }
 
@@ -126,15 +140,35 @@ impl RpcError {
     pub fn is_unreachable(&self) -> bool {
         self.reason.is_none() && matches!(self.code, Code::Unavailable)
     }
+
+    /// Whether the same call may succeed later although its caller changes nothing. What names no reason that this version knows is told
+    /// by its code.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.reason.map_or_else(
+            || {
+                let is_about_the_call = matches!(
+                    self.code,
+                    Code::InvalidArgument
+                        | Code::NotFound
+                        | Code::AlreadyExists
+                        | Code::PermissionDenied
+                        | Code::FailedPrecondition
+                        | Code::OutOfRange
+                        | Code::Unimplemented
+                );
+                !is_about_the_call
+            },
+            Reason::is_passing,
+        )
+    }
 }
 
 impl From<&Status> for RpcError {
     fn from(status: &Status) -> Self {
-        let details = status.get_error_details();
-        let info = details.error_info().filter(|info| info.domain == DOMAIN);
-        let reason = info.and_then(|info| info.reason.parse::<Reason>().ok());
-        let mut metadata: Vec<_> =
-            info.map(|info| info.metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect()).unwrap_or_default();
+        let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN);
+        let reason = info.as_ref().and_then(|info| info.reason.parse::<Reason>().ok());
+        let mut metadata: Vec<_> = info.map(|info| info.metadata.into_iter().collect()).unwrap_or_default();
         metadata.sort();
         Self {
             // tonic reports a deadline of its own as a cancellation with this text.
@@ -146,17 +180,22 @@ impl From<&Status> for RpcError {
             reason,
             message: status.message().to_owned(),
             hint: reason.map(Reason::hint),
-            retry_after_ms: details
-                .retry_info()
-                .and_then(|retry| retry.retry_delay)
-                .and_then(|delay| u64::try_from(delay.as_millis()).ok()),
-            fields: details
-                .bad_request()
-                .map(|bad| bad.field_violations.iter().map(|v| (v.field.clone(), v.description.clone())).collect())
+            retry_after_ms: retry_delay(status).and_then(|delay| u64::try_from(delay.as_millis()).ok()),
+            fields: status
+                .get_details_bad_request()
+                .map(|bad| bad.field_violations.into_iter().map(|v| (v.field, v.description)).collect())
                 .unwrap_or_default(),
             metadata,
         }
     }
+}
+
+/// When the same call may succeed, as far as the other end says so in a way that can be read.
+fn retry_delay(status: &Status) -> Option<Duration> {
+    let told = pb::Status::decode(status.details()).ok()?;
+    let retry = told.details.iter().find(|detail| detail.type_url == RetryInfo::TYPE_URL)?;
+    // Not by the library, which converts it by a way that panics at its bounds.
+    time::span(&pb::RetryInfo::decode(retry.value.as_slice()).ok()?.retry_delay?)
 }
 
 impl From<Status> for RpcError {
@@ -201,6 +240,36 @@ mod tests {
         let read = RpcError::from(&field_status("ttl_seconds", "must be 1 to 604800, got 0"));
         assert_eq!(read.message, "ttl_seconds: must be 1 to 604800, got 0");
         assert_eq!(read.fields, [("ttl_seconds".to_owned(), "must be 1 to 604800, got 0".to_owned())]);
+    }
+
+    #[test]
+    fn a_refusal_fits_into_trailers_whatever_it_repeats() {
+        let long = "é".repeat(9_000);
+        let keys: [String; 9] = std::array::from_fn(|number| format!("{number}{long}"));
+        let metadata = keys.each_ref().map(|key| (key.as_str(), long.as_str()));
+        let details = Details { field: Some((&long, &long)), retry_after: Some(Duration::MAX), metadata: &metadata };
+        let sent = refusal(Reason::FieldInvalid, long.clone(), details);
+        let headers = sent.clone().into_http::<()>();
+        let bytes: usize = headers.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        assert!(bytes < 7 * 1024, "{bytes}");
+        let read = RpcError::from(&sent);
+        assert!(read.message.ends_with("é…") && read.fields[0].1.ends_with("é…"), "{read:?}");
+        assert_eq!(read.reason, Some(Reason::FieldInvalid));
+        let slug = format!("/w/{}", "s".repeat(SLUG_BYTES_MAX - 3));
+        let details = Details { metadata: &[("child", &slug)], ..Details::default() };
+        assert_eq!(RpcError::from(&refusal(Reason::AmbiguousSlug, "", details)).metadata[0].1, slug);
+    }
+
+    #[test]
+    fn a_delay_that_is_none_is_not_read() {
+        let delay = |seconds, nanos| {
+            let retry = pb::RetryInfo { retry_delay: Some(prost_types::Duration { seconds, nanos }) };
+            let detail = prost_types::Any { type_url: RetryInfo::TYPE_URL.into(), value: retry.encode_to_vec() };
+            let told = pb::Status { details: vec![detail], ..pb::Status::default() };
+            RpcError::from(Status::with_details(Code::Unavailable, "", told.encode_to_vec().into())).retry_after_ms
+        };
+        assert_eq!(delay(1, 500_000_000), Some(1_500));
+        assert_eq!((delay(i64::MIN, 1), delay(i64::MIN, 0), delay(-1, 0)), (None, None, None));
     }
 
     #[test]

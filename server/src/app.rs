@@ -27,7 +27,7 @@ use crate::{
     directory::Directory,
     events::Events,
     files::{make_private_dir, make_private_file, remove_if_present, write_private},
-    http::{self, Acceptor, Hooks, Pages, agent::AgentPages, tunnel::Door},
+    http::{self, Acceptor, Hooks, Pages, Places, agent::AgentPages, tunnel::Door},
     hub::Hub,
     lifecycle::Lifecycle,
     limit::Rate,
@@ -126,29 +126,31 @@ impl App {
             clock,
         };
         let router = rooms.router(&config, &lifecycle)?;
-        lifecycle.spawn(http::serve(listener, acceptor(&config)?, router, lifecycle.clone()));
+        let places = Places::new(config.connections_max);
+        let door = http::serve(listener, acceptor(&config)?, router, places, lifecycle.clone());
+        lifecycle.spawn_vital("accepting connections", door);
         let stop = lifecycle.soft_token();
-        lifecycle.spawn(async move { nodes.keep_broker(&stop).await });
+        lifecycle.spawn_vital("broker", async move { nodes.keep_broker(&stop).await });
         let (stop, kept) = (lifecycle.soft_token(), db.clone());
-        lifecycle.spawn(async move { kept.keep(&stop).await });
+        lifecycle.spawn_vital("database", async move { kept.keep(&stop).await });
         let stop = lifecycle.soft_token();
-        lifecycle.spawn(async move { agents.keep(&stop).await });
+        lifecycle.spawn_vital("agents", async move { agents.keep(&stop).await });
         let (stop, teller) = (lifecycle.soft_token(), Arc::clone(&events));
-        lifecycle.spawn(async move { teller.tell(told, &stop).await });
+        lifecycle.spawn_vital("watchers of events", async move { teller.tell(told, &stop).await });
         let stop = lifecycle.soft_token();
-        lifecycle.spawn(async move { events.keep(&stop).await });
+        lifecycle.spawn_vital("events", async move { events.keep(&stop).await });
         let stop = lifecycle.soft_token();
-        lifecycle.spawn(async move { uploads.keep(&stop).await });
+        lifecycle.spawn_vital("uploads", async move { uploads.keep(&stop).await });
         let stop = lifecycle.soft_token();
-        lifecycle.spawn(async move { retention.keep(&stop).await });
+        lifecycle.spawn_vital("retention", async move { retention.keep(&stop).await });
         let stop = lifecycle.soft_token();
-        lifecycle.spawn(async move { tunnels.keep(&stop).await });
+        lifecycle.spawn_vital("tunnels", async move { tunnels.keep(&stop).await });
         write_private(&address_file, &address.to_string()).context("cannot write the address")?;
         tracing::info!(server.address = %address, "control plane listens on {address}");
         Ok(Self { address, lifecycle, db, drain: config.drain() })
     }
 
-    /// Drains and waits until everything has ended; false when something had to be cut off.
+    /// Drains and waits until everything has ended. False when something had to be cut off, or had ended before its time.
     pub async fn stop(self) -> bool {
         let in_time = self.lifecycle.finish(self.drain).await;
         self.db.close().await;
@@ -293,7 +295,7 @@ fn health(
     let (reporter, service) = tonic_health::server::health_reporter();
     let draining = lifecycle.clone();
     let mut database = db.health();
-    lifecycle.spawn(async move {
+    lifecycle.spawn_vital("health", async move {
         loop {
             let is_unwritable = database.borrow_and_update().trouble().is_some();
             let is_serving = !is_unwritable && !draining.is_draining();
@@ -363,6 +365,12 @@ mod tests {
         answer.status() == health_check_response::ServingStatus::Serving
     }
 
+    async fn until_serving(app: &App, wanted: bool) {
+        let asked = async { while is_serving(app).await != wanted {} };
+        let heard = tokio::time::timeout(Duration::from_secs(20), asked).await;
+        heard.unwrap_or_else(|_| panic!("the health service never says that serving is {wanted}"));
+    }
+
     async fn create_workspace(client: &mut ControlClient, number: usize) -> Result<(), tonic::Status> {
         let (name, key) = (format!("w{number}"), IdentityKey::generate().unwrap());
         let spec = RootSpec {
@@ -379,6 +387,16 @@ mod tests {
             root_certificate: root.certificate().encode().into(),
         };
         client.directory.create_workspace(request).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_lost_takes_the_control_plane_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let lifecycle = Lifecycle::new();
+        let app = App::start(Config::local(dir.path().to_owned()), Clock::system(), lifecycle.clone()).await.unwrap();
+        lifecycle.spawn_vital("ear", async {});
+        let ended = tokio::time::timeout(Duration::from_secs(20), app.run()).await;
+        assert!(!ended.expect("it goes on"), "it counts as a good end");
     }
 
     #[tokio::test]
@@ -402,13 +420,13 @@ mod tests {
         assert!(refused.message().contains("disk is full"), "{refused}");
         let page = ready_page_until(&app, "disk is full").await;
         assert!(page.starts_with("HTTP/1.1 503"), "{page}");
-        while is_serving(&app).await {}
+        until_serving(&app, false).await;
 
         app.db.set_pages_max(100_000).await;
         create_workspace(&mut admin, number).await.unwrap();
         let page = ready_page_until(&app, "ready\n").await;
         assert!(page.starts_with("HTTP/1.1 200"), "{page}");
-        while !is_serving(&app).await {}
+        until_serving(&app, true).await;
         assert!(app.stop().await);
     }
 }

@@ -95,6 +95,10 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_token_life_ms: Option<u64>,
+    /// Connections at one time; one more is closed at once.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_max: Option<NonZeroU32>,
     /// Unary calls a second of one token.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,6 +217,8 @@ pub struct Config {
     pub broker_token_life_ms: u64,
     /// Milliseconds.
     pub node_token_life_ms: u64,
+    /// This process.
+    pub connections_max: NonZeroU32,
     /// A token.
     pub calls_per_second: NonZeroU32,
     /// A token.
@@ -294,6 +300,7 @@ impl Config {
             lease_ms: u32::try_from(LEASE_MS).unwrap_or(u32::MAX),
             broker_token_life_ms: BROKER_JWT_LIFE_MS,
             node_token_life_ms: NODE_LIFE_MS,
+            connections_max: count(10_000),
             calls_per_second: count(50),
             calls_burst: count(100),
             enroll_per_minute: count(5),
@@ -326,8 +333,8 @@ impl Config {
         if let Some(file) = file {
             sources = sources.merge(Toml::file_exact(file));
         }
-        // MURMUR_SERVER_URL tells the command line where a control plane is, and may be set beside this one.
-        let environment = Env::prefixed("MURMUR_SERVER_").ignore(&["config", "url"]);
+        // MURMUR_SERVER_URL and MURMUR_SERVER_CA tell the command line where a control plane is, and may be set beside this one.
+        let environment = Env::prefixed("MURMUR_SERVER_").ignore(&["config", "url", "ca"]);
         let config: Self = sources
             .merge(environment)
             .merge(Serialized::defaults(flags))

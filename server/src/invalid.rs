@@ -1,9 +1,14 @@
 //! Bad input: the field and the rule that it breaks.
 
+use murmur_proto::time::written_ms;
+use prost_types::Timestamp;
+
 /// A refused field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {rule}")]
+#[error("{}: {rule}", self.path())]
 pub struct Invalid {
+    /// The message of the request in which it stands, as the contract names that; empty for the request itself.
+    pub within: &'static str,
     /// As the contract names it.
     pub field: &'static str,
     /// What it must be.
@@ -12,7 +17,18 @@ pub struct Invalid {
 
 impl Invalid {
     pub(crate) fn new(field: &'static str, rule: impl Into<String>) -> Self {
-        Self { field, rule: rule.into() }
+        Self { within: "", field, rule: rule.into() }
+    }
+
+    /// As part of a message that stands in this field of the request.
+    pub(crate) fn within(self, within: &'static str) -> Self {
+        Self { within, ..self }
+    }
+
+    /// Where it stands in the request.
+    #[must_use]
+    pub fn path(&self) -> String {
+        if self.within.is_empty() { self.field.to_owned() } else { format!("{}.{}", self.within, self.field) }
     }
 }
 
@@ -36,6 +52,20 @@ pub(crate) fn at_most(field: &'static str, text: &str, bytes_max: usize) -> Resu
         return Err(Invalid::new(field, format!("must be at most {bytes_max} bytes, got {}", text.len())));
     }
     Ok(())
+}
+
+/// Refuses a text for a program that is longer than its limit, or that no program can be given: an argument ends at a NUL.
+pub(crate) fn prompt(field: &'static str, text: &str, bytes_max: usize) -> Result<(), Invalid> {
+    at_most(field, text, bytes_max)?;
+    if text.contains('\0') {
+        return Err(Invalid::new(field, "must not hold NUL"));
+    }
+    Ok(())
+}
+
+/// Reads a moment, in Unix milliseconds.
+pub(crate) fn moment(field: &'static str, time: &Timestamp) -> Result<u64, Invalid> {
+    written_ms(time).ok_or_else(|| Invalid::new(field, "must be a moment from 1970 on, with nanos of 0 to 999999999"))
 }
 
 /// Refuses a text for people that is longer than its limit, or would not stay on its line wherever it is shown.

@@ -102,9 +102,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let lifecycle = Lifecycle::new();
     drain_on_signal(lifecycle.clone()).context("cannot listen for signals")?;
     let app = App::start(config, Clock::system(), lifecycle).await?;
-    let in_time = app.run().await;
+    let is_well = app.run().await;
     tracing.shutdown().await;
-    Ok(if in_time { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn init_broker(options: BrokerInit) -> anyhow::Result<ExitCode> {

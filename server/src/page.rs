@@ -1,9 +1,49 @@
 //! Pages: how many items, and where to go on.
+//!
+//! A room reads and makes tokens by its own keys. At the door they are bound to the list that they belong to, in its order, so that no
+//! other takes them for a place of its own.
 
 use data_encoding::BASE64URL_NOPAD;
 use murmur_core::limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
+use sha2::{Digest, Sha256};
 
 use crate::invalid::Invalid;
+
+/// Of a list's name, at the head of its tokens.
+const MARK_BYTES: usize = 4;
+
+/// The tokens of one list, as its callers have them.
+pub(crate) struct PageTokens([u8; MARK_BYTES]);
+
+impl PageTokens {
+    pub(crate) fn of(list: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(list).into();
+        Self(std::array::from_fn(|at| digest[at]))
+    }
+
+    /// A caller's token as the room reads it.
+    pub(crate) fn read(&self, token: &str) -> Result<String, Invalid> {
+        if token.is_empty() {
+            return Ok(String::new());
+        }
+        let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).map_err(|_| broken())?;
+        let key = bytes.strip_prefix(&self.0).ok_or_else(broken)?;
+        Ok(BASE64URL_NOPAD.encode(key))
+    }
+
+    /// The room's token as the caller gets it; none stays none.
+    pub(crate) fn write(&self, next: &str) -> String {
+        match BASE64URL_NOPAD.decode(next.as_bytes()) {
+            Ok(key) if !key.is_empty() => BASE64URL_NOPAD.encode(&[self.0.as_slice(), key.as_slice()].concat()),
+            _ => String::new(),
+        }
+    }
+}
+
+/// A token that no page before had.
+pub(crate) fn broken() -> Invalid {
+    Invalid::new("page_token", "must come from the page before")
+}
 
 /// A wanted page.
 #[derive(Debug)]
@@ -24,9 +64,7 @@ impl Page {
         if size > size_max {
             return Err(Invalid::new("page_size", format!("must be at most {size_max}, got {size}")));
         }
-        let after = BASE64URL_NOPAD
-            .decode(token.as_bytes())
-            .map_err(|_| Invalid::new("page_token", "must come from the page before"))?;
+        let after = BASE64URL_NOPAD.decode(token.as_bytes()).map_err(|_| broken())?;
         Ok(Self { after, size: if size == 0 { size_default } else { size } })
     }
 
@@ -36,7 +74,7 @@ impl Page {
             return Ok(0);
         }
         let bytes = self.after.as_slice().try_into();
-        bytes.map(u64::from_be_bytes).map_err(|_| Invalid::new("page_token", "must come from the page before"))
+        bytes.map(u64::from_be_bytes).map_err(|_| broken())
     }
 
     /// One more than the page holds, to see whether another follows.
@@ -97,5 +135,17 @@ mod tests {
     fn foreign_tokens_and_sizes_are_refused() {
         assert_eq!(Page::new(1001, "").unwrap_err().field, "page_size");
         assert_eq!(Page::new(1, "?").unwrap_err().field, "page_token");
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_own_list_alone() {
+        let (one, other) = (PageTokens::of("ListNodes"), PageTokens::of("ListTokens"));
+        let (_, next) = Page::new(1, "").unwrap().cut(vec![1, 2], |item| vec![*item]);
+        let token = one.write(&next);
+        assert_eq!(one.read(&token), Ok(next.clone()));
+        for foreign in [other.write(&next), next, "eHh4".to_owned(), "?".to_owned()] {
+            assert_eq!(one.read(&foreign), Err(broken()), "{foreign}");
+        }
+        assert_eq!((one.read("").unwrap(), one.write("")), (String::new(), String::new()));
     }
 }

@@ -41,7 +41,7 @@ impl Retention {
     /// Works until `stop` is cancelled. The timer is read from the rows, so that it survives a restart.
     pub async fn keep(&self, stop: &CancellationToken) {
         if self.keep_ms == 0 {
-            return;
+            return stop.cancelled().await;
         }
         loop {
             let round_ms = self.clock.now_ms() + ROUND_MS;

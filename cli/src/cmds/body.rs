@@ -45,6 +45,11 @@ pub(crate) fn text_if_given(text: Option<String>) -> Result<String, Failure> {
     utf8(read_if_given(text)?)
 }
 
+/// As [`text`], for what may do without: nothing at a terminal is none.
+pub(crate) fn text_if_any(text: Option<String>) -> Result<String, Failure> {
+    if text.is_none() && io::stdin().is_terminal() { Ok(String::new()) } else { self::text(text) }
+}
+
 /// What is sent as text must be text.
 fn utf8(body: Vec<u8>) -> Result<String, Failure> {
     String::from_utf8(body).map_err(|_| {

@@ -31,7 +31,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Send {
-    /// What there is to say; `-` reads stdin
+    /// What there is to say; `-`, or nothing with something piped in, reads stdin
     #[arg(allow_hyphen_values = true)]
     text: Option<String>,
     /// The agent
@@ -124,7 +124,7 @@ pub(crate) async fn notify(target: &Target, args: Notify, output: Output) -> Out
 
 async fn send(target: &Target, args: Send, output: Output) -> Outcome {
     let Send { text, to, repo, branch, pr, kind, attributes, id, caller } = args;
-    let text = body::text_if_given(text)?;
+    let text = body::text_if_any(text)?;
     let on = match (to, repo) {
         (Some(slug), _) => To::Slug(slug),
         (None, repo) => To::Repo(RepoTarget { repo: repo.unwrap_or_default(), branch, pr }),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     args::Global,
     connect,
+    failure::{Context as _, Failure},
     network::{
         binaries,
         layout::Layout,
@@ -36,7 +37,9 @@ pub(crate) struct Args {
 pub(crate) async fn run(global: &Global, args: Args, output: Output) -> Outcome {
     let Args { workspace, account, name, crashes_max } = args;
     let layout = connect::layout(global)?;
-    let wish = Wish { workspace, account, name, socket: global.socket.clone() };
+    // The node has another working directory.
+    let socket = global.socket.as_deref().map(std::path::absolute).transpose().context("finding the node's socket")?;
+    let wish = Wish { workspace, account, name, socket };
     let progress = Progress::new(output.is_json());
     let (plan, parts) = start(&layout, wish, Policy::new(crashes_max), &progress).await?;
     let add = claude_line(&layout, &plan)?;
@@ -81,7 +84,7 @@ fn text(layout: &Layout, plan: &Plan, parts: &[Started], add: &str) -> String {
 }
 
 /// The line that makes an agent of a Claude Code session. The shim finds the default socket by itself.
-fn claude_line(layout: &Layout, plan: &Plan) -> Result<String, crate::failure::Failure> {
+fn claude_line(layout: &Layout, plan: &Plan) -> Result<String, Failure> {
     let shim = quoted(&binaries::find(binaries::SHIM)?.display().to_string());
     let is_default =
         Layout::default_root().is_ok_and(|root| root == layout.root()) && plan.socket == layout.socket_default();

@@ -61,7 +61,7 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
         return until(target, wait, output).await;
     }
     let asked = !wait.phases.is_empty();
-    let answers = all(target, wait).await?;
+    let answers = all_or_interrupted(target, wait).await?;
     let texts: Vec<_> = answers.iter().filter_map(|answer| answer.agent.as_ref()?.output.as_ref()).collect();
     output::line(&texts.iter().map(|output| clean(&output.response)).collect::<Vec<_>>().join("\n"))?;
     verdict(&answers, asked, timeout)
@@ -70,7 +70,7 @@ pub(crate) async fn run(target: &Target, args: Args, output: Output) -> Outcome 
 /// Waits, shows how all of them stand, and says by the exit code how it went.
 pub(super) async fn until(target: &Target, wait: Wait, output: Output) -> Outcome {
     let (asked, timeout) = (!wait.phases.is_empty(), wait.timeout);
-    let answers = all(target, wait).await?;
+    let answers = all_or_interrupted(target, wait).await?;
     let values: Vec<Value> = answers.iter().map(answer_json).collect();
     let value = match values.as_slice() {
         [one] => one.clone(),
@@ -81,6 +81,23 @@ pub(super) async fn until(target: &Target, wait: Wait, output: Output) -> Outcom
         agents.map(told).collect::<Vec<_>>().join("\n")
     })?;
     verdict(&answers, asked, timeout)
+}
+
+/// A person who waits no longer is told that the agents are not concerned.
+async fn all_or_interrupted(target: &Target, wait: Wait) -> Result<Vec<WaitAgentResponse>, Failure> {
+    let slugs = wait.slugs.clone();
+    tokio::select! {
+        answers = all(target, wait) => answers,
+        _ = tokio::signal::ctrl_c() => Err(interrupted(&slugs)),
+    }
+}
+
+fn interrupted(slugs: &[String]) -> Failure {
+    let names = slugs.iter().map(|slug| clean_line(slug)).collect::<Vec<_>>().join(", ");
+    let (goes, them) = if slugs.len() == 1 { ("goes", "it") } else { ("go", "them") };
+    Failure::new(Exit::Interrupted, format!("interrupted; {names} {goes} on"))
+        .own_reason(OwnReason::Interrupted)
+        .remedy(format!("Wait again with `murmurctl wait`, or end {them} with `murmurctl kill`."))
 }
 
 /// Everybody at once, in the order of their names on the command line.

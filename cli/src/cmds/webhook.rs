@@ -14,7 +14,7 @@ use crate::{
     connect::Target,
     duration,
     failure::Failure,
-    network::layout,
+    network::layout::NewFile,
     output::{self, Outcome, Output},
     time,
 };
@@ -49,7 +49,7 @@ pub(crate) enum Command {
         /// The present secret ends at once
         #[arg(long)]
         now: bool,
-        /// Write the secret to this file, readable by you alone, instead of showing it
+        /// Write the secret to this new file, readable by you alone, instead of showing it
         #[arg(long, value_name = "FILE")]
         secret_out: Option<PathBuf>,
         #[command(flatten)]
@@ -85,7 +85,7 @@ pub(crate) struct Add {
     kind: KindArg,
     #[command(flatten)]
     lists: Lists,
-    /// Write the secret to this file, readable by you alone, instead of showing it
+    /// Write the secret to this new file, readable by you alone, instead of showing it
     #[arg(long, value_name = "FILE")]
     secret_out: Option<PathBuf>,
     #[command(flatten)]
@@ -142,8 +142,9 @@ pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Ou
             let keep_seconds = if now { Some(0) } else { keep.map(|keep| keep.as_secs().max(1)) };
             let request = RotateWebhookSecretRequest { webhook: name, keep_seconds, workspace: place.of(target) };
             let mut webhooks = target.control().await?.webhooks;
+            let file = new_file(secret_out)?;
             let answer = webhooks.rotate_webhook_secret(request).await?.into_inner();
-            show_secret(target, &answer.webhook.unwrap_or_default(), &answer.secret, secret_out, output)
+            show_secret(target, &answer.webhook.unwrap_or_default(), &answer.secret, file, output)
         }
         Command::Test(test) => webhook_test::run(target, test, output).await,
         Command::Log { name, limit, place } => run_log(target, name, limit, &place, output).await,
@@ -164,8 +165,16 @@ async fn run_add(target: &Target, add: Add, output: Output) -> Outcome {
     };
     let workspace = place.of(target);
     let request = CreateWebhookRequest { name, kind: kind.into(), repos, events, actors, workspace };
-    let answer = target.control().await?.webhooks.create_webhook(request).await?.into_inner();
-    show_secret(target, &answer.webhook.unwrap_or_default(), &answer.secret, secret_out, output)
+    let mut webhooks = target.control().await?.webhooks;
+    let file = new_file(secret_out)?;
+    let answer = webhooks.create_webhook(request).await?.into_inner();
+    show_secret(target, &answer.webhook.unwrap_or_default(), &answer.secret, file, output)
+}
+
+/// The file for a secret, made before there is one: the secret is told once, and a rotation ends the one before.
+fn new_file(secret_out: Option<PathBuf>) -> Result<Option<(PathBuf, NewFile)>, Failure> {
+    let made = |path: PathBuf| NewFile::create(&path, "--secret-out").map(|file| (path, file));
+    secret_out.map(made).transpose()
 }
 
 /// Its whole address: as the control plane knows itself, else where it is reached from here.
@@ -181,23 +190,23 @@ fn show_secret(
     target: &Target,
     webhook: &Webhook,
     secret: &str,
-    secret_out: Option<PathBuf>,
+    secret_out: Option<(PathBuf, NewFile)>,
     output: Output,
 ) -> Outcome {
-    let url = url_of(target, webhook)?;
     let mut value = webhook_json(webhook);
-    value["url"] = url.clone().into();
     let shown = match secret_out {
-        Some(file) => {
-            layout::write_private(&file, secret.as_bytes())?;
-            value["secret_file"] = file.display().to_string().into();
-            format!("in {}", file.display())
+        Some((path, file)) => {
+            file.fill(secret.as_bytes())?;
+            value["secret_file"] = path.display().to_string().into();
+            format!("in {}", path.display())
         }
         None => {
             value["secret"] = secret.into();
             format!("{secret}  (shown this once)")
         }
     };
+    let url = url_of(target, webhook)?;
+    value["url"] = url.clone().into();
     output.show(&value, || {
         let rows = [("webhook", webhook.name.clone()), ("url", url.clone()), ("secret", shown)];
         format!("{}\n\n{}", output::pairs(rows), how_to(webhook.kind(), &url))

@@ -56,6 +56,11 @@ impl Layout {
         self.logs().join(format!("{part}.log"))
     }
 
+    /// How long a part's log was when somebody last asked for the part: what an earlier one wrote explains nothing.
+    pub(crate) fn log_mark(&self, part: &str) -> PathBuf {
+        self.run().join(format!("{part}.log-mark"))
+    }
+
     pub(crate) fn run(&self) -> PathBuf {
         self.root.join("run")
     }
@@ -72,6 +77,11 @@ impl Layout {
     /// What the supervisor knows.
     pub(crate) fn supervisor_report(&self) -> PathBuf {
         self.run().join("supervisor.json")
+    }
+
+    /// Settings of the node that the user wrote; there may be none.
+    pub(crate) fn node_config(&self) -> PathBuf {
+        self.root.join("node.toml")
     }
 
     pub(crate) fn broker(&self) -> PathBuf {

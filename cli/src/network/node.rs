@@ -1,8 +1,10 @@
 //! A node of a local network: enrolling it, approving it, starting it.
 
 use std::{
+    env,
+    ffi::OsString,
     fs,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     time::Duration,
 };
 
@@ -25,6 +27,8 @@ use crate::{
     owner::Owner,
 };
 
+/// Names the node's settings; `murmur-node` knows it, too.
+const CONFIG: &str = "MURMUR_NODE_CONFIG";
 /// The part's name in a network with one node.
 pub(crate) const PART: &str = "node";
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -117,15 +121,18 @@ impl LocalNode {
     }
 
     fn spec(&self, layout: &Layout, join: Option<&Path>) -> Result<Spec, Failure> {
-        let mut args = vec![
-            "run".into(),
+        let mut args = vec!["run".into()];
+        if let Some(config) = config(layout, env::var_os(CONFIG))? {
+            args.extend(["--config".into(), config.into()]);
+        }
+        args.extend([
             "--data-dir".into(),
             self.data_dir(layout).into(),
             "--socket".into(),
             self.socket.clone().into(),
             "--name".into(),
             self.name.clone().into(),
-        ];
+        ]);
         if let Some(join) = join {
             args.extend(["--join".into(), join.into()]);
         }
@@ -163,6 +170,20 @@ impl LocalNode {
     }
 }
 
+/// The node's own settings: the file that the caller names for this time, else `node.toml` in the data directory. The node has another
+/// working directory.
+fn config(layout: &Layout, named: Option<OsString>) -> Result<Option<PathBuf>, Failure> {
+    let Some(named) = named.filter(|named| !named.is_empty()) else {
+        return Ok(Some(layout.node_config()).filter(|file| file.exists()));
+    };
+    let path = path::absolute(&named).context(format!("finding `{}`", Path::new(&named).display()))?;
+    if path.is_file() {
+        return Ok(Some(path));
+    }
+    Err(Failure::usage(format!("{CONFIG}: there is no file `{}`", path.display()))
+        .remedy(format!("Correct it, or unset it: then `{}` is used, if it is there.", layout.node_config().display())))
+}
+
 /// Whether somebody listens under this path, as the kernel remembers it whatever became of the file. `false` where the kernel does not tell.
 fn is_bound(socket: &Path) -> bool {
     let bound = fs::read_to_string("/proc/net/unix").unwrap_or_default();
@@ -179,6 +200,22 @@ pub(crate) async fn status(socket: &Path) -> Result<GetStatusResponse, Failure> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn the_nodes_settings_are_found_whatever_its_working_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        assert_eq!(config(&layout, None).unwrap(), None);
+        fs::write(layout.node_config(), "").unwrap();
+        assert_eq!(config(&layout, Some(OsString::new())).unwrap(), Some(layout.node_config()));
+        // Tests run in the crate's folder.
+        let named = config(&layout, Some("Cargo.toml".into())).unwrap();
+        assert_eq!(named, Some(env::current_dir().unwrap().join("Cargo.toml")));
+        let missing = config(&layout, Some("no/such.toml".into())).unwrap_err();
+        assert_eq!(missing.exit, Exit::Usage);
+        assert!(missing.what.contains(CONFIG), "{missing}");
+    }
 
     #[test]
     fn a_node_is_out_of_reach_when_its_socket_is_gone_and_not_before_it_has_one() {

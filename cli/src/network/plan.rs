@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::layout::{self, Layout};
 use crate::failure::{Context as _, Failure};
 
+/// Longest name of a node.
+const NAME_BYTES_MAX: usize = 128;
 /// The form of this file; another number is refused.
 const FORMAT: u32 = 1;
 
@@ -35,7 +37,7 @@ pub(crate) struct Plan {
     pub(crate) broker: SocketAddr,
     /// Where the control plane listens.
     pub(crate) server: SocketAddr,
-    /// Where the node listens.
+    /// Where the node listens; in the file, one below the data directory is relative to that, which may be moved.
     pub(crate) socket: PathBuf,
 }
 
@@ -54,7 +56,7 @@ impl Plan {
         let path = layout.plan();
         let Some(text) = layout::read_optional(&path)? else { return Ok(None) };
         let plan = serde_json::from_str(&text).context(format!("reading `{}`, which is damaged", path.display()));
-        let plan: Self = plan.map_err(|failure: Failure| {
+        let mut plan: Self = plan.map_err(|failure: Failure| {
             failure.remedy(
                 "Correct it, or put it back from a copy: it holds the names and ports of this network. Another network is made with \
                  --data-dir.",
@@ -68,6 +70,7 @@ impl Plan {
             ))
             .remedy("Use the murmurctl that made it, or name another folder with --data-dir."));
         }
+        plan.socket = layout.root().join(&plan.socket);
         Ok(Some(plan))
     }
 
@@ -78,7 +81,8 @@ impl Plan {
             return Ok(plan);
         }
         let plan = Self::new(layout, wish)?;
-        let text = serde_json::to_string_pretty(&plan).context("encoding the plan")?;
+        let socket = plan.socket.strip_prefix(layout.root()).unwrap_or(&plan.socket).to_owned();
+        let text = serde_json::to_string_pretty(&Self { socket, ..plan.clone() }).context("encoding the plan")?;
         layout::write_private(&layout.plan(), text.as_bytes())?;
         Ok(plan)
     }
@@ -90,6 +94,8 @@ impl Plan {
             Some(account) => named(&account, "--account")?,
             None => account_default()?,
         };
+        let name = wish.name.unwrap_or_else(host_name);
+        check_name(&name)?;
         let socket = wish.socket.unwrap_or_else(|| layout.socket_default());
         check_socket(&socket)?;
         let [broker, server] = free_ports()?;
@@ -97,7 +103,7 @@ impl Plan {
             format: FORMAT,
             workspace: workspace.to_string(),
             account: account.to_string(),
-            name: wish.name.unwrap_or_else(host_name),
+            name,
             broker,
             server,
             socket,
@@ -159,6 +165,14 @@ fn host_name() -> String {
     if short.is_empty() { "host".into() } else { short.into() }
 }
 
+/// The control plane's rule at enrolment, which comes when the name is remembered already.
+fn check_name(name: &str) -> Result<(), Failure> {
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(Failure::field("--name", &format!("must have 1 to {NAME_BYTES_MAX} bytes, without control characters")))
+}
+
 fn check_socket(path: &std::path::Path) -> Result<(), Failure> {
     let length = path.as_os_str().len();
     if length <= SOCKET_PATH_BYTES_MAX {
@@ -214,6 +228,16 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_in_the_data_directory_moves_with_it() {
+        let ((_dir, layout), (_other, moved)) = (layout(), layout());
+        let within = Wish { socket: Some(layout.root().join("run/node.sock")), ..Wish::default() };
+        let plan = Plan::load_or_create(&layout, within.clone()).unwrap();
+        assert_eq!(Plan::load_or_create(&layout, within).unwrap(), plan);
+        std::fs::rename(layout.plan(), moved.plan()).unwrap();
+        assert_eq!(Plan::load(&moved).unwrap().unwrap().socket, moved.root().join("run/node.sock"));
+    }
+
+    #[test]
     fn a_damaged_plan_is_named_with_a_way_out() {
         let (_dir, layout) = layout();
         std::fs::write(layout.plan(), "{ damaged").unwrap();
@@ -231,5 +255,17 @@ mod tests {
         ] {
             assert_eq!(Plan::new(&layout, wish).unwrap_err().exit, Exit::Usage);
         }
+    }
+
+    #[test]
+    fn a_name_that_no_node_can_have_is_not_remembered() {
+        let (_dir, layout) = layout();
+        for name in [String::new(), "x".repeat(129), "a\u{1b}[2J".into()] {
+            let refused = Plan::load_or_create(&layout, Wish { name: Some(name), ..Wish::default() }).unwrap_err();
+            assert_eq!((refused.exit, &*refused.fields[0].0), (Exit::Usage, "--name"));
+            assert!(!layout.plan().exists());
+        }
+        let longest = Wish { name: Some("ü".repeat(64)), ..Wish::default() };
+        Plan::load_or_create(&layout, longest).unwrap();
     }
 }

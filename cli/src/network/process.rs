@@ -48,10 +48,11 @@ const GO_GC: &str = "GOGC";
 const GO_GC_BROKER: &str = "400";
 
 /// This program's own variables. They begin like those of the parts, which refuse what they do not know, and mean other things.
-pub(super) const OURS: [&str; 6] = [
+pub(super) const OURS: [&str; 7] = [
     "MURMUR_DATA_DIR",
     "MURMUR_NODE_SOCKET",
     "MURMUR_SERVER_URL",
+    "MURMUR_SERVER_CA",
     "MURMUR_TOKEN_FILE",
     "MURMUR_AGENT",
     "MURMUR_AGENT_TOKEN_FILE",
@@ -95,12 +96,13 @@ impl Process {
 
     /// Starts a part in a session of its own, its output appended to its log.
     pub(crate) fn spawn(layout: &Layout, spec: Spec) -> Result<Self, Failure> {
+        mark_log(layout, &spec.part)?;
         let child = Self::command(layout, &spec)?.spawn().context(format!("starting `{}`", spec.program.display()))?;
         let Spec { part, program, args: _ } = spec;
-        let log = layout.log(&part);
         let pid = i32::try_from(child.id()).map_err(|_| Failure::failed("the pid is out of range"))?;
-        let birth = birth(pid)
-            .ok_or_else(|| Failure::failed(format!("{} ended at once", program.display())).remedy(log_hint(&log)))?;
+        let birth = birth(pid).ok_or_else(|| {
+            Failure::failed(format!("{} ended at once", program.display())).remedy(log_hint(layout, &part))
+        })?;
         Ok(Self { pid, birth })
     }
 
@@ -217,12 +219,22 @@ fn birth(pid: i32) -> Option<String> {
     (!state.starts_with('Z')).then(|| start.trim().to_owned())
 }
 
-/// The last lines of a log, the youngest first. Indented ones continue another, such as the frames of a backtrace.
-fn last_lines(log: &Path, count: usize) -> Vec<String> {
+/// From here on a part's log is of the one that is asked for now.
+pub(crate) fn mark_log(layout: &Layout, part: &str) -> Result<(), Failure> {
+    let length = fs::metadata(layout.log(part)).map(|log| log.len()).unwrap_or_default();
+    layout::write_private(&layout.log_mark(part), length.to_string().as_bytes())
+}
+
+/// The last lines of a part's log since it was asked for, the youngest first. Indented ones continue another, such as the frames of a
+/// backtrace.
+fn last_lines(layout: &Layout, part: &str, count: usize) -> Vec<String> {
+    let mark = fs::read_to_string(layout.log_mark(part)).ok().and_then(|mark| mark.parse::<u64>().ok());
     let read = || -> io::Result<Vec<u8>> {
-        let mut file = fs::File::open(log)?;
+        let mut file = fs::File::open(layout.log(part))?;
         let length = file.metadata()?.len();
-        file.seek(io::SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+        // A log that is shorter than its mark was emptied since.
+        let begin = mark.filter(|mark| *mark <= length).unwrap_or_default();
+        file.seek(io::SeekFrom::Start(begin.max(length.saturating_sub(LOG_TAIL_BYTES))))?;
         let mut bytes = Vec::new();
         file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -232,23 +244,26 @@ fn last_lines(log: &Path, count: usize) -> Vec<String> {
     text.lines().rev().filter(is_line).take(count).map(ToOwned::to_owned).collect()
 }
 
-/// The last line of a part's log; empty when there is none.
-pub(crate) fn last_line(log: &Path) -> String {
-    last_lines(log, 1).pop().unwrap_or_default()
+/// The last line of a part's log since it was asked for; empty when there is none.
+pub(crate) fn last_line(layout: &Layout, part: &str) -> String {
+    last_lines(layout, part, 1).pop().unwrap_or_default()
 }
 
-/// The end of a part's log as a hint, for an error about it.
-pub(crate) fn log_hint(log: &Path) -> String {
-    let tail: Vec<_> = last_lines(log, LOG_TAIL_LINES).iter().rev().map(|line| format!("\n      {line}")).collect();
+/// The end of a part's log as a hint, for an error about it. What earlier ones left there is not shown.
+pub(crate) fn log_hint(layout: &Layout, part: &str) -> String {
+    let lines = last_lines(layout, part, LOG_TAIL_LINES);
+    let tail: Vec<_> = lines.iter().rev().map(|line| format!("\n      {line}")).collect();
     format!(
         "Look into `{}`, which ends:{}",
-        log.display(),
+        layout.log(part).display(),
         if tail.is_empty() { " (empty)".into() } else { tail.concat() }
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     fn sleeper() -> (std::process::Child, Process) {
@@ -273,6 +288,32 @@ mod tests {
         assert!(process.is_alive());
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_hint_shows_nothing_of_earlier_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        layout.create().unwrap();
+        let log = layout.log("x");
+        fs::write(&log, "of before the first mark\n").unwrap();
+        assert!(log_hint(&layout, "x").contains("of before the first mark"));
+        mark_log(&layout, "x").unwrap();
+        assert!(log_hint(&layout, "x").ends_with("which ends: (empty)") && last_line(&layout, "x").is_empty());
+        fs::write(&log, "of before the first mark\nof this run\n").unwrap();
+        let hint = log_hint(&layout, "x");
+        assert!(hint.contains("of this run") && !hint.contains("of before"), "{hint}");
+        fs::write(&log, "emptied\n").unwrap();
+        assert_eq!(last_line(&layout, "x"), "emptied");
+    }
+
+    #[test]
+    fn no_variable_of_the_command_line_reaches_a_part() {
+        let command = crate::args::Cli::command();
+        let named = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str());
+        for name in named {
+            assert!(OURS.contains(&name), "{name} is not held back");
+        }
     }
 
     #[test]

@@ -42,7 +42,6 @@ impl Wait<'_> {
     ) -> Result<T, Failure> {
         let Self { layout, part, process, until, bound } = self;
         let deadline = Instant::now() + bound;
-        let log = layout.log(part);
         let mut pause = ASK_EVERY_MIN;
         loop {
             // Asked first, so that a process that answers and then dies is told by the next call, not twice.
@@ -50,11 +49,11 @@ impl Wait<'_> {
                 return Ok(answer);
             }
             if !process.is_alive() {
-                return Err(Failure::failed(format!("{part} ended before {until}")).remedy(log_hint(&log)));
+                return Err(Failure::failed(format!("{part} ended before {until}")).remedy(log_hint(layout, part)));
             }
             if Instant::now() >= deadline {
                 let what = format!("{part}: waited {} s in vain until {until}", bound.as_secs());
-                return Err(Failure::new(Exit::Timeout, what).remedy(log_hint(&log)));
+                return Err(Failure::new(Exit::Timeout, what).remedy(log_hint(layout, part)));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(ASK_EVERY_MAX);

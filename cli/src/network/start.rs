@@ -34,14 +34,27 @@ pub(crate) async fn start(
     let _lock = NetworkLock::take(layout, progress).await?;
     let plan = Plan::load_or_create(layout, wish)?;
     let (starter, is_new) = Starter::supervisor(layout, policy).await?;
-    let mut parts = core(layout, &plan, &starter, progress).await?;
-    workspace(layout, &plan).await?;
-    let local = LocalNode::planned(&plan);
-    parts.push(node(layout, &plan, &local, &starter, progress).await?);
+    let mut parts = match all(layout, &plan, &starter, progress).await {
+        Ok(parts) => parts,
+        Err(failure) if is_new => {
+            // What went wrong first is what there is to tell.
+            drop(starter.end_if_idle(layout).await);
+            return Err(failure);
+        }
+        Err(failure) => return Err(failure),
+    };
     if let Starter::Supervisor(process) = starter {
         parts.push(Started { part: supervise::PART.to_owned(), process, is_new });
     }
     Ok((plan, parts))
+}
+
+/// Starts broker, control plane and node.
+async fn all(layout: &Layout, plan: &Plan, starter: &Starter, progress: &Progress) -> Result<Vec<Started>, Failure> {
+    let mut parts = core(layout, plan, starter, progress).await?;
+    workspace(layout, plan).await?;
+    parts.push(node(layout, plan, &LocalNode::planned(plan), starter, progress).await?);
+    Ok(parts)
 }
 
 /// Starts broker and control plane.
@@ -58,7 +71,12 @@ pub(crate) async fn core(
             let program = broker::find_program(&step).await?;
             step.done();
             let step = progress.step("starting the broker");
-            broker::prepare(layout, plan).await?;
+            if let Some(before) = broker::prepare(layout, plan).await? {
+                progress.note(&format!(
+                    "the broker's configuration was of {}, and is now of this folder",
+                    before.display()
+                ));
+            }
             let process = broker::start(layout, plan, program, starter).await?;
             step.done();
             fresh(broker::PART, process)

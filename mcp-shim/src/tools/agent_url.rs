@@ -43,7 +43,7 @@ impl Murmur for AgentUrl {
     }
 
     async fn run(args: Args, call: &Call) -> Result<Answer, Failure> {
-        let slug = call.slug(args.slug, args.workspace.as_deref())?;
+        let slug = call.slug(args.slug, args.workspace.as_deref()).await?;
         let mut agents = call.control().await?.agents;
         let made = call.answer(agents.create_agent_link(CreateAgentLinkRequest { slug })).await?;
         let expires_at = render::time(made.expire_time.as_ref()).unwrap_or_default();

@@ -40,7 +40,7 @@ impl Murmur for ClearQueue {
     }
 
     async fn run(args: Args, call: &Call) -> Result<Answer, Failure> {
-        let request = ClearQueueRequest { slug: call.slug(args.slug, args.workspace.as_deref())? };
+        let request = ClearQueueRequest { slug: call.slug(args.slug, args.workspace.as_deref()).await? };
         let cleared = call.answer(call.control().await?.queue.clear_queue(request)).await?.cleared;
         Ok(Answer { cleared })
     }

@@ -44,7 +44,7 @@ impl Murmur for Interrupt {
     }
 
     async fn run(args: Args, call: &Call) -> Result<Answer, Failure> {
-        let slug = call.slug(Some(args.slug), args.workspace.as_deref())?;
+        let slug = call.slug(Some(args.slug), args.workspace.as_deref()).await?;
         let control = call.control().await?;
         let once = |idempotency_key| {
             let mut agents = control.agents.clone();

@@ -49,7 +49,7 @@ impl Murmur for Kill {
     }
 
     async fn run(args: Args, call: &Call) -> Result<Answer, Failure> {
-        let slug = call.slug(Some(args.slug), args.workspace.as_deref())?;
+        let slug = call.slug(Some(args.slug), args.workspace.as_deref()).await?;
         let reason = args.reason.unwrap_or_default();
         let control = call.control().await?;
         let once = |idempotency_key| {

@@ -71,7 +71,7 @@ impl Murmur for Ls {
         let request = ListAgentStatusRequest {
             all: args.all,
             account: args.account.unwrap_or_default(),
-            parent: call.slug(args.parent, args.workspace.as_deref())?,
+            parent: call.slug(args.parent, args.workspace.as_deref()).await?,
             phase: number(args.phase),
             page_size: args.limit,
             page_token: args.cursor.unwrap_or_default(),

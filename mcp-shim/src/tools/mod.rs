@@ -63,6 +63,8 @@ trait Murmur {
     const DESCRIPTION: &'static str;
     type Args: DeserializeOwned + JsonSchema + Send;
     type Answer: Serialize + JsonSchema + Send;
+    /// Arguments that the calls of this tool name otherwise.
+    const FIELDS: Names = &[];
 
     /// Hints to the client; a tool that only adds is not destructive.
     fn annotations() -> ToolAnnotations;
@@ -79,6 +81,12 @@ trait Murmur {
         false
     }
 }
+
+/// Fields of calls with the arguments that they come from.
+type Names = &'static [(&'static str, &'static str)];
+
+/// What every tool calls otherwise than its calls do.
+const FIELDS: Names = &[("page_token", "cursor"), ("page_size", "limit")];
 
 /// What an answer knows of unread messages.
 #[derive(Clone, Copy)]
@@ -187,7 +195,7 @@ async fn perform<T: Murmur>(arguments: Option<JsonObject>, call: Call) -> CallTo
     }
     let outcome = async {
         let args = arguments::read(&input_schema(T::NAME), arguments)?;
-        T::run(args, &call).await
+        T::run(args, &call).await.map_err(|failure| failure.named(T::FIELDS).named(FIELDS))
     };
     match outcome.instrument(span).await {
         Ok(answer) => {

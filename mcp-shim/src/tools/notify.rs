@@ -50,7 +50,7 @@ impl Murmur for Notify {
     }
 
     async fn run(args: Args, call: &Call) -> Result<Answer, Failure> {
-        let slug = call.slug(Some(args.slug), args.workspace.as_deref())?;
+        let slug = call.slug(Some(args.slug), args.workspace.as_deref()).await?;
         let request =
             PublishEventRequest { target: Some(Target::Slug(slug)), text: args.text, ..PublishEventRequest::default() };
         let control = call.control().await?;

@@ -5,7 +5,7 @@ use rmcp::model::ToolAnnotations;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Murmur};
+use super::{Call, Murmur, Names};
 use crate::{errors::Failure, render};
 
 pub(super) struct PermissionAnswer;
@@ -51,6 +51,7 @@ impl Murmur for PermissionAnswer {
         with `send` and in_reply_to instead.";
     type Args = Args;
     type Answer = Answer;
+    const FIELDS: Names = &[("asked_by", "slug")];
 
     fn annotations() -> ToolAnnotations {
         ToolAnnotations::new().read_only(false).destructive(true).idempotent(false).open_world(false)

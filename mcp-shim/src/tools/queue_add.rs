@@ -5,7 +5,7 @@ use rmcp::model::ToolAnnotations;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Murmur};
+use super::{Call, Murmur, Names};
 use crate::errors::Failure;
 
 pub(super) struct QueueAdd;
@@ -48,13 +48,14 @@ impl Murmur for QueueAdd {
         or `request`.";
     type Args = Args;
     type Answer = Answer;
+    const FIELDS: Names = &[("idempotency_key", "client_msg_id")];
 
     fn annotations() -> ToolAnnotations {
         ToolAnnotations::new().read_only(false).destructive(false).idempotent(false).open_world(true)
     }
 
     async fn run(args: Args, call: &Call) -> Result<Answer, Failure> {
-        let slug = call.slug(Some(args.slug), args.workspace.as_deref())?;
+        let slug = call.slug(Some(args.slug), args.workspace.as_deref()).await?;
         let request = AddFollowUpRequest {
             slug,
             description: args.description,

@@ -1,15 +1,19 @@
 //! `register`: be an agent, and have its messages pushed here.
 
-use murmur_proto::node::v1::RegisterRequest;
+use murmur_proto::node::v1::{RegisterRequest, RegisterResponse};
 use rmcp::model::ToolAnnotations;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Murmur, Unread};
+use super::{Call, Murmur, Names, Unread};
 use crate::{
     binding::{Target, path_of},
     errors::Failure,
 };
+
+/// What the node takes of the two, in bytes.
+const DESCRIPTION_BYTES_MAX: usize = 1024;
+const GROUP_BYTES_MAX: usize = 63;
 
 pub(super) struct Register;
 
@@ -52,6 +56,7 @@ impl Murmur for Register {
         session (takeover=true), to bring it here from another host (move=true), or after `deregister`. Safe to repeat.";
     type Args = Args;
     type Answer = Answer;
+    const FIELDS: Names = &[("agent", "name"), ("move_here", "move")];
 
     fn annotations() -> ToolAnnotations {
         ToolAnnotations::new().read_only(false).destructive(false).idempotent(true).open_world(false)
@@ -63,18 +68,16 @@ impl Murmur for Register {
             Some(name) => name,
             None => binding.own_name().await?,
         };
-        let request = RegisterRequest {
-            agent: agent.clone(),
-            description: args.description.unwrap_or_default(),
-            group: args.group.unwrap_or_default(),
-            suffix_when_taken: false,
-            move_here: args.move_here,
-        };
-        let registered = call.shared.node.answer(call.node()?.sessions.register(request)).await?;
+        let (description, group) = (args.description.unwrap_or_default(), args.group.unwrap_or_default());
+        check_words("description", &description, DESCRIPTION_BYTES_MAX)?;
+        check_words("group", &group, GROUP_BYTES_MAX)?;
+        let request = RegisterRequest { agent: agent.clone(), move_here: args.move_here, ..RegisterRequest::default() };
+        let mut registered = register(call, request).await?;
+        // A token speaks for its agent without naming it.
+        let described = if agent.is_empty() { agent } else { path_of(&registered.slug) };
         if !binding.is_attached_as(&registered.slug) {
             let target = Target {
-                // A token speaks for its agent without naming it.
-                agent: if agent.is_empty() { agent } else { path_of(&registered.slug) },
+                agent: described.clone(),
                 takeover: args.takeover,
                 suffix: false,
                 description: registered.description,
@@ -82,10 +85,46 @@ impl Murmur for Register {
             };
             binding.bind(target).await?;
         }
+        // Only now: until the session is ours, the agent may be another's, who is not to be described by somebody that is refused.
+        if !(description.is_empty() && group.is_empty()) {
+            let request = RegisterRequest { agent: described, description, group, ..RegisterRequest::default() };
+            registered = register(call, request).await?;
+        }
         Ok(Answer { slug: registered.slug, agent_id: registered.agent_id, unread: registered.unread })
     }
 
     fn unread(answer: &Answer) -> Unread {
         Unread::Counted(answer.unread)
+    }
+}
+
+async fn register(call: &Call, request: RegisterRequest) -> Result<RegisterResponse, Failure> {
+    call.shared.node.answer(call.node()?.sessions.register(request)).await
+}
+
+/// Refuses what the node would refuse, before anything is done.
+fn check_words(name: &str, text: &str, bytes_max: usize) -> Result<(), Failure> {
+    if text.len() > bytes_max {
+        return Err(Failure::argument(format!(
+            "argument `{name}` must be at most {bytes_max} bytes, got {}",
+            text.len()
+        )));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Failure::argument(format!("argument `{name}` must not hold control characters")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_node_would_refuse_is_refused_before_anything_is_done() {
+        assert!(check_words("group", &"x".repeat(GROUP_BYTES_MAX), GROUP_BYTES_MAX).is_ok());
+        for group in ["x".repeat(GROUP_BYTES_MAX + 1), "two\nlines".to_owned()] {
+            assert!(check_words("group", &group, GROUP_BYTES_MAX).unwrap_err().happened.contains("`group`"));
+        }
     }
 }

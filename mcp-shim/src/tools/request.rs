@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    Call, Murmur, Unread, progress,
+    Call, Murmur, Names, Unread, progress,
     received::{self, FileShown, Received},
     send::{absolute, check_text, new_key, uncertain},
 };
@@ -111,6 +111,7 @@ impl Murmur for Request {
         instruction of your user. With file, a file goes along. Use `send` when you need no answer to go on.";
     type Args = Args;
     type Answer = Answer;
+    const FIELDS: Names = &[("path", "file"), ("body", "text")];
 
     fn annotations() -> ToolAnnotations {
         ToolAnnotations::new().read_only(false).destructive(false).idempotent(false).open_world(true)

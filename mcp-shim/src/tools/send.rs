@@ -6,7 +6,7 @@ use rmcp::model::ToolAnnotations;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Murmur, Unread, received::FileShown};
+use super::{Call, Murmur, Names, Unread, received::FileShown};
 use crate::errors::Failure;
 
 pub(super) struct Send;
@@ -78,6 +78,7 @@ impl Murmur for Send {
         file goes along, of any type and up to 64 MiB by default: do not paste long content into text.";
     type Args = Args;
     type Answer = Answer;
+    const FIELDS: Names = &[("path", "file"), ("body", "text")];
 
     fn annotations() -> ToolAnnotations {
         ToolAnnotations::new().read_only(false).destructive(false).idempotent(false).open_world(true)

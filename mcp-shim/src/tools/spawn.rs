@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Call, Murmur,
+    Call, Murmur, Names,
     choice::{Choice, number},
     control::some,
     shown::note,
@@ -175,13 +175,14 @@ impl Murmur for Spawn {
         description.";
     type Args = Args;
     type Answer = Answer;
+    const FIELDS: Names = &[("persona", "agent"), ("budget.timeout", "budget.timeout_s")];
 
     fn annotations() -> ToolAnnotations {
         ToolAnnotations::new().read_only(false).destructive(false).idempotent(false).open_world(true)
     }
 
     async fn run(args: Args, call: &Call) -> Result<Answer, Failure> {
-        let (request, key) = request(args, call)?;
+        let (request, key) = request(args, call).await?;
         let is_many = !request.each.is_empty();
         let control = call.control().await?;
         let once = |key| {
@@ -214,8 +215,8 @@ impl Answer {
 }
 
 /// The request, without its key.
-fn request(args: Args, call: &Call) -> Result<(SpawnAgentRequest, Option<String>), Failure> {
-    let slug = call.slug(Some(args.slug), args.workspace.as_deref())?;
+async fn request(args: Args, call: &Call) -> Result<(SpawnAgentRequest, Option<String>), Failure> {
+    let slug = call.slug(Some(args.slug), args.workspace.as_deref()).await?;
     let each = each(args.each, args.each_file)?;
     let spec = AgentSpec {
         description: args.description,

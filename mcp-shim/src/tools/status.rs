@@ -49,7 +49,7 @@ impl Murmur for Status {
 
     async fn run(args: Args, call: &Call) -> Result<shown::Status, Failure> {
         let request = GetAgentStatusRequest {
-            slug: call.slug(args.slug, args.workspace.as_deref())?,
+            slug: call.slug(args.slug, args.workspace.as_deref()).await?,
             children: args.children,
             timeline: args.timeline.into_iter().map(|Choice(kind)| kind.into()).collect(),
         };

@@ -188,7 +188,7 @@ impl Murmur for TaskCreate {
 
     async fn run(args: CreateArgs, call: &Call) -> Result<Created, Failure> {
         let request = CreateTaskRequest {
-            slug: call.slug(args.slug, args.workspace.as_deref())?,
+            slug: call.slug(args.slug, args.workspace.as_deref()).await?,
             subject: args.subject,
             description: args.description.unwrap_or_default(),
             activate_when: number(args.activate_when),
@@ -220,7 +220,7 @@ impl Murmur for TaskUpdate {
 
     async fn run(args: UpdateArgs, call: &Call) -> Result<Task, Failure> {
         let request = UpdateTaskRequest {
-            slug: call.slug(args.slug, args.workspace.as_deref())?,
+            slug: call.slug(args.slug, args.workspace.as_deref()).await?,
             task_id: args.task_id,
             status: args.status.map(|Choice(status)| status.into()),
             subject: args.subject,
@@ -257,7 +257,7 @@ impl Murmur for TaskList {
 
     async fn run(args: ListArgs, call: &Call) -> Result<Listed, Failure> {
         let request = ListTasksRequest {
-            slug: call.slug(args.slug, args.workspace.as_deref())?,
+            slug: call.slug(args.slug, args.workspace.as_deref()).await?,
             active: args.active,
             page_size: args.limit,
             page_token: args.cursor.unwrap_or_default(),
@@ -280,7 +280,7 @@ impl Murmur for TaskGet {
     }
 
     async fn run(args: GetArgs, call: &Call) -> Result<Task, Failure> {
-        let slug = call.slug(args.slug, args.workspace.as_deref())?;
+        let slug = call.slug(args.slug, args.workspace.as_deref()).await?;
         let request = GetTaskRequest { slug, task_id: args.task_id };
         let task = call.answer(call.control().await?.tasks.get_task(request)).await?.task;
         task.map(Task::from).ok_or_else(nothing_told)

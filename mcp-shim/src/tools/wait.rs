@@ -6,16 +6,16 @@
 use std::time::Duration;
 
 use murmur_core::reason::Reason;
-use murmur_proto::v1::{Phase, WaitAgentRequest, WaitAgentResponse};
+use murmur_proto::v1::{AgentStatus, Phase, WaitAgentRequest, WaitAgentResponse};
 use rmcp::model::ToolAnnotations;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Call, Murmur, choice::Choice, progress, shown::Status};
+use super::{Call, Murmur, Names, choice::Choice, progress, shown::Status};
 use crate::{backoff, errors::Failure};
 
-/// What the control plane gets to tell of a timeout itself before this side gives up.
+/// What the control plane gets to tell of a timeout itself before this side does.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(10);
 
 pub(super) struct Wait;
@@ -60,13 +60,14 @@ impl Murmur for Wait {
         of your user. timed_out=true is no failure: it still works. Never poll `status` in a loop instead.";
     type Args = Args;
     type Answer = Answer;
+    const FIELDS: Names = &[("timeout", "timeout_s"), ("phases", "phase")];
 
     fn annotations() -> ToolAnnotations {
         ToolAnnotations::new().read_only(true).idempotent(true).open_world(false)
     }
 
     async fn run(args: Args, call: &Call) -> Result<Answer, Failure> {
-        let slug = call.slug(Some(args.slug), args.workspace.as_deref())?;
+        let slug = call.slug(Some(args.slug), args.workspace.as_deref()).await?;
         let timeout = Duration::from_secs(args.timeout_s.into());
         let phases = args.phase.map(|Choice(phase)| phase.into()).into_iter().collect();
         let waited = Waiting { call, slug: slug.clone(), phases, deadline: Instant::now() + timeout };
@@ -93,11 +94,10 @@ impl Waiting<'_> {
         let mut failures = 0;
         loop {
             let attempt = tokio::time::timeout_at(self.deadline + TIMEOUT_GRACE, self.attempt()).await;
-            let node = &self.call.shared.node;
             let failure = match attempt {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(failure)) => failure,
-                Err(_) => return Err(Failure::node_silent(node.socket(), self.left() + TIMEOUT_GRACE)),
+                Err(_) => return Ok(self.untold()),
             };
             if !failure.unreachable || self.left().is_zero() {
                 return Err(failure);
@@ -105,6 +105,13 @@ impl Waiting<'_> {
             failures += 1;
             tokio::time::sleep(backoff::delay(failures, false).min(self.left())).await;
         }
+    }
+
+    /// The time is over, and nobody said how the agent stands. The connection to a node that is stopped is broken before.
+    fn untold(self) -> WaitAgentResponse {
+        let reason = "not known: the control plane did not answer in time".to_owned();
+        let agent = AgentStatus { slug: self.slug, reason, ..AgentStatus::default() };
+        WaitAgentResponse { agent: Some(agent), matched: false, timed_out: true }
     }
 
     fn left(&self) -> Duration {

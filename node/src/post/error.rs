@@ -6,7 +6,18 @@ use murmur_core::{
     slug::ResolveError,
 };
 
-use crate::store::StoreError;
+use crate::{store::StoreError, vital::Loss};
+
+/// Messages cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// What waits cannot be loaded.
+    #[error("what waits to be delivered cannot be read")]
+    Store(#[from] StoreError),
+    /// A part of the post has ended before its time.
+    #[error("messages cannot go on")]
+    Lost(#[from] Loss),
+}
 
 /// A message was not accepted. Every variant is one [`murmur_core::reason::Reason`].
 #[derive(Debug, thiserror::Error)]

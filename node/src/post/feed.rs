@@ -2,7 +2,7 @@
 //!
 //! A feed only spares reading. It holds every row behind a position, or says that it does not; then the store is asked.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use murmur_core::id::MessageId;
 
@@ -29,6 +29,8 @@ pub(super) struct Feed {
     newest: u64,
     /// Rows that were read otherwise before they came here: between their commit and that, somebody found them in the store.
     early: BTreeSet<u64>,
+    /// While the session reads the store: rows that are read otherwise, and that it may find unread all the same.
+    read_meanwhile: Option<HashSet<u64>>,
 }
 
 impl Feed {
@@ -91,8 +93,21 @@ impl Feed {
         }
     }
 
+    /// Notes that its session begins to read the store, while the marks of these rows are on their way to the disk.
+    pub(super) fn begin_look(&mut self, marking: HashSet<u64>) {
+        self.read_meanwhile = Some(marking);
+    }
+
+    /// Rows that were read otherwise since the session began to read the store, and those that were then.
+    pub(super) fn end_look(&mut self) -> HashSet<u64> {
+        self.read_meanwhile.take().unwrap_or_default()
+    }
+
     /// Forgets rows that were read otherwise.
     pub(super) fn forget(&mut self, cursors: &[u64]) {
+        if let Some(read) = &mut self.read_meanwhile {
+            read.extend(cursors);
+        }
         self.messages.retain(|message| !cursors.contains(&message.cursor));
         self.bytes = self.messages.iter().map(|message| message.body.len()).sum();
         for cursor in cursors {
@@ -202,6 +217,17 @@ mod tests {
         feed.push(message(4));
         assert_eq!(cursors(feed.take_behind(0)), Some(vec![1, 4]));
         assert!(feed.take_freed(|_| false).is_empty());
+    }
+
+    #[test]
+    fn what_is_read_while_the_store_is_read_is_told_once() {
+        let mut feed = Feed::default();
+        feed.forget(&[1]);
+        feed.begin_look(HashSet::from([2]));
+        feed.forget(&[3]);
+        assert_eq!(feed.end_look(), HashSet::from([2, 3]));
+        feed.forget(&[4]);
+        assert!(feed.end_look().is_empty());
     }
 
     #[test]

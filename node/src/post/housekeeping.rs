@@ -32,6 +32,7 @@ pub(super) async fn run(post: Arc<Post>, token: CancellationToken) {
             tracing::warn!(%error, "old rows could not be deleted");
         }
         post.tidy_keys().await;
+        post.put_off.tidy();
         post.policy.shrink(post.clock.now_ms());
     }
 }

@@ -47,8 +47,8 @@ struct State {
     /// Messages whose delivery somebody follows.
     followed: HashMap<MessageId, Waiters>,
     tails: HashMap<AgentId, broadcast::Sender<TailItem>>,
-    /// How many rows of an inbox are being marked as read by somebody who did not wait for it.
-    marking: HashMap<AgentId, usize>,
+    /// Rows of an inbox that are being marked as read by somebody who did not wait for it.
+    marking: HashMap<AgentId, HashSet<u64>>,
     /// Rows pushed by a session whose mark is not yet on disk.
     pushed: HashSet<u64>,
 }
@@ -89,9 +89,7 @@ impl Hub {
             inboxes.remove(&agent);
             return;
         }
-        let awaited =
-            message.in_reply_to.filter(|request| message.kind == MessageKind::Reply && requests.contains_key(request));
-        match message.awaits_file().or(awaited) {
+        match awaited(&message, requests) {
             Some(request) => inbox.feed.pass_over(message.cursor, request),
             None => inbox.feed.push(message),
         }
@@ -103,14 +101,31 @@ impl Hub {
         self.lock().inboxes.get_mut(&agent)?.feed.take_behind(position)
     }
 
-    /// Where a session may go on that has read the store to its end: ask before it is read.
-    pub(super) fn feed_begins_behind(&self, agent: AgentId) -> u64 {
-        self.lock().inboxes.get(&agent).map_or(0, |inbox| inbox.feed.begins_behind())
+    /// Notes that a session begins to read the store, and says where it may go on when it has read that to its end.
+    pub(super) fn begin_look(&self, agent: AgentId) -> u64 {
+        let mut state = self.lock();
+        let State { inboxes, marking, .. } = &mut *state;
+        let feed = &mut inboxes.entry(agent).or_default().feed;
+        feed.begin_look(marking.get(&agent).cloned().unwrap_or_default());
+        feed.begins_behind()
     }
 
-    /// Notes a reply that a session passed over because somebody waits for it.
-    pub(super) fn pass_over(&self, agent: AgentId, cursor: u64, request: MessageId) {
-        self.lock().inboxes.entry(agent).or_default().feed.pass_over(cursor, request);
+    /// What of the unread rows that a session found in the store is to be shown. A reply is not while somebody waits for it, and neither is a
+    /// row that was read meanwhile: whoever waited for it has it, and its mark may have come to the disk after the look.
+    pub(super) fn end_look(&self, agent: AgentId, found: Vec<InboxMessage>) -> Vec<InboxMessage> {
+        let mut state = self.lock();
+        let State { inboxes, requests, .. } = &mut *state;
+        let feed = &mut inboxes.entry(agent).or_default().feed;
+        let read = feed.end_look();
+        let unread = found.into_iter().filter(|message| !read.contains(&message.cursor));
+        let shown = unread.filter(|message| match awaited(message, requests) {
+            Some(request) => {
+                feed.pass_over(message.cursor, request);
+                false
+            }
+            None => true,
+        });
+        shown.collect()
     }
 
     /// Positions of replies that were passed over and that nobody waits for any more.
@@ -122,16 +137,16 @@ impl Hub {
     }
 
     /// Notes that a row is being marked as read without anybody waiting for it.
-    pub(super) fn marking(&self, agent: AgentId) {
-        *self.lock().marking.entry(agent).or_default() += 1;
+    pub(super) fn marking(&self, agent: AgentId, cursor: u64) {
+        self.lock().marking.entry(agent).or_default().insert(cursor);
     }
 
     /// Notes that the mark is on disk, or never will be.
-    pub(super) fn marked(&self, agent: AgentId) {
+    pub(super) fn marked(&self, agent: AgentId, cursor: u64) {
         let mut state = self.lock();
-        if let Some(count) = state.marking.get_mut(&agent) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(cursors) = state.marking.get_mut(&agent) {
+            cursors.remove(&cursor);
+            if cursors.is_empty() {
                 state.marking.remove(&agent);
             }
         }
@@ -168,10 +183,6 @@ impl Hub {
             state.requests.remove(&request);
         }
         self.inbox_changed(agent);
-    }
-
-    pub(super) fn is_awaited(&self, request: MessageId) -> bool {
-        self.lock().requests.contains_key(&request)
     }
 
     /// Hands the reply that completed a request to whoever waits for it.
@@ -296,4 +307,11 @@ impl Hub {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The request for whose sake a message is not shown for now: somebody waits for this reply, or its file is still coming. It is shown once,
+/// with its file: the stream holds it until that is whole, or never will be.
+fn awaited(message: &InboxMessage, requests: &HashMap<MessageId, Waiters>) -> Option<MessageId> {
+    let request = message.in_reply_to.filter(|request| requests.contains_key(request));
+    message.awaits_file().or(request.filter(|_| message.kind == MessageKind::Reply))
 }

@@ -15,7 +15,7 @@ use super::{
     Post,
     error::QueryError,
     stream::{announced, deadline},
-    types::{DeliveryView, Direction, InboxMessage, InboxPage, InboxQuery, LocalAgent, MessageKind, TailItem},
+    types::{DeliveryView, Direction, InboxMessage, InboxPage, InboxQuery, LocalAgent, TailItem},
 };
 use crate::store::{
     StoreError, Tx,
@@ -30,8 +30,24 @@ use crate::store::{
 /// Messages that one commit marks as read while little else is written: half a millisecond of its time.
 const MARKS_TOGETHER: usize = 16;
 
+/// Bytes of the messages of one page, some below what every gRPC client takes in one answer by itself (4 MiB).
+const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// What a message takes beside its body, at most.
+const AROUND_BODY_BYTES: usize = 2 * 1024;
+
+/// How many of the first messages are a page of at most `limit`: an answer that is too long is refused by who asked, who would never see
+/// what it says. One message always fits.
+fn whole_page(messages: &[InboxMessage], limit: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |message: &&InboxMessage| {
+        bytes += message.body.len() + AROUND_BODY_BYTES;
+        bytes <= PAGE_BYTES_MAX
+    };
+    messages.iter().take(limit).take_while(fits).count().max(messages.len().min(1))
+}
+
 impl Post {
-    /// Reads an agent's inbox. Unless it only peeks, what it returns is marked as read, and the senders are told.
+    /// Reads an agent's inbox, a page of it: as many messages as asked for, or fewer when they are long. Unless it only peeks, what it returns is marked as read, and the senders are told.
     ///
     /// # Errors
     /// [`QueryError::Resolve`] when the slug to filter by means nobody, or the store failed.
@@ -48,8 +64,9 @@ impl Post {
         for message in &mut messages {
             message.redelivered |= in_push.contains(&message.cursor);
         }
-        let more = messages.len() > limit as usize;
-        messages.truncate(limit as usize);
+        let places = whole_page(&messages, limit as usize);
+        let more = messages.len() > places;
+        messages.truncate(places);
         let next_after = messages.last().filter(|_| more).map_or(0, |last| last.cursor);
         if peek {
             let shown: Vec<u64> = messages.iter().map(|message| message.cursor).collect();
@@ -173,20 +190,11 @@ impl Post {
         limit: u32,
         messages: &mut Vec<InboxMessage>,
     ) -> Result<u64, StoreError> {
-        let feed_begins = self.hub.feed_begins_behind(agent);
+        let feed_begins = self.hub.begin_look(agent);
         let found = self.store.read(move |tx| inbox::unread_after(tx, agent, after, limit)).await?;
         let last = found.last().map_or(after, |last| last.cursor);
         let is_whole = found.len() < limit as usize;
-        for message in found {
-            let awaited = message
-                .in_reply_to
-                .filter(|request| message.kind == MessageKind::Reply && self.hub.is_awaited(*request));
-            // It is shown once, with its file: the stream holds it until that is whole, or never will be.
-            match message.awaits_file().or(awaited) {
-                Some(request) => self.hub.pass_over(agent, message.cursor, request),
-                None => messages.push(message),
-            }
-        }
+        messages.extend(self.hub.end_look(agent, found));
         Ok(if is_whole { last.max(feed_begins) } else { last })
     }
 
@@ -223,15 +231,16 @@ impl Post {
     /// again, and says so.
     pub(super) fn mark_read_soon(self: &Arc<Self>, agent: AgentId, cursor: u64) {
         let now_ms = self.clock.now_ms();
+        // In this order: a session that begins to read the store in between would find it unread.
+        self.hub.marking(agent, cursor);
         self.hub.read(agent, &[cursor]);
         super::failpoint::failpoint("R6");
         let post = Arc::clone(self);
-        self.hub.marking(agent);
         // Most often its agent's next message is on the way, and takes it along.
         self.store.queue_lazily_then(
             move |tx| read(tx, agent, &[cursor], now_ms),
             move |receipts: Result<_, StoreError>| {
-                post.hub.marked(agent);
+                post.hub.marked(agent, cursor);
                 match receipts {
                     Ok(receipts) => {
                         post.hub.pushed_on_disk(&[cursor]);

@@ -232,7 +232,7 @@ impl Post {
         let chain = known.map(|bytes| self.directory.verify_chain(bytes, header.created_at_ms));
         match chain {
             Some(Ok(chain)) if chain.agent().fp() == header.sender_cert_fp => Ok(chain),
-            _ => Err(Refusal::Later(KEYS_LATER)),
+            _ => Err(Refusal::Unproven(KEYS_LATER, Code::ChainInvalid)),
         }
     }
 

@@ -63,7 +63,7 @@ use tracing::Instrument as _;
 pub(crate) use self::stream::{content_type_of, secret_name};
 pub use self::{
     dead_letter::Redriven,
-    error::{QueryError, SendError},
+    error::{QueryError, RunError, SendError},
     follow::Followed,
     hub::Hub,
     inbox::view,
@@ -97,6 +97,7 @@ use crate::{
         Store, StoreError, Tx, ack::AckRow, dead_letter as dead_letter_rows, delivery, order as order_rows,
         quarantine as quarantine_rows,
     },
+    vital::Vital,
 };
 
 /// How long work that is under way may take at the end.
@@ -137,6 +138,7 @@ pub struct Post {
     requested: requested::Requested,
     stored: Stored,
     put_off: receive::PutOff,
+    quarantine_told: receive::Told,
     /// Agents that were shown something here and live elsewhere.
     left_behind: std::sync::Mutex<Vec<murmur_core::id::AgentId>>,
     /// What was begun and ends by itself.
@@ -201,6 +203,7 @@ impl Post {
             requested: requested::Requested::default(),
             stored: Stored::default(),
             put_off: receive::PutOff::default(),
+            quarantine_told: receive::Told::default(),
             tasks: TaskTracker::new(),
         })
     }
@@ -208,8 +211,8 @@ impl Post {
     /// Drives everything until `token` is cancelled, then ends in order: what is under way is finished or left to the store.
     ///
     /// # Errors
-    /// [`StoreError`] when what waits cannot be loaded at the start.
-    pub async fn run(self: &Arc<Self>, token: CancellationToken) -> Result<(), StoreError> {
+    /// [`RunError`] when what waits cannot be loaded at the start, or a part is lost.
+    pub async fn run(self: &Arc<Self>, token: CancellationToken) -> Result<(), RunError> {
         let ends = self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let Some(Ends { work, acks, directs, room }) = ends else { return Ok(()) };
         self.load_shown().await?;
@@ -218,16 +221,21 @@ impl Post {
         stream::load(self).await?;
         self.load_held().await?;
         moved::give_back(Arc::clone(self)).await;
+        // When one part is lost the others end in order, and then the node.
+        let token = token.child_token();
         let tasks = TaskTracker::new();
-        tasks.spawn(driver::run(Arc::clone(self), work, token.clone()));
-        tasks.spawn(publish::run(Arc::clone(self), directs, room, token.clone()));
-        tasks.spawn(publish::note_answers(Arc::clone(self), token.clone()));
-        tasks.spawn(showing::note_pushes(Arc::clone(self), token.clone()));
-        tasks.spawn(ack_out::run(Arc::clone(self), acks, token.clone()));
-        tasks.spawn(ack_again::run(Arc::clone(self), token.clone()));
-        tasks.spawn(receive::run(Arc::clone(self), token.clone()));
-        tasks.spawn(stream::run(Arc::clone(self), token.clone()));
-        tasks.spawn(housekeeping::run(Arc::clone(self), token));
+        let (vital, mut losses) = Vital::new(tasks.clone(), token.clone());
+        vital.spawn("outbox", driver::run(Arc::clone(self), work, token.clone()));
+        vital.spawn("publishing", publish::run(Arc::clone(self), directs, room, token.clone()));
+        vital.spawn("answers of the broker", publish::note_answers(Arc::clone(self), token.clone()));
+        vital.spawn("pushes", showing::note_pushes(Arc::clone(self), token.clone()));
+        vital.spawn("acknowledgements", ack_out::run(Arc::clone(self), acks, token.clone()));
+        vital.spawn("repeated acknowledgements", ack_again::run(Arc::clone(self), token.clone()));
+        vital.spawn("receiving", receive::run(Arc::clone(self), token.clone()));
+        vital.spawn("files", stream::run(Arc::clone(self), token.clone()));
+        vital.spawn("housekeeping", housekeeping::run(Arc::clone(self), token.clone()));
+        let loss = tokio::select! { loss = losses.recv() => loss, () = token.cancelled() => None };
+        token.cancel();
         tasks.close();
         tasks.wait().await;
         // Publishes that are under way get their answer noted; one that never comes is not waited for.
@@ -237,7 +245,7 @@ impl Post {
         }
         self.tasks.reopen();
         self.directory.saved().await;
-        Ok(())
+        loss.map_or(Ok(()), |loss| Err(loss.into()))
     }
 
     /// Where to wait for changes.

@@ -5,7 +5,7 @@
 //! arrival; commits and broker acknowledgements overlap.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -32,6 +32,15 @@ const COMMITS_MAX: usize = 1_024;
 const LATER: Duration = Duration::from_secs(5);
 /// On this try without completion a message counts as poison.
 const TRIES_MAX: u32 = 3;
+/// Messages of one source that are put off at one time although nobody vouches for them: a small part of what the broker gives this node
+/// at once (`max_ack_pending`, 1,024).
+const UNPROVEN_MAX: usize = 64;
+/// For how long one of them is: in this time a directory that is behind has caught up.
+const UNPROVEN_LONGEST: Duration = Duration::from_secs(10 * 60);
+/// What was put off and has not come again for so long is gone.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+/// Between two lines about the quarantine: what fills it may be a flood.
+const QUARANTINE_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// A broker message.
 #[derive(Debug, Clone)]
@@ -53,25 +62,51 @@ impl Frame {
     }
 }
 
-/// Broker messages that this process has put off. What they are put off for may be a full disk, on which the guard's count cannot be taken
-/// back either; but they have not killed this process, and are not counted as if they had.
+/// Broker messages that this process has put off, by their place in the stream. What they are put off for may be a full disk, on which the
+/// guard's count cannot be taken back either; but they have not killed this process, and are not counted as if they had.
 #[derive(Default)]
-pub(super) struct PutOff(Mutex<HashSet<u64>>);
+pub(super) struct PutOff(Mutex<HashMap<u64, Waiting>>);
+
+/// A message that is put off.
+struct Waiting {
+    since: Instant,
+    /// Who sent it, when nobody vouches for what it says.
+    unproven_of: Option<NodeId>,
+}
 
 impl PutOff {
     fn has(&self, stream_seq: u64) -> bool {
-        self.lock().contains(&stream_seq)
+        self.lock().contains_key(&stream_seq)
     }
 
     fn add(&self, stream_seq: u64) {
-        self.lock().insert(stream_seq);
+        self.lock().insert(stream_seq, Waiting { since: Instant::now(), unproven_of: None });
+    }
+
+    /// Puts off what nobody vouches for, unless its source has as much of that as it may: a message that waits has one of the places that
+    /// the broker gives this node, which are for everybody's.
+    fn add_unproven(&self, stream_seq: u64, source: NodeId) -> bool {
+        let mut waiting = self.lock();
+        let is_known = waiting.get(&stream_seq).is_some_and(|known| known.unproven_of == Some(source));
+        let others = waiting.values().filter(|other| other.unproven_of == Some(source)).count();
+        if !is_known && others >= UNPROVEN_MAX {
+            return false;
+        }
+        let since = waiting.get(&stream_seq).map_or_else(Instant::now, |known| known.since);
+        waiting.insert(stream_seq, Waiting { since, unproven_of: Some(source) });
+        since.elapsed() < UNPROVEN_LONGEST
     }
 
     fn remove(&self, stream_seq: u64) {
         self.lock().remove(&stream_seq);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<u64>> {
+    /// Forgets what has not come again: the broker has deleted it.
+    pub(super) fn tidy(&self) {
+        self.lock().retain(|_, waiting| waiting.since.elapsed() < FORGOTTEN_AFTER);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -81,8 +116,11 @@ impl PutOff {
 pub(super) enum Refusal {
     /// It cannot be believed or read: quarantined and ended, in silence.
     Quarantine(Code),
-    /// It cannot be judged now.
+    /// It cannot be dealt with now.
     Later(Duration),
+    /// It cannot be judged now, and nobody vouches for it: of each source few such messages are put off, and not for long. What is too much
+    /// is quarantined under the code; a sender that is what it says sends again.
+    Unproven(Duration, Code),
     /// The store failed.
     Store(StoreError),
 }
@@ -187,6 +225,28 @@ async fn settle(post: Arc<Post>, delivered: Delivered) -> BoxFuture<'static, Set
     })
 }
 
+/// The node that the broker let write it; all zero when the subject does not even say.
+fn source_of(frame: &Frame) -> NodeId {
+    parse_subject(&frame.subject).map_or(NodeId::from_bytes([0; 16]), |address| address.source)
+}
+
+/// When something was told last that may come in floods, and how often it came since.
+#[derive(Default)]
+pub(super) struct Told(Mutex<(Option<Instant>, u64)>);
+
+impl Told {
+    /// Whether it is to be told now, and then how many were not.
+    fn may_tell(&self) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.0.is_some_and(|at| at.elapsed() < QUARANTINE_TOLD_EVERY) {
+            told.1 += 1;
+            return None;
+        }
+        told.0 = Some(Instant::now());
+        Some(std::mem::take(&mut told.1))
+    }
+}
+
 impl Post {
     /// Deals with one broker message from beginning to end and says what to answer the broker.
     pub async fn receive(self: &Arc<Self>, frame: &Frame) -> Verdict {
@@ -203,7 +263,7 @@ impl Post {
         }
         let address = self.own_address(&frame.subject)?;
         if self.policy.may_arrive(address.source).is_err() {
-            return Err(Refusal::Later(LATER));
+            return Err(Refusal::Unproven(LATER, Code::RateLimited));
         }
         self.guard(frame).await?;
         match address.destination {
@@ -260,8 +320,17 @@ impl Post {
             Ok(completion) => completion.await,
             Err(refusal) => Err(refusal),
         };
+        let result = match result {
+            Err(Refusal::Unproven(delay, code)) => {
+                let is_put_off = self.put_off.add_unproven(frame.stream_seq, source_of(frame));
+                Err(if is_put_off { Refusal::Unproven(delay, code) } else { Refusal::Quarantine(code) })
+            }
+            result => result,
+        };
         if matches!(result, Err(Refusal::Later(_) | Refusal::Store(_))) {
             self.put_off.add(frame.stream_seq);
+            self.forget_tries(frame.counted());
+        } else if matches!(result, Err(Refusal::Unproven(..))) {
             self.forget_tries(frame.counted());
         } else if let Some(stream_seq) = frame.counted() {
             self.put_off.remove(stream_seq);
@@ -272,7 +341,7 @@ impl Post {
                 let verdict = self.quarantine(frame, code).await;
                 Box::new(move || verdict.into())
             }
-            Err(Refusal::Later(delay)) => Box::new(move || Verdict::Nak(delay).into()),
+            Err(Refusal::Later(delay) | Refusal::Unproven(delay, _)) => Box::new(move || Verdict::Nak(delay).into()),
             Err(Refusal::Store(error)) => {
                 tracing::error!(%error, subject = %frame.subject, "an arrival could not be stored");
                 Box::new(|| Verdict::Nak(LATER).into())
@@ -282,10 +351,12 @@ impl Post {
 
     async fn quarantine(&self, frame: &Frame, code: Code) -> Verdict {
         self.counters.quarantined.add();
-        tracing::warn!(%code, subject = %frame.subject, bytes = frame.bytes.len(), "an arrival was quarantined");
-        let source = parse_subject(&frame.subject).map_or(NodeId::from_bytes([0; 16]), |address| address.source);
+        if let Some(unsaid) = self.quarantine_told.may_tell() {
+            let (subject, bytes) = (&frame.subject, frame.bytes.len());
+            tracing::warn!(%code, %subject, bytes, unsaid, "an arrival was quarantined");
+        }
         let row = Quarantined {
-            source,
+            source: source_of(frame),
             subject: frame.subject.clone(),
             bytes: frame.bytes.to_vec(),
             reason: code.name(),

@@ -132,8 +132,8 @@ pub(super) enum Speaker {
     Itself,
     /// The owner of the node's account.
     User,
-    /// An agent of this node.
-    Agent(AgentId),
+    /// An agent of this node, and the token by which it is known as such, if it showed one.
+    Agent(AgentId, Option<TokenId>),
 }
 
 /// Finds out for whom a call to the control plane is made. An interactive agent that the caller names and that does not exist is
@@ -155,7 +155,7 @@ pub(super) async fn spoken_for(
         Some(token) if token.kind() == TokenKind::Agent => match agents.by_token(&token).await? {
             Some(row) => {
                 check_bound(&row, named.unwrap_or_default(), identity)?;
-                Ok(Speaker::Agent(row.agent_id))
+                Ok(Speaker::Agent(row.agent_id, Some(token.id())))
             }
             // It may be one of the control plane's own.
             None => Ok(Speaker::Itself),
@@ -168,7 +168,7 @@ pub(super) async fn spoken_for(
                     true => speaker(&Caller::User, Wish::named(name), agents, identity).await?.0,
                     false => known(&Caller::User, name, agents, identity).await?,
                 };
-                Ok(Speaker::Agent(row.agent_id))
+                Ok(Speaker::Agent(row.agent_id, None))
             }
             None => Ok(Speaker::User),
         },

@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use http::{Request, Response};
+use murmur_core::id::TokenId;
 use murmur_proto::{access::scope_of, status::code_name, v1::Scope};
 use tonic::{Code, Status, body::Body};
 use tower::Service;
@@ -16,6 +17,7 @@ use tower::Service;
 use super::{
     caller::{Caller, CallerError, Speaker, bearer, check_protocol, check_user, identify, spoken_for},
     connection::OtherEnd,
+    lasting::{Lasting, Revocation},
     paths::Paths,
     peer::Peers,
     server::Shared,
@@ -83,14 +85,36 @@ impl Door {
         }
         if path.starts_with(CONTROL_PLANE) {
             let speaker = self.speaker(path, request.headers()).await?;
-            return self.shared.forward.call(request, speaker).await;
+            let place = self.shared.forward.place(speaker)?;
+            let answer = self.shared.forward.call(request, speaker).await?;
+            let token = if let Speaker::Agent(_, token) = speaker { token } else { None };
+            let revocation = token.and_then(|token| self.revocation(token));
+            return Ok(answer.map(|body| Body::new(Lasting::new(body, revocation, place))));
         }
+        let mut revocation = None;
         if let Some(scope) = scope_of(path) {
             let caller = self.caller(scope, request.headers()).await?;
+            if let Caller::Agent(_, token) = &caller {
+                revocation = self.revocation(*token);
+            }
             request.extensions_mut().insert(caller);
         }
-        let answer = self.paths.call(request).await;
-        answer.map_err(|infallible| match infallible {})
+        let answer = match self.paths.call(request).await {
+            Ok(answer) => answer,
+            Err(infallible) => match infallible {},
+        };
+        // Whose token cannot be revoked needs nobody to look.
+        Ok(match revocation {
+            Some(_) => answer.map(|body| Body::new(Lasting::new(body, revocation, ()))),
+            None => answer,
+        })
+    }
+
+    /// What ends an answer that lasts longer than the token it was asked for with.
+    fn revocation(&self, token: TokenId) -> Option<Revocation> {
+        let Stage::Ready(core) = &*self.shared.stage.borrow() else { return None };
+        let agents = Arc::clone(&core.agents);
+        Some(Box::new(move || agents.until_revoked(token).boxed()))
     }
 
     /// A node that was just started again is not one that waits for its owner: callers need not know that it was away.

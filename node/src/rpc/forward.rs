@@ -20,7 +20,10 @@ use tonic::{Status, body::Body, transport::Channel};
 use tower::{Service as _, ServiceExt as _};
 use tracing::debug;
 
-use super::caller::Speaker;
+use super::{
+    caller::Speaker,
+    places::{Place, Places},
+};
 
 /// Names the forwarding node.
 const NODE_HEADER: HeaderName = HeaderName::from_static("murmur-node");
@@ -38,6 +41,7 @@ pub struct Forward {
     channel: OnceLock<Channel>,
     node: OnceLock<HeaderValue>,
     credential: ArcSwapOption<Credential>,
+    places: Arc<Places>,
 }
 
 /// What the node proves itself with.
@@ -71,6 +75,14 @@ impl Forward {
         }
     }
 
+    /// A place for a call, to be held for as long as its answer lasts.
+    pub(super) fn place(&self, speaker: Speaker) -> Result<Place, Status> {
+        self.places.take(match speaker {
+            Speaker::Agent(id, _) => Some(id),
+            Speaker::Itself | Speaker::User => None,
+        })
+    }
+
     /// Forwards a call for somebody, body and trailers untouched.
     pub(super) async fn call(&self, mut request: Request<Body>, speaker: Speaker) -> Result<Response<Body>, Status> {
         let unknown = || down("this node does not know a control plane yet");
@@ -100,7 +112,7 @@ impl Forward {
         let named = match speaker {
             Speaker::Itself => return Some(()),
             Speaker::User => HeaderValue::from_static("user"),
-            Speaker::Agent(id) => HeaderValue::from_str(&format!("agent:{id}")).ok()?,
+            Speaker::Agent(id, _) => HeaderValue::from_str(&format!("agent:{id}")).ok()?,
         };
         let credential = self.credential.load_full()?;
         let Credential { authorization, incarnation } = &*credential;
@@ -157,7 +169,7 @@ mod tests {
     fn what_a_caller_says_of_itself_never_leaves() {
         let mut headers = hostile();
         let agent = AgentId::from_bytes([7; 16]);
-        forward().sign(&mut headers, Speaker::Agent(agent)).unwrap();
+        forward().sign(&mut headers, Speaker::Agent(agent, None)).unwrap();
         assert_eq!(all(&headers, "murmur-as"), [format!("agent:{agent}")]);
         assert_eq!(all(&headers, "authorization"), ["Bearer node-token"]);
         assert_eq!(all(&headers, "murmur-node"), [NodeId::from_bytes([1; 16]).to_string()]);

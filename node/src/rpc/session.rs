@@ -84,11 +84,7 @@ impl SessionService for SessionsRpc {
             Ok(next.map(|pushed| (answer(pushed), push)))
         });
         let answers = stream::iter([Ok(attached)]).chain(pushes);
-        Ok(Response::new(match call.caller {
-            // The program is told why by its next attempt.
-            Caller::Agent(_, token) => answers.take_until(Arc::clone(&core.agents).until_revoked(token)).boxed(),
-            Caller::User => answers.boxed(),
-        }))
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn deregister(

@@ -430,13 +430,15 @@ async fn a_token_of_the_nodes_is_revoked_at_once() {
     let mut alice = door.with_token(&issued.token).await;
     let mut session = alice.sessions.attach(attach("")).await.unwrap().into_inner();
     assert_eq!(attached(&mut session).await, "/w/acme/u/jdoe/alice");
+    let mut tail = alice.messages.tail(v1::TailRequest::default()).await.unwrap().into_inner();
 
     let revoke = |token_id: &str| v1::RevokeAgentTokenRequest { token_id: token_id.to_owned() };
     let mut worker = door.with_token(&door.token("worker").await).await;
     assert_eq!(reason(worker.sessions.revoke_agent_token(revoke(&issued.token_id)).await), Some(Reason::TokenNotFound));
     let revoked = user.sessions.revoke_agent_token(revoke(&issued.token_id)).await.unwrap().into_inner();
     assert_eq!((revoked.slug.as_str(), revoked.revoked), ("/w/acme/u/jdoe/alice", true));
-    assert!(session.message().await.unwrap().is_none(), "what was attached with it ends");
+    assert_eq!(reason(session.message().await), Some(Reason::TokenRevoked), "what was attached with it ends");
+    assert_eq!(reason(tail.message().await), Some(Reason::TokenRevoked), "and so does all that lasts");
     assert_eq!(reason(alice.sessions.register(named("")).await), Some(Reason::TokenInvalid));
     assert!(!user.sessions.revoke_agent_token(revoke(&issued.token_id)).await.unwrap().into_inner().revoked);
     let unknown = murmur_core::id::TokenId::from_bytes([9; 16]).to_string();

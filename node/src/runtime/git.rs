@@ -8,10 +8,21 @@ use std::{
     path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use murmur_crypto::hash::sha256;
-use tokio::process::Command;
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    process::{Child, Command},
+    sync::OwnedMutexGuard,
+    task::spawn_blocking,
+    time::timeout,
+};
 
 /// Ways to a repository that git may take. Others run programs that the URL names.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
@@ -27,10 +38,11 @@ const HARMLESS: [&str; 8] = [
     "log.showSignature=false",
 ];
 /// What git is given of the node's environment: how to find programs, and how to reach and prove itself to a host.
-const KEPT: [&str; 12] = [
+const KEPT: [&str; 13] = [
     "PATH",
     "XDG_CONFIG_HOME",
     "SSH_AUTH_SOCK",
+    SSH_VARIABLE,
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "http_proxy",
@@ -41,8 +53,25 @@ const KEPT: [&str; 12] = [
     "NO_PROXY",
     "TMPDIR",
 ];
+/// By what git reaches hosts over SSH, before `core.sshCommand`.
+const SSH_VARIABLE: &str = "GIT_SSH_COMMAND";
+/// What that is where the node's user says nothing: nobody is there to be asked, and a host that does not answer is given up.
+const SSH: &str = "ssh -o BatchMode=yes -o ConnectTimeout=30";
+/// A host that sends nothing at all over HTTP for two minutes is given up. One that prepares a large answer sends signs of life every few
+/// seconds (`uploadpack.keepAlive`).
+const PATIENCE: [&str; 4] = ["-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=120"];
+/// Git that speaks to a host is ended when it tells of no progress for so long. Generous: while there is any, it tells of it every second,
+/// but a host may think for minutes before it sends something.
+const SILENCE_MAX: Duration = Duration::from_secs(10 * 60);
+/// Git that speaks to a host is ended after this, whatever progress it makes, since other agents wait for the mirror. Generous: the first
+/// fetch of a large repository over a slow line takes hours.
+const ASK_TIME_MAX: Duration = Duration::from_secs(12 * 3600);
+/// Of what git says, so much is kept, the end of it: it tells of its progress for as long as it makes some.
+const SAID_BYTES_MAX: usize = 16 * 1024;
 /// Of what git says, so much is told.
 const WORDS_BYTES_MAX: usize = 500;
+/// In a mirror that was fetched once.
+const COMPLETE: &str = "murmur-complete";
 
 /// The mirrors, one task at a time in each.
 #[derive(Debug)]
@@ -81,6 +110,16 @@ pub enum GitError {
         /// Its words.
         said: String,
     },
+    /// Git was ended, since it waited for its host for too long.
+    #[error("git {what} of {url} was ended: {why}")]
+    Stuck {
+        /// What it was to do.
+        what: &'static str,
+        /// Where from, without a password.
+        url: String,
+        /// For how long.
+        why: String,
+    },
     /// A name is none.
     #[error("`{0}` is no name of a branch")]
     Branch(String),
@@ -107,8 +146,8 @@ impl Mirrors {
             return Ok(());
         }
         let mirror = self.dir.join(name(url));
-        let lock = self.lock(&mirror);
-        let _one_at_a_time = lock.lock().await;
+        let alone = self.lock(&mirror).lock_owned().await;
+        let _one_at_a_time = remove_unfinished(&mirror, alone).await?;
         self.refresh(url, &mirror).await?;
         for name in [base_branch, branch].into_iter().filter(|name| !name.is_empty()) {
             let checked = self.git(&mirror, &["check-ref-format", "--branch", name]).await?;
@@ -182,10 +221,9 @@ impl Mirrors {
 
     /// Makes the mirror, or brings it up to date; an old one serves while its origin is away.
     async fn refresh(&self, url: &str, mirror: &Path) -> Result<(), GitError> {
-        let is_new = !mirror.join("murmur-complete").exists();
+        let is_new = !mirror.join(COMPLETE).exists();
         if is_new {
             crate::identity::create_private_dir(&self.dir)?;
-            let _ = std::fs::remove_dir_all(mirror);
             let path = mirror.to_string_lossy();
             self.run("init", url, &self.dir, &["init", "--quiet", "--bare", "--", &path]).await?;
             self.run("remote add", url, mirror, &["remote", "add", "--", "origin", url]).await?;
@@ -193,18 +231,50 @@ impl Mirrors {
             self.tame(mirror).await?;
             self.run("remote set-url", url, mirror, &["remote", "set-url", "--", "origin", url]).await?;
         }
-        let fetched = self.run("fetch", url, mirror, &["fetch", "--quiet", "--prune", "--tags", "origin"]).await;
-        match fetched {
+        match self.fetch(url, mirror).await {
             Err(error) if is_new => return Err(error),
             Err(error) => tracing::warn!(%error, "a repository is used as it was"),
             Ok(()) => {}
         }
-        // An empty repository has no default branch, and one that is renamed has another.
-        let _ = self.git(mirror, &["remote", "set-head", "origin", "--auto"]).await?;
         if is_new {
-            std::fs::write(mirror.join("murmur-complete"), "")?;
+            std::fs::write(mirror.join(COMPLETE), "")?;
         }
         Ok(())
+    }
+
+    async fn fetch(&self, url: &str, mirror: &Path) -> Result<(), GitError> {
+        self.ask("fetch", url, mirror, &["fetch", "--progress", "--prune", "--tags", "origin"]).await?;
+        match self.ask("remote set-head", url, mirror, &["remote", "set-head", "origin", "--auto"]).await {
+            // An empty repository has no default branch, and one that is renamed has another.
+            Err(GitError::Refused { .. }) => Ok(()),
+            asked => asked,
+        }
+    }
+
+    /// Runs a command that speaks to the origin, which may never answer: then git is ended, with every program that it has started.
+    async fn ask(&self, what: &'static str, url: &str, mirror: &Path, args: &[&str]) -> Result<(), GitError> {
+        let stuck = |why: String| GitError::Stuck { what, url: shown(url), why };
+        let mut git = Group::start(self.asking(mirror, args).await?)?;
+        match timeout(ASK_TIME_MAX, git.end()).await {
+            Err(_) => Err(stuck(format!("it was not done after {} hours", ASK_TIME_MAX.as_secs() / 3600))),
+            Ok(ended) => match ended? {
+                None => Err(stuck(format!("it made no progress for {} minutes", SILENCE_MAX.as_secs() / 60))),
+                Some(output) if output.status.success() => Ok(()),
+                Some(output) => Err(refused(what, url, &output)),
+            },
+        }
+    }
+
+    /// A command that speaks to the origin, and is told when to give it up by itself. Where the node's user says how hosts are reached over
+    /// SSH, that stays.
+    async fn asking(&self, mirror: &Path, args: &[&str]) -> io::Result<Command> {
+        let is_said = std::env::var_os(SSH_VARIABLE).is_some()
+            || self.git(mirror, &["config", "--get", "core.sshCommand"]).await?.status.success();
+        let mut command = self.command(mirror, &[&PATIENCE[..], args].concat());
+        if !is_said {
+            command.env(SSH_VARIABLE, SSH);
+        }
+        Ok(command)
     }
 
     async fn has(&self, mirror: &Path, reference: &str) -> Result<bool, GitError> {
@@ -243,10 +313,70 @@ impl Mirrors {
     }
 }
 
+/// Git and the programs that it has started. They end together, at the latest when nobody waits for them any more.
+struct Group(Child);
+
+impl Group {
+    fn start(mut command: Command) -> io::Result<Self> {
+        command.process_group(0).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map(Self)
+    }
+
+    /// Waits for git to end; `None` when it fell silent.
+    async fn end(&mut self) -> io::Result<Option<Output>> {
+        let Some(stderr) = self.0.stderr.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let Some(stderr) = hear(stderr).await? else { return Ok(None) };
+        let Ok(status) = timeout(SILENCE_MAX, self.0.wait()).await else { return Ok(None) };
+        Ok(Some(Output { status: status?, stdout: Vec::new(), stderr }))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Git that was waited for has no number any more, which may be another's now.
+        if let Some(git) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
+            let _ = killpg(Pid::from_raw(git), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Reads to the end what git says, and keeps the last of it; `None` when it fell silent.
+async fn hear(mut stderr: impl AsyncRead + Unpin) -> io::Result<Option<Vec<u8>>> {
+    let mut said = Vec::new();
+    loop {
+        let Ok(read) = timeout(SILENCE_MAX, stderr.read_buf(&mut said)).await else { return Ok(None) };
+        if read? == 0 {
+            return Ok(Some(said));
+        }
+        let extra = said.len().saturating_sub(SAID_BYTES_MAX);
+        said.drain(..extra);
+    }
+}
+
+/// Removes a mirror that was never fetched to its end. Whose turn it is goes along: the removal goes on when nobody waits for it any more.
+async fn remove_unfinished(mirror: &Path, alone: OwnedMutexGuard<()>) -> io::Result<OwnedMutexGuard<()>> {
+    if mirror.join(COMPLETE).exists() {
+        return Ok(alone);
+    }
+    let mirror = mirror.to_owned();
+    let removing = spawn_blocking(move || {
+        // What stays is told by what is made there next.
+        let _ = std::fs::remove_dir_all(mirror);
+        alone
+    });
+    removing.await.map_err(io::Error::other)
+}
+
 fn refused(what: &'static str, url: &str, output: &Output) -> GitError {
-    let said = String::from_utf8_lossy(&output.stderr).replace(url, &shown(url));
-    let said = super::answer::cut(said.trim(), WORDS_BYTES_MAX).replace('\n', "; ");
-    GitError::Refused { what, url: shown(url), said }
+    let said = words(&output.stderr).replace(url, &shown(url));
+    GitError::Refused { what, url: shown(url), said: super::answer::cut(&said, WORDS_BYTES_MAX).to_owned() }
+}
+
+/// What git says in words, without the progress that it tells of: over and over on one line, and when a part is done.
+fn words(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let lines = said.lines().map(|line| line.rsplit('\r').next().unwrap_or_default().trim());
+    let is_progress = |line: &str| line.ends_with(", done.") || line.starts_with("remote: Total ");
+    lines.filter(|line| !line.is_empty() && !is_progress(line)).collect::<Vec<_>>().join("; ")
 }
 
 /// The folder's name of a repository: the last part of its URL.
@@ -285,6 +415,8 @@ fn name(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
     #[test]
@@ -295,6 +427,107 @@ mod tests {
         for url in ["/srv/r.git", "https://h/r", "git@h:o/r.git", "ssh://h/r"] {
             assert!(check_url(url).is_ok(), "{url}");
         }
+    }
+
+    #[test]
+    fn a_refusal_is_told_without_the_progress_before_it() {
+        let said =
+            b"remote: Counting objects:  50% (1/2)        \rremote: Counting objects: 100% (2/2), done.        \n\
+            remote: Total 2 (delta 0), reused 0 (delta 0), pack-reused 0        \n\
+            Receiving objects:  50% (1/2)\rerror: RPC failed\nfatal: early EOF\r\n";
+        assert_eq!(words(said), "error: RPC failed; fatal: early EOF");
+    }
+
+    /// Mirrors of a user with a configuration, in a folder.
+    fn mirrors(home: &Path, config: &str) -> Mirrors {
+        std::fs::write(home.join(".gitconfig"), config).unwrap();
+        Mirrors { home: Some(home.into()), ..Mirrors::new(home.join("mirrors")) }
+    }
+
+    fn of(url: &str) -> Checkout {
+        Checkout { url: url.to_owned(), base_branch: String::new(), branch: "work".to_owned(), may_rename: false }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn git_that_makes_progress_is_not_ended() {
+        let (mut git, stderr) = tokio::io::duplex(64);
+        let telling = async move {
+            for _ in 0..20 {
+                tokio::time::sleep(SILENCE_MAX / 2).await;
+                git.write_all(b"Receiving objects:  1%\r").await.unwrap();
+            }
+            git.write_all(b"done\n").await.unwrap();
+        };
+        let (said, ()) = tokio::join!(hear(stderr), telling);
+        assert!(said.unwrap().is_some_and(|said| said.ends_with(b"done\n")));
+        let (_silent, stderr) = tokio::io::duplex(64);
+        assert!(hear(stderr).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_host_that_says_nothing_is_given_up_with_every_program_that_waits_for_it() {
+        let home = tempfile::tempdir().unwrap();
+        let (ssh, bell) = (home.path().join("ssh"), home.path().join("bell"));
+        nix::unistd::mkfifo(&bell, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // Whatever runs of it holds the bell.
+        std::fs::write(&ssh, format!("#!/bin/sh\nexec 9>{}\necho >&9\nsleep 100000\n", bell.display())).unwrap();
+        std::fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let config = format!("[core]\n\tsshCommand = {}\n[ssh]\n\tvariant = ssh\n", ssh.display());
+        let mirrors = Arc::new(mirrors(home.path(), &config));
+        let mut bell = tokio::net::unix::pipe::OpenOptions::new().open_receiver(bell).unwrap();
+        let (waiting, into) = (Arc::clone(&mirrors), home.path().join("copy"));
+        let waiting = tokio::spawn(async move { waiting.check_out(&of("ssh://host/repo"), &into).await });
+        while bell.read(&mut [0; 8]).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Nothing else happens any more: the time passes at once.
+        tokio::time::pause();
+        let error = waiting.await.unwrap().unwrap_err().to_string();
+        assert_eq!(error, "git fetch of ssh://host/repo was ended: it made no progress for 10 minutes");
+        assert_eq!(bell.read(&mut [0; 8]).await.unwrap(), 0, "all of them have ended");
+        let mirror = mirrors.folder().join(name("ssh://host/repo"));
+        assert!(mirrors.lock(&mirror).try_lock().is_ok(), "the next agent may try");
+    }
+
+    #[tokio::test]
+    async fn git_gives_up_a_silent_host_by_itself_unless_its_user_says_how() {
+        let home = tempfile::tempdir().unwrap();
+        let own = mirrors(home.path(), "[core]\n\tsshCommand = my-ssh -v\n");
+        let ssh = |command: &Command| {
+            let set = command.as_std().get_envs().find(|(name, _)| *name == SSH_VARIABLE);
+            set.and_then(|(_, value)| value).map(std::ffi::OsStr::to_owned)
+        };
+        let of_the_node = std::env::var_os(SSH_VARIABLE);
+        assert_eq!(ssh(&own.asking(home.path(), &[]).await.unwrap()), of_the_node);
+        let plain = mirrors(home.path(), "");
+        assert_eq!(ssh(&plain.asking(home.path(), &[]).await.unwrap()), of_the_node.or_else(|| Some(SSH.into())));
+        for (key, value) in [("http.lowSpeedLimit", "1\n"), ("http.lowSpeedTime", "120\n")] {
+            let output = plain.asking(home.path(), &["config", "--get", key]).await.unwrap().output().await.unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), value, "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_mirror_is_deleted_by_no_thread_that_serves_others() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.max_blocking_threads(1).enable_all().build().unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let mirrors = mirrors(home.path(), "");
+        let (wanted, into) = (of("/nowhere"), home.path().join("copy"));
+        let left = mirrors.folder().join(name(&wanted.url)).join("left");
+        std::fs::create_dir_all(&left).unwrap();
+        runtime.block_on(async {
+            // As long as the only thread that may block is busy, nothing happens, and this one goes on.
+            let (free, busy) = std::sync::mpsc::channel::<()>();
+            let held = spawn_blocking(move || busy.recv().is_ok());
+            let mut working = Box::pin(mirrors.check_out(&wanted, &into));
+            assert!(futures::poll!(&mut working).is_pending());
+            assert!(left.exists());
+            drop(free);
+            held.await.unwrap();
+            assert!(working.await.is_err(), "there is no such repository");
+        });
+        assert!(!left.exists());
     }
 
     #[test]

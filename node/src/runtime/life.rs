@@ -40,6 +40,9 @@ const FAR: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The end of what a failed program wrote to its standard error is told with its end.
 const LAST_WORDS_BYTES_MAX: usize = 400;
 
+/// Frames of its log that are taken in before orders and timers have their turn: a program may write faster than it is read.
+const FRAMES_MAX: u32 = 64;
+
 /// How an incarnation was left.
 pub(super) enum Over {
     /// It has ended, or sleeps.
@@ -263,11 +266,11 @@ impl Life {
         match found {
             Ok(Found::Running(process)) => self.rejoin(process).await,
             Ok(Found::Ended(exit)) => {
-                self.read_output().await;
+                self.read_rest().await;
                 self.on_exit(Some(exit)).await;
             }
             Ok(Found::Lost) => {
-                self.read_output().await;
+                self.read_rest().await;
                 self.on_exit(None).await;
             }
             Err(error) => {
@@ -405,20 +408,35 @@ impl Life {
             return;
         }
         let exit = self.process.take().and_then(|process| process.exit().ok().flatten());
-        // Nothing is added to the log any more.
-        self.read_output().await;
+        self.read_rest().await;
         self.on_exit(exit).await;
     }
 
-    /// Reads what the log has, and takes it in.
+    /// Takes in what the log has; when that is much, a part of it, and the rest after orders and timers had their turn.
     pub(super) async fn read_output(&mut self) {
-        let mut is_news = false;
-        loop {
+        if self.read_part().await {
+            self.look_at = Some(Instant::now());
+        }
+    }
+
+    /// Takes in all that the log has: its program has ended, and adds nothing to it.
+    async fn read_rest(&mut self) {
+        while self.read_part().await {}
+    }
+
+    /// Takes in some frames of the log and says whether there may be more.
+    async fn read_part(&mut self) -> bool {
+        let (mut is_news, mut is_more) = (false, true);
+        for _ in 0..FRAMES_MAX {
             let frame = match self.log.read() {
                 Ok(Some(frame)) => frame,
-                Ok(None) => break,
+                Ok(None) => {
+                    is_more = false;
+                    break;
+                }
                 Err(error) => {
                     warn!(agent.slug = %self.whom.slug, %error, "its output cannot be read");
+                    is_more = false;
                     break;
                 }
             };
@@ -445,6 +463,7 @@ impl Life {
                 self.set_stuck(false).await;
             }
         }
+        is_more
     }
 
     async fn skip_output(&mut self) {
@@ -543,8 +562,8 @@ impl Life {
     }
 
     fn budget_deadline(&self) -> Option<Instant> {
-        let timeout = self.spec.budget.as_ref()?.timeout.as_ref()?;
-        let timeout_ms = u64::try_from(timeout.seconds).ok()? * 1000;
+        let timeout = Duration::try_from(*self.spec.budget.as_ref()?.timeout.as_ref()?).ok()?;
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let end_ms = self.state.started_ms.saturating_add(timeout_ms);
         let left_ms = end_ms.saturating_sub(self.shop.clock.now_ms());
         (timeout_ms > 0).then(|| Instant::now() + Duration::from_millis(left_ms))

@@ -56,7 +56,7 @@ pub(super) async fn prepare(shop: &Workshop, whom: &Whom) -> Result<Prepared, St
     if let Ok(other) = whom.start.fork_from_agent_id.parse::<AgentId>()
         && !place.history().exists()
     {
-        place.copy_from(&Place::new(&shop.dir, other)).map_err(disk)?;
+        place.copy_from(Place::new(&shop.dir, other)).await.map_err(disk)?;
     }
     let spec = whom.start.spec.clone().unwrap_or_default();
     let dir = check_out(shop, &place, &whom.slug, &spec).await?;

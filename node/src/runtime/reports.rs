@@ -25,6 +25,8 @@ enum Told {
     Heard,
     /// There are none.
     Nothing,
+    /// So many of them, in one call, are refused for good.
+    Refused { count: usize },
 }
 
 /// Reports could not be told.
@@ -47,7 +49,7 @@ impl Runtime {
                     return;
                 }
                 match self.tell_next().await {
-                    Ok(Told::Heard) => delay.reset(),
+                    Ok(Told::Heard | Told::Refused { .. }) => delay.reset(),
                     Ok(Told::Nothing) => self.shop.reports.notified().await,
                     Err(error) => {
                         info!(%error, "reports on agents wait");
@@ -71,18 +73,36 @@ impl Runtime {
         self.tell_one().await
     }
 
+    /// The oldest reports. When a call is refused for good, one of them may have spoilt it for the others: each is told for itself.
     async fn tell_one(self: &Arc<Self>) -> Result<Told, TellError> {
+        let mut told = self.tell(REPORTS_MAX).await?;
+        if let Told::Refused { count } = told {
+            for _ in 0..count {
+                told = self.tell(1).await?;
+            }
+        }
+        Ok(told)
+    }
+
+    /// One call of `count_max` reports at most, or as many as were in it when it was tried before.
+    async fn tell(self: &Arc<Self>, count_max: u32) -> Result<Told, TellError> {
         let new_id = new_id(self.shop.clock.now_ms());
-        let batch = self.shop.store.write(move |tx| table::next_reports(tx, &new_id, REPORTS_MAX)).await?;
+        let batch = self.shop.store.write(move |tx| table::next_reports(tx, &new_id, count_max)).await?;
         let Some(table::ReportBatch { report_id, reports }) = batch else { return Ok(Told::Nothing) };
+        let count = reports.len();
         // What cannot be read was written by no version of this program.
         let reports: Vec<_> =
             reports.iter().filter_map(|bytes| v1::AgentReport::decode(bytes.as_slice()).ok()).collect();
         match self.shop.control.report_agents(report_id.clone(), reports.clone()).await {
             Ok(results) => self.heard(&reports, &results),
-            Err(ControlError::Refused(refusal)) => {
+            Err(ControlError::Refused(refusal)) if !refusal.is_passing() => {
+                if count > 1 {
+                    self.shop.store.write(move |tx| table::take_apart(tx, &report_id)).await?;
+                    return Ok(Told::Refused { count });
+                }
                 // Told again it is refused again, and hides all that comes after it.
-                warn!("the control plane refuses reports on agents: {refusal}");
+                let whose = reports.first().map_or("", |report| &report.agent_id);
+                warn!(agent.id = %whose, "a report is refused: {refusal}");
             }
             Err(error) => return Err(error.into()),
         }

@@ -58,8 +58,9 @@ impl Life {
     /// Gives the program a prompt.
     pub(super) async fn begin_turn(&mut self, turn: Turn) {
         let is_first = self.state.phase() == Phase::Starting;
-        let prompt = turn.prompt.clone();
-        self.state.turn = Some(Turn { taken: false, ..turn });
+        // No program can be given a NUL, and an agent is not to end by what somebody tells it.
+        let prompt = turn.prompt.replace('\0', "\u{fffd}");
+        self.state.turn = Some(Turn { taken: false, prompt: prompt.clone(), ..turn });
         (self.heard, self.last_words) = (Heard::default(), Vec::new());
         self.note(&format!("turn {}: {}", self.state.turns + 1, cut(prompt.lines().next().unwrap_or_default(), 200)));
         self.note_copies().await;
@@ -153,7 +154,7 @@ impl Life {
             log_bytes_max: self.shop.config.output_bytes_max,
         };
         self.ear = Ear::of_process(&self.backend, self.state.session.is_some(), &values);
-        self.place.drop_runs_before(self.state.run.saturating_sub(2));
+        self.place.drop_runs_before(self.state.run.saturating_sub(2)).await;
         let started = Process::start(&self.shop.keeper, &self.place.run(self.state.run), &plan).await;
         self.process = Some(started.map_err(|error| error.to_string())?);
         if self.backend.start_lines.is_empty() {
@@ -336,8 +337,8 @@ impl Life {
                 Err(error) => Err(error),
             };
             claimed.unwrap_or_else(|error| match error {
-                ControlError::Refused(refusal) => Claimed::Refused(refusal.to_string()),
-                ControlError::Down(_) | ControlError::Malformed(_) => Claimed::Away,
+                ControlError::Refused(refusal) if !refusal.is_passing() => Claimed::Refused(refusal.to_string()),
+                ControlError::Refused(_) | ControlError::Down(_) | ControlError::Malformed(_) => Claimed::Away,
             })
         })
     }
@@ -526,7 +527,8 @@ impl Life {
         let word = end.word();
         let shown = if reason.is_empty() { word.to_owned() } else { format!("{word}: {reason}") };
         self.note(&shown);
-        info!(agent.slug = %self.whom.slug, "agent {} ends here: {shown}", self.whom.slug);
+        // The reason may have words of the program in it, which are in its own log and in the report, and have no place in the node's.
+        info!(agent.slug = %self.whom.slug, exit_code, "agent {} ends here: {word}", self.whom.slug);
         self.commit(reports).await;
     }
 }

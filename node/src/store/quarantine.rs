@@ -23,7 +23,10 @@ pub struct Quarantined {
     pub deliveries: u32,
 }
 
-/// Adds a message and drops the oldest of the same source beyond `rows_max` and `bytes_max`.
+/// How often what is too much is looked for: a source may have so many more for a moment.
+const TRIM_EVERY: i64 = 64;
+
+/// Adds a message, and now and then drops the oldest of every source beyond `rows_max` and `bytes_max` of one.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -33,12 +36,17 @@ pub fn insert(tx: Tx<'_>, message: &Quarantined, now_ms: u64, rows_max: u32, byt
         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let values = params![source.as_bytes(), subject, bytes, reason, deliveries, int(now_ms)];
     tx.conn().prepare_cached(sql)?.execute(values)?;
-    let trim = "DELETE FROM quarantine WHERE id IN (
+    // Of all sources, since one alone might never be the one whose turn it is.
+    if tx.conn().last_insert_rowid() % TRIM_EVERY == 0 { trim(tx, rows_max, bytes_max) } else { Ok(()) }
+}
+
+fn trim(tx: Tx<'_>, rows_max: u32, bytes_max: u64) -> Result<(), StoreError> {
+    let sql = "DELETE FROM quarantine WHERE id IN (
         SELECT id FROM (
-            SELECT id, row_number() OVER (ORDER BY id DESC) AS place, sum(length(bytes)) OVER (ORDER BY id DESC) AS total
-            FROM quarantine WHERE source = ?1
-        ) WHERE place > ?2 OR total > ?3)";
-    tx.conn().prepare_cached(trim)?.execute(params![source.as_bytes(), rows_max, int(bytes_max)])?;
+            SELECT id, row_number() OVER newest AS place, sum(length(bytes)) OVER newest AS total
+            FROM quarantine WINDOW newest AS (PARTITION BY source ORDER BY id DESC)
+        ) WHERE place > ?1 OR total > ?2)";
+    tx.conn().prepare_cached(sql)?.execute(params![rows_max, int(bytes_max)])?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The reading threads.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
@@ -43,7 +44,9 @@ impl Readers {
     {
         let (answer, result) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let _ = answer.send(work(Tx(connection)));
+            // A panic is a bug of one closure; it must not take the thread along, of which there are few.
+            let read = catch_unwind(AssertUnwindSafe(|| work(Tx(connection))));
+            let _ = answer.send(read.unwrap_or(Err(StoreError::Corrupt("closure: it panicked"))));
         });
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if !sent {

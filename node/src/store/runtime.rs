@@ -146,6 +146,16 @@ pub fn next_reports(tx: Tx<'_>, new_id: &str, reports_max: u32) -> Result<Option
     Ok(Some(ReportBatch { report_id, reports }))
 }
 
+/// Takes a call apart that is not to be tried again as it is: its reports are the next, each for itself.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn take_apart(tx: Tx<'_>, report_id: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE runtime_report SET report_id = NULL WHERE report_id = ?1";
+    tx.conn().prepare_cached(sql)?.execute([report_id])?;
+    Ok(())
+}
+
 /// Forgets the reports of a call: the control plane has them.
 ///
 /// # Errors

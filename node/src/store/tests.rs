@@ -42,6 +42,17 @@ async fn keys(store: &Store) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn reads_that_panic_leave_the_threads_that_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    store.write(|tx| meta(tx, "a")).await.unwrap();
+    for _ in 0..8 {
+        assert!(store.read(|_| -> Result<(), StoreError> { panic!("on purpose") }).await.is_err());
+    }
+    assert_eq!(keys(&store).await, ["a"]);
+}
+
+#[tokio::test]
 async fn a_closure_that_fails_takes_nothing_but_itself_back() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);

@@ -101,3 +101,15 @@ pub enum AgentError {
     #[error("making an id")]
     Random(#[from] RandomError),
 }
+
+impl AgentError {
+    /// Of a slug that stood in another field of the request than `slug`, which a slug that is none is told of.
+    pub(crate) fn of_field(self, field: &'static str) -> Self {
+        match self {
+            Self::Unresolved(error @ (ResolveError::Invalid(_) | ResolveError::NoSibling { .. })) => {
+                Invalid::new(field, error.to_string()).into()
+            }
+            other => other,
+        }
+    }
+}

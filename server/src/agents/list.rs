@@ -15,7 +15,7 @@ use crate::{
         timeline::{self, Entry},
     },
     invalid::{Invalid, parse},
-    page::Page,
+    page::{Page, broken},
     tokens::Principal,
 };
 
@@ -161,7 +161,8 @@ async fn filter(conn: &mut impl Source, principal: &Principal, wanted: &Listing)
     let prefix = if wanted.parent.is_empty() {
         account.map_or_else(|| within.clone(), |account| account.to_string())
     } else {
-        Scope::below(&resolved(conn, &who, &wanted.parent).await?.slug).to_string()
+        let parent = resolved(conn, &who, &wanted.parent).await.map_err(|error| error.of_field("parent"))?;
+        Scope::below(&parent.slug).to_string()
     };
     Ok(Filter { workspace_id: who.workspace_id, prefix, within, all: wanted.all, phase: wanted.phase })
 }
@@ -171,7 +172,6 @@ fn behind(after: &[u8]) -> Result<(Vec<u8>, &str), Invalid> {
     if after.is_empty() {
         return Ok((Vec::new(), ""));
     }
-    let broken = || Invalid::new("page_token", "must come from the page before");
     let (id, slug) = after.split_at_checked(16).ok_or_else(broken)?;
     let id = AgentId::from_slice(id).map_err(|_| broken())?;
     Ok((id.to_vec(), std::str::from_utf8(slug).map_err(|_| broken())?))

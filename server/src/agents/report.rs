@@ -30,12 +30,12 @@ use crate::{
 
 const REPORTS_MAX: usize = 1000;
 const TIMELINE_MAX: usize = 100;
-const TEXT_BYTES_MAX: usize = 1024;
+pub(super) const TEXT_BYTES_MAX: usize = 1024;
 const LABEL_BYTES_MAX: usize = 240;
 const DETAIL_BYTES_MAX: usize = 4 * 1024;
-const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+pub(super) const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 const DESCRIPTION_BYTES_MAX: usize = 64 * 1024;
-const REFS_MAX: usize = 200;
+pub(super) const REFS_MAX: usize = 200;
 const METHOD: &str = "ReportAgents";
 
 /// What became of the reports of one call.
@@ -193,7 +193,7 @@ async fn note_facts(work: &mut Work, run: &mut AgentRun, report: &v1::AgentRepor
     Ok(())
 }
 
-/// What a turn came out as, with the pull requests and commits that the agent told of itself: a runtime that knows of none takes none away.
+/// What a turn came out as, with what the agent told of itself: a runtime that knows of no pull requests, commits or costs takes none away.
 fn joined(before: Option<v1::AgentOutput>, mut output: v1::AgentOutput) -> v1::AgentOutput {
     let before = before.unwrap_or_default();
     if output.prs.is_empty() {
@@ -202,11 +202,17 @@ fn joined(before: Option<v1::AgentOutput>, mut output: v1::AgentOutput) -> v1::A
     if output.commits.is_empty() {
         output.commits = before.commits;
     }
+    if output.cost_micros == 0 {
+        output.cost_micros = before.cost_micros;
+    }
+    if output.tokens == 0 {
+        output.tokens = before.tokens;
+    }
     output
 }
 
 /// An output within its limits.
-pub(super) fn bounded(output: &v1::AgentOutput) -> v1::AgentOutput {
+fn bounded(output: &v1::AgentOutput) -> v1::AgentOutput {
     let few = |texts: &[String]| texts.iter().take(REFS_MAX).map(|text| cut(text, TEXT_BYTES_MAX)).collect();
     v1::AgentOutput {
         response: cut(&output.response, RESPONSE_BYTES_MAX),

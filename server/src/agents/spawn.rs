@@ -53,11 +53,13 @@ impl Agents {
             return lives(&mut work, &who, &ids).await;
         }
         require_steady(&who)?;
-        self.check_rate(who.workspace_id, &account_of(&who, &request.slug)?)?;
+        let account = account_of(&who, &request.slug)?;
         let mut spawned = Vec::with_capacity(all.len());
         for one in &all {
             spawned.push(self.spawn_one(&mut work, &who, &request, &spec, one).await?);
         }
+        // Only what is let in is counted.
+        self.check_rate(who.workspace_id, &account)?;
         let ids: Vec<AgentId> = spawned.iter().map(|run| run.agent_id).collect();
         remember(&mut work, once.as_ref(), &ids, now_ms).await?;
         let answer = lives(&mut work, &who, &ids).await?;
@@ -110,7 +112,7 @@ impl Agents {
         fork_from: &str,
     ) -> Result<AgentRun, AgentError> {
         if spec.description.trim().is_empty() {
-            return Err(Invalid::new("description", "must say what is to be done").into());
+            return Err(spec::wrong("description", "must say what is to be done").into());
         }
         let now_ms = work.now_ms();
         let fork = if fork_from.is_empty() { None } else { Some(fork_of(work, who, fork_from, &spec).await?) };
@@ -254,14 +256,14 @@ async fn seed(work: &mut Work, run: &AgentRun) -> Result<(), AgentError> {
 
 /// Whose history the new agent begins with; it lies on that one's node.
 async fn fork_of(work: &mut Work, who: &Who, text: &str, spec: &v1::AgentSpec) -> Result<AgentRun, AgentError> {
-    let fork = resolved(work, who, text).await?;
+    let fork = resolved(work, who, text).await.map_err(|error| error.of_field("fork_from"))?;
     if fork.interactive || fork.node_id.is_none() {
         return Err(Invalid::new("fork_from", "must be an agent that a node started").into());
     }
     let pinned = [fork.node_name.clone(), fork.node_id.map(|id| id.to_string()).unwrap_or_default()];
     if !spec.node.is_empty() && !pinned.contains(&spec.node) {
         let rule = format!("must be {}, where the history of fork_from is", fork.node_name);
-        return Err(Invalid::new("node", rule).into());
+        return Err(spec::wrong("node", rule).into());
     }
     Ok(fork)
 }

@@ -3,7 +3,7 @@
 use murmur_core::{checklist::Subject, slug::Segment};
 use murmur_proto::v1;
 
-use crate::invalid::{Invalid, at_most, parse, words};
+use crate::invalid::{Invalid, parse, prompt, words};
 
 const DESCRIPTION_BYTES_MAX: usize = 64 * 1024;
 const PROMPT_BYTES_MAX: usize = 64 * 1024;
@@ -18,10 +18,22 @@ const TIMEOUT_S_MAX: i64 = 30 * 24 * 3600;
 /// Set by Murmur for every agent that it starts.
 const OWN_ENV: &str = "MURMUR_";
 
-/// Checks every field of a specification.
+/// The field of a request that holds it.
+const SPEC: &str = "spec";
+
+/// Checks every field of a request's specification.
 pub(super) fn check(spec: &v1::AgentSpec) -> Result<(), Invalid> {
-    at_most("description", &spec.description, DESCRIPTION_BYTES_MAX)?;
-    at_most("append_system_prompt", &spec.append_system_prompt, PROMPT_BYTES_MAX)?;
+    check_all(spec).map_err(|invalid| invalid.within(SPEC))
+}
+
+/// A field of a request's specification, and the rule that it breaks.
+pub(super) fn wrong(field: &'static str, rule: impl Into<String>) -> Invalid {
+    Invalid::new(field, rule).within(SPEC)
+}
+
+fn check_all(spec: &v1::AgentSpec) -> Result<(), Invalid> {
+    prompt("description", &spec.description, DESCRIPTION_BYTES_MAX)?;
+    prompt("append_system_prompt", &spec.append_system_prompt, PROMPT_BYTES_MAX)?;
     words("model", &spec.model, NAME_BYTES_MAX)?;
     words("persona", &spec.persona, NAME_BYTES_MAX)?;
     words("backend", &spec.backend, NAME_BYTES_MAX)?;
@@ -174,6 +186,8 @@ mod tests {
     fn what_breaks_a_rule_is_named() {
         assert_eq!(field(|_| {}), None);
         assert_eq!(field(|spec| spec.description = "x".repeat(65_537)), Some("description"));
+        assert_eq!(field(|spec| spec.description = "a\0b".into()), Some("description"));
+        assert_eq!(field(|spec| spec.append_system_prompt = "a\0b".into()), Some("append_system_prompt"));
         assert_eq!(field(|spec| spec.tasks = vec!["t".into(); 101]), Some("tasks"));
         assert_eq!(field(|spec| spec.tasks = vec![" ".into()]), Some("tasks"));
         assert_eq!(field(|spec| spec.env = [("MURMUR_AGENT".into(), "eve".into())].into()), Some("env"));

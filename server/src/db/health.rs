@@ -202,7 +202,9 @@ mod tests {
         std::fs::rename(&here, &away).unwrap();
         doubt(&db.health);
         // The connection that was open still has the file; those after it do not.
-        while write(&db, 10).await.is_ok() {}
+        let written = async { while write(&db, 10).await.is_ok() {} };
+        let refused = tokio::time::timeout(Duration::from_secs(20), written).await;
+        refused.expect("what was opened after the database went away is still written to");
         assert!(!here.exists(), "a database without anything was made in its place");
         std::fs::rename(&away, &here).unwrap();
         assert_eq!(db.try_to_write().await, Health::Writable);

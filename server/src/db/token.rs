@@ -8,7 +8,7 @@ use murmur_core::{
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{
-    Conn, DbError,
+    Conn, DbError, Row, Source,
     row::{corrupt, fixed, fixed_or_null, number, number_or_null, signed},
 };
 use crate::tokens::ScopeSet;
@@ -107,6 +107,27 @@ pub async fn insert(conn: &mut Conn, token: &Token) -> Result<(), DbError> {
 pub async fn get(conn: &mut Conn, id: TokenId) -> Result<Option<Token>, DbError> {
     let row = sqlx::query("SELECT * FROM token WHERE id = $1").bind(id.to_vec()).fetch_optional(conn).await?;
     row.as_ref().map(Token::from_row).transpose()
+}
+
+/// Until when a token holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    /// Unix milliseconds; `None`: never.
+    pub expire_ms: Option<u64>,
+    /// It holds no more.
+    pub revoked: bool,
+}
+
+/// As [`get`], of what may change alone.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn standing(conn: &mut impl Source, id: TokenId) -> Result<Option<Standing>, DbError> {
+    let standing = |row: &dyn Row| {
+        let revoked = number_or_null(row, "revoked_ms")?.is_some();
+        Ok(Standing { expire_ms: number_or_null(row, "expire_ms")?, revoked })
+    };
+    conn.row("SELECT expire_ms, revoked_ms FROM token WHERE id = $1", vec![id.to_vec().into()], standing).await
 }
 
 /// Whether this database ever had an administrator's token that still holds.

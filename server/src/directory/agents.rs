@@ -3,8 +3,7 @@
 use super::{Directory, DirectoryError, room::readable_workspace};
 use crate::{
     db::agent::{self, Agent},
-    invalid::Invalid,
-    page::Page,
+    page::{Page, broken},
     tokens::Principal,
 };
 
@@ -20,8 +19,7 @@ impl Directory {
         page_token: &str,
     ) -> Result<(Vec<Agent>, String), DirectoryError> {
         let page = Page::new(page_size, page_token)?;
-        let after = std::str::from_utf8(&page.after)
-            .map_err(|_| Invalid::new("page_token", "must come from the page before"))?;
+        let after = std::str::from_utf8(&page.after).map_err(|_| broken())?;
         let mut tx = self.db.read().await?;
         let workspace_id = readable_workspace(&mut tx, caller).await?;
         let agents = agent::page(&mut tx, workspace_id, after, page.limit()).await?;

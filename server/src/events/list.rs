@@ -81,9 +81,12 @@ pub(super) async fn filter(
     let about = About { repo, branch: branch(on).to_owned(), pr: *pr };
     let who = Who::of(conn, principal).await?;
     let whose = match (&who.agent, slug.is_empty(), subtree.is_empty()) {
-        (_, false, _) => Whose::Agent(resolved(conn, &who, slug).await?.agent_id),
+        (_, false, _) => {
+            let run = resolved(conn, &who, slug).await.map_err(|error| error.of_field("filter.slug"))?;
+            Whose::Agent(run.agent_id)
+        }
         (_, true, false) => {
-            let top = resolved(conn, &who, subtree).await?;
+            let top = resolved(conn, &who, subtree).await.map_err(|error| error.of_field("filter.subtree"))?;
             Whose::Below { top: Some(top.agent_id), prefix: Scope::below(&top.slug).to_string() }
         }
         (Some(own), true, true) => Whose::Agent(own.agent_id),

@@ -8,10 +8,7 @@ use murmur_core::{
     limits::{CLOCK_SKEW_MS, EVENT_ID_BYTES_MAX},
     token::TokenKind,
 };
-use murmur_proto::{
-    time::unix_ms,
-    v1::{self, publish_event_request::Target as On},
-};
+use murmur_proto::v1::{self, publish_event_request::Target as On};
 
 use super::{
     EventError, Events,
@@ -23,7 +20,7 @@ use super::{
 use crate::{
     agents::{AgentError, Agents, Who, Work, live},
     db::{DbError, agent_run::AgentRun, event},
-    invalid::{Invalid, at_most, parse, words},
+    invalid::{Invalid, at_most, moment, parse, words},
     random,
     together::{self, Line, Writer},
     tokens::Principal,
@@ -150,7 +147,7 @@ fn draft(
     now_ms: u64,
 ) -> Result<Draft, EventError> {
     let origin = origin(who, principal);
-    let time_ms = request.time.as_ref().map_or(now_ms, unix_ms);
+    let time_ms = request.time.as_ref().map_or(Ok(now_ms), |time| moment("time", time))?;
     if time_ms > now_ms.saturating_add(CLOCK_SKEW_MS) {
         return Err(Invalid::new("time", "must be at most 5 minutes ahead").into());
     }

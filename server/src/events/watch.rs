@@ -23,8 +23,6 @@ use crate::{
 const BACKLOG_MAX: u32 = 1000;
 /// Events of one read.
 const EVENTS_MAX: u32 = 256;
-/// A watcher's token is looked at again after so long, when there is something to tell.
-const TOKEN_FRESH_MS: u64 = 30_000;
 
 /// Where a watch stands: the database and the last position. Printed `<epoch>.<position>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +60,6 @@ pub struct Watch {
     backlog: Vec<Event>,
     step: Step,
     live: Receiver<Arc<Event>>,
-    checked_ms: u64,
 }
 
 enum Step {
@@ -131,7 +128,6 @@ impl Events {
             backlog,
             step: Step::Backlog,
             live,
-            checked_ms: self.clock.now_ms(),
         };
         if let Some(token) = resumed {
             if token.epoch != watch.epoch || token.position > newest {
@@ -172,7 +168,7 @@ impl Events {
                     Ok(event) => {
                         watch.last = event.position;
                         if watch.filter.lets(&event) {
-                            self.check_token(principal, watch).await?;
+                            self.tokens.holds_now(principal).await?;
                             return Ok(Seen::Events(vec![event]));
                         }
                     }
@@ -191,22 +187,12 @@ impl Events {
         let up_to = event::last_position(&mut tx).await?;
         let range = Range { after: watch.last, descending: false, limit: EVENTS_MAX };
         let mut events = event::page(&mut tx, &watch.filter, range).await?;
-        watch.checked_ms = self.clock.now_ms();
         watch.last = events.last().map_or(up_to, |last| last.position);
         events.retain(|event| !event.kind.is_fleeting());
         if events.is_empty() && watch.last == up_to {
             return Ok(None);
         }
         Ok(Some(events.into_iter().map(Arc::new).collect()))
-    }
-
-    async fn check_token(&self, principal: &Principal, watch: &mut Watch) -> Result<(), EventError> {
-        let now_ms = self.clock.now_ms();
-        if now_ms.saturating_sub(watch.checked_ms) > TOKEN_FRESH_MS {
-            self.tokens.still_holds(&mut *self.db.read().await?, principal).await?;
-            watch.checked_ms = now_ms;
-        }
-        Ok(())
     }
 
     /// Where a watch that begins now begins.

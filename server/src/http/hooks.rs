@@ -14,12 +14,12 @@ use axum::{
     routing::post,
 };
 use serde_json::json;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_stream::StreamExt as _;
 
 use crate::{
     lifecycle::Lifecycle,
-    limit::{Limiter, Rate},
+    limit::{Rate, Strangers},
     rpc::gate::Peer,
     webhooks::{Answer, Head, TakeError, Took, Webhooks},
 };
@@ -28,7 +28,7 @@ use crate::{
 const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
 /// Longest body that is read without asking how many others are.
 const SMALL_BYTES: usize = 64 * 1024;
-/// Longer bodies that are read at once: what strangers can make this process hold.
+/// Longer bodies that are held at once: what strangers can make this process hold.
 const LARGE_BODIES_MAX: usize = 32;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,9 +37,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Hooks {
     webhooks: Arc<Webhooks>,
     lifecycle: Lifecycle,
-    large: Semaphore,
-    addresses: Limiter<IpAddr>,
-    failures: Limiter<IpAddr>,
+    large: Arc<Semaphore>,
+    addresses: Strangers,
+    failures: Strangers,
 }
 
 impl Hooks {
@@ -48,9 +48,9 @@ impl Hooks {
         Self {
             webhooks,
             lifecycle,
-            large: Semaphore::new(LARGE_BODIES_MAX),
-            addresses: Limiter::new(addresses),
-            failures: Limiter::new(failures),
+            large: Arc::new(Semaphore::new(LARGE_BODIES_MAX)),
+            addresses: Strangers::new(addresses),
+            failures: Strangers::new(failures),
         }
     }
 }
@@ -71,11 +71,11 @@ async fn deliver(
     if hooks.lifecycle.is_draining() {
         return busy(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1), "shutting down");
     }
-    if let Some(Err(wait)) = from.map(|from| hooks.addresses.check(&from)) {
+    if let Some(Err(wait)) = from.map(|from| hooks.addresses.check(from)) {
         return busy(StatusCode::TOO_MANY_REQUESTS, wait, "too many deliveries");
     }
-    let body = match tokio::time::timeout(BODY_TIMEOUT, read(&hooks.large, body)).await {
-        Ok(Ok(body)) => body,
+    let (body, permit) = match tokio::time::timeout(BODY_TIMEOUT, read(&hooks.large, body)).await {
+        Ok(Ok(read)) => read,
         Ok(Err(refusal)) => return refusal.into_response(),
         Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
     };
@@ -84,8 +84,11 @@ async fn deliver(
     let head = head(&headers);
     let (answer, answered) = oneshot::channel();
     hooks.lifecycle.spawn(async move {
+        let taken = webhooks.take(&webhook_id, &head, &body).await;
+        // Also of a sender who left: its place is as long taken as its body is here.
+        drop((body, permit));
         // A sender who left needs no answer.
-        let _ = answer.send(webhooks.take(&webhook_id, &head, &body).await);
+        let _ = answer.send(taken);
     });
     match answered.await {
         Ok(Ok(answer)) => accepted(&answer),
@@ -113,7 +116,8 @@ impl Unread {
     }
 }
 
-async fn read(large: &Semaphore, body: Body) -> Result<Bytes, Unread> {
+/// The body, and for a large one what bounds their number: to be held as long as the body is.
+async fn read(large: &Arc<Semaphore>, body: Body) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Unread> {
     // A length that is declared is refused before a byte of it is read.
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(Unread::TooLarge);
@@ -128,11 +132,11 @@ async fn read(large: &Semaphore, body: Body) -> Result<Bytes, Unread> {
             return Err(Unread::TooLarge);
         }
         if length > SMALL_BYTES && permit.is_none() {
-            permit = Some(large.try_acquire().map_err(|_| Unread::TooMany)?);
+            permit = Some(Arc::clone(large).try_acquire_owned().map_err(|_| Unread::TooMany)?);
         }
         read.extend_from_slice(&chunk);
     }
-    Ok(read.into())
+    Ok((read.into(), permit))
 }
 
 fn head(headers: &HeaderMap) -> Head {
@@ -158,7 +162,7 @@ fn head(headers: &HeaderMap) -> Head {
 impl Hooks {
     fn refuse(&self, error: &TakeError, from: Option<IpAddr>) -> Response {
         match error {
-            TakeError::Unauthentic => match from.map(|from| self.failures.check(&from)) {
+            TakeError::Unauthentic => match from.map(|from| self.failures.check(from)) {
                 Some(Err(wait)) => busy(StatusCode::TOO_MANY_REQUESTS, wait, "too many deliveries"),
                 Some(Ok(())) | None => StatusCode::UNAUTHORIZED.into_response(),
             },
@@ -191,4 +195,41 @@ fn busy(status: StatusCode, wait: Duration, error: &str) -> Response {
     // Whole seconds, and never so few that the next try comes too early.
     let seconds = (wait.as_secs() + 1).to_string();
     (status, [(header::RETRY_AFTER, seconds)], Json(json!({"error": error}))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::{agents::Agents, clock::Clock, config::Config, db::Db, hub::Hub, tokens::Tokens};
+
+    /// A door without a source.
+    async fn hooks(dir: &std::path::Path) -> Arc<Hooks> {
+        let (config, clock, hub) = (Config::local(dir.to_owned()), Clock::system(), Arc::new(Hub::default()));
+        let db = Db::open(&dir.join("server.db"), "epoch").await.unwrap();
+        let tokens = Arc::new(Tokens::new(db.clone(), clock.clone()));
+        let agents = Arc::new(Agents::new(db.clone(), clock.clone(), hub, tokens, config.agents()));
+        let many = Rate { per: Duration::from_secs(1), count: NonZeroU32::MAX, burst: NonZeroU32::MAX };
+        let webhooks = Webhooks::open(db, clock, agents, dir, many).unwrap();
+        Arc::new(Hooks::new(Arc::new(webhooks), Lifecycle::new(), many, many))
+    }
+
+    #[tokio::test]
+    async fn a_large_body_counts_for_as_long_as_it_is_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let hooks = hooks(dir.path()).await;
+        let body = Body::from(vec![b' '; SMALL_BYTES + 1]);
+        let delivery = deliver(State(Arc::clone(&hooks)), Path("x".into()), None, HeaderMap::new(), body);
+        let mut delivery = Box::pin(delivery);
+        // Read and handed on; what takes it has not run, for there is one thread.
+        assert!(futures::poll!(&mut delivery).is_pending());
+        assert_eq!(hooks.large.available_permits(), LARGE_BODIES_MAX - 1);
+        // Its sender leaves.
+        drop(delivery);
+        assert_eq!(hooks.large.available_permits(), LARGE_BODIES_MAX - 1);
+        let all = hooks.large.acquire_many(u32::try_from(LARGE_BODIES_MAX).unwrap());
+        let all = tokio::time::timeout(Duration::from_secs(20), all).await.expect("it counts for ever");
+        assert_eq!(all.unwrap().num_permits(), LARGE_BODIES_MAX);
+    }
 }

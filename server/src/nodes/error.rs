@@ -8,7 +8,7 @@ use crate::{
     db::DbError,
     invalid::Invalid,
     random::RandomError,
-    tokens::{AuthError, TokenError},
+    tokens::{AuthError, Refusal, TokenError},
 };
 
 /// Why a call about nodes was refused.
@@ -29,6 +29,9 @@ pub enum NodeError {
     /// More was asked for than the caller has.
     #[error("scope `{0}` is outside the caller's")]
     Beyond(String),
+    /// The caller may not read the directory.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// No such workspace for this caller.
     #[error("no workspace `{0}`")]
     WorkspaceNotFound(WorkspaceName),

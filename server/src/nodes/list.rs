@@ -1,5 +1,6 @@
-//! Listing and watching nodes: all of the workspace for its owner, itself for a node.
+//! Listing and watching nodes: all of the workspace for whoever may read its directory, itself for a node.
 
+use murmur_proto::v1::Scope;
 use tokio::sync::watch::Receiver;
 
 use super::{NodeError, Nodes, room::visible};
@@ -9,7 +10,7 @@ use crate::{
         node::{self, Node},
     },
     page::Page,
-    tokens::Principal,
+    tokens::{Principal, check},
 };
 
 impl Nodes {
@@ -23,6 +24,7 @@ impl Nodes {
         page_size: u32,
         page_token: &str,
     ) -> Result<(Vec<Node>, String), NodeError> {
+        require_reader(caller)?;
         let page = Page::new(page_size, page_token)?;
         let mut tx = self.db.read().await?;
         if let Some(id) = caller.node_id {
@@ -34,9 +36,12 @@ impl Nodes {
     }
 
     /// The bell for [`Nodes::changed_since`]; take it first.
-    #[must_use]
-    pub fn listen(&self, caller: &Principal) -> Receiver<()> {
-        self.hub.listen(caller.workspace_id())
+    ///
+    /// # Errors
+    /// [`NodeError::Refused`].
+    pub fn listen(&self, caller: &Principal) -> Result<Receiver<()>, NodeError> {
+        require_reader(caller)?;
+        Ok(self.hub.listen(caller.workspace_id()))
     }
 
     /// Nodes that the caller may see and that changed after a revision, and the newest revision.
@@ -55,5 +60,13 @@ impl Nodes {
     /// A live session knows better than the database when its node was last heard of.
     fn seen(&self, node: Node) -> Node {
         Node { last_seen_ms: self.registry.last_seen_ms(node.id).or(node.last_seen_ms), ..node }
+    }
+}
+
+/// A node sees itself, whatever its token may; others are not in the contract's scope of these calls.
+fn require_reader(caller: &Principal) -> Result<(), NodeError> {
+    match caller.node_id {
+        Some(_) => Ok(()),
+        None => Ok(check(Scope::DirectoryRead, Some(caller))?),
     }
 }

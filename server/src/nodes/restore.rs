@@ -20,10 +20,11 @@ const PAGE: u32 = 500;
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Nodes {
-    /// Connects to the broker and keeps a stream and a consumer there for every node that has a route, until `stop`.
+    /// Connects to the broker and keeps a stream and a consumer there for every node that has a route, until `stop`. Without a
+    /// broker it only waits for that.
     pub async fn keep_broker(&self, stop: &CancellationToken) {
         self.broker.connect(&self.clock, stop).await;
-        let Some(mut connections) = self.broker.connections() else { return };
+        let Some(mut connections) = self.broker.connections() else { return stop.cancelled().await };
         loop {
             connections.borrow_and_update();
             let again = match self.restore_broker().await {

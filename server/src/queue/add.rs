@@ -16,7 +16,7 @@ use crate::{
         follow_up::{self, FollowUp},
     },
     idempotency::{Once, recall, remember},
-    invalid::{Invalid, at_most},
+    invalid::{Invalid, prompt},
     random, target,
     tasks::add_subjects,
     tokens::Principal,
@@ -44,7 +44,7 @@ pub struct Added {
 
 impl NewFollowUp {
     fn check(&self) -> Result<(), Invalid> {
-        at_most("description", &self.description, FOLLOW_UP_BYTES_MAX)?;
+        prompt("description", &self.description, FOLLOW_UP_BYTES_MAX)?;
         if self.description.trim().is_empty() {
             return Err(Invalid::new("description", "must say what is to be done"));
         }

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use murmur_core::{limits::FOLLOW_UPS_MAX, phase::Phase};
-use murmur_proto::v1::{self, agent_service_server::AgentService, watch_agent_status_response::Item};
+use murmur_proto::{
+    time::span,
+    v1::{self, agent_service_server::AgentService, watch_agent_status_response::Item},
+};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,6 +21,7 @@ use crate::{
     invalid::Invalid,
     lifecycle::Lifecycle,
     links::PublicUrl,
+    page::PageTokens,
     queue,
     tokens::Principal,
 };
@@ -130,10 +134,11 @@ impl AgentService for AgentRpc {
         let v1::ListAgentStatusRequest { all, account, parent, phase, page_size, page_token } = request.into_inner();
         let phase = if phase == 0 { None } else { Some(phase_of("phase", phase)?) };
         let wanted = Listing { all, account, parent, phase };
-        let (runs, next_page_token) = self.agents.list(&caller, &wanted, page_size, &page_token).await?;
+        let pages = PageTokens::of("ListAgentStatus");
+        let (runs, next) = self.agents.list(&caller, &wanted, page_size, &pages.read(&page_token)?).await?;
         Ok(Response::new(v1::ListAgentStatusResponse {
             agents: runs.into_iter().map(|run| self.status(run)).collect(),
-            next_page_token,
+            next_page_token: pages.write(&next),
         }))
     }
 
@@ -301,5 +306,5 @@ fn phase_of(field: &'static str, number: i32) -> Result<Phase, Invalid> {
 }
 
 fn duration(timeout: prost_types::Duration) -> Result<Duration, Invalid> {
-    timeout.try_into().map_err(|_| Invalid::new("timeout", "must not be negative"))
+    span(&timeout).ok_or_else(|| Invalid::new("timeout", "must be a span of time that is not negative"))
 }

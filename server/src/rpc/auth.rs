@@ -10,6 +10,7 @@ use super::{caller, convert};
 use crate::{
     invalid::{Invalid, fixed, parse},
     nodes::{InviteRequest, Nodes},
+    page::PageTokens,
     tokens::{IssueRequest, Tokens},
 };
 
@@ -65,9 +66,10 @@ impl AuthService for AuthRpc {
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
         let caller = caller(&request)?;
         let v1::ListTokensRequest { page_size, page_token } = request.into_inner();
-        let (tokens, next_page_token) = self.tokens.list(&caller, page_size, &page_token).await?;
+        let pages = PageTokens::of("ListTokens");
+        let (tokens, next) = self.tokens.list(&caller, page_size, &pages.read(&page_token)?).await?;
         let tokens = tokens.into_iter().map(convert::token).collect();
-        Ok(Response::new(v1::ListTokensResponse { tokens, next_page_token }))
+        Ok(Response::new(v1::ListTokensResponse { tokens, next_page_token: pages.write(&next) }))
     }
 
     async fn create_invite(

@@ -15,6 +15,7 @@ use crate::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     nodes::Nodes,
+    page::PageTokens,
     tokens::Principal,
 };
 
@@ -110,9 +111,10 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         let caller = caller(&request)?;
         let v1::ListAgentsRequest { page_size, page_token } = request.into_inner();
-        let (agents, next_page_token) = self.directory.list_agents(&caller, page_size, &page_token).await?;
+        let pages = PageTokens::of("ListAgents");
+        let (agents, next) = self.directory.list_agents(&caller, page_size, &pages.read(&page_token)?).await?;
         let agents = agents.into_iter().map(convert::listed).collect();
-        Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token }))
+        Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token: pages.write(&next) }))
     }
 
     type WatchDirectoryStream = Answers<v1::WatchDirectoryResponse>;

@@ -3,21 +3,21 @@
 use std::{net::IpAddr, time::Duration};
 
 use crate::{
-    limit::{Limiter, Rate},
+    limit::{Limiter, Rate, Strangers},
     tokens::RateKey,
 };
 
 /// The limiters of the gate.
 pub(crate) struct Limits {
     calls: Limiter<RateKey>,
-    enrolments: Limiter<IpAddr>,
-    failures: Limiter<IpAddr>,
+    enrolments: Strangers,
+    failures: Strangers,
 }
 
 impl Limits {
     /// `calls` a token, `strangers` an address, for enrolments and failed logins each.
     pub(crate) fn new(calls: Rate, strangers: Rate) -> Self {
-        Self { calls: Limiter::new(calls), enrolments: Limiter::new(strangers), failures: Limiter::new(strangers) }
+        Self { calls: Limiter::new(calls), enrolments: Strangers::new(strangers), failures: Strangers::new(strangers) }
     }
 
     /// A call of somebody who is known; otherwise how long to wait.
@@ -27,11 +27,11 @@ impl Limits {
 
     /// A call that anybody may make.
     pub(crate) fn enrolment(&self, from: IpAddr) -> Result<(), Duration> {
-        self.enrolments.check(&from)
+        self.enrolments.check(from)
     }
 
     /// A call with a token that was refused.
     pub(crate) fn failure(&self, from: IpAddr) -> Result<(), Duration> {
-        self.failures.check(&from)
+        self.failures.check(from)
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     invalid::{Invalid, fixed, parse},
     lifecycle::Lifecycle,
     nodes::{Enrolment, Nodes, Renewed},
+    page::PageTokens,
     tokens::Principal,
 };
 
@@ -54,9 +55,10 @@ impl NodeService for NodeRpc {
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         let caller = caller(&request)?;
         let v1::ListNodesRequest { page_size, page_token } = request.into_inner();
-        let (nodes, next_page_token) = self.nodes.list(&caller, page_size, &page_token).await?;
+        let pages = PageTokens::of("ListNodes");
+        let (nodes, next) = self.nodes.list(&caller, page_size, &pages.read(&page_token)?).await?;
         let nodes = nodes.into_iter().map(convert::node).collect();
-        Ok(Response::new(v1::ListNodesResponse { nodes, next_page_token }))
+        Ok(Response::new(v1::ListNodesResponse { nodes, next_page_token: pages.write(&next) }))
     }
 
     type WatchNodesStream = Answers<v1::WatchNodesResponse>;
@@ -66,7 +68,7 @@ impl NodeService for NodeRpc {
         request: Request<v1::WatchNodesRequest>,
     ) -> Result<Response<Self::WatchNodesStream>, Status> {
         let caller = caller(&request)?;
-        let bell = self.nodes.listen(&caller);
+        let bell = self.nodes.listen(&caller)?;
         let (answers, stream) = mpsc::channel(STREAM_ITEMS_MAX);
         let nodes = Arc::clone(&self.nodes);
         let drain = self.lifecycle.clone();

@@ -64,8 +64,8 @@ pub(crate) fn wire_skew(min: u32, max: u32) -> Status {
 }
 
 impl From<Invalid> for Status {
-    fn from(Invalid { field, rule }: Invalid) -> Self {
-        field_status(field, rule)
+    fn from(invalid: Invalid) -> Self {
+        field_status(&invalid.path(), invalid.rule)
     }
 }
 
@@ -141,6 +141,7 @@ impl From<NodeError> for Status {
             NodeError::Invalid(invalid) => return invalid.into(),
             NodeError::Auth(auth) => return auth.into(),
             NodeError::Token(token) => return token.into(),
+            NodeError::Refused(refused) => return refusal(&refused),
             NodeError::BrokerDown | NodeError::Broker(_) => return broker(&error),
             NodeError::Db(_) => return storage(&error),
             NodeError::Random(_) => return internal(&error),

@@ -11,6 +11,7 @@ mod issue;
 mod principal;
 mod room;
 mod scopes;
+mod standing;
 
 pub use access::{Refusal, check};
 pub use delegate::{Delegate, DelegateError};

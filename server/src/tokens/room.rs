@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use murmur_core::{
@@ -28,11 +28,19 @@ struct Cached {
     read_ms: u64,
 }
 
+/// What was verified lately.
+#[derive(Default)]
+struct Cache {
+    entries: HashMap<TokenId, Cached>,
+    /// Raised whenever tokens are forgotten: what was read before that may be of before their end.
+    generation: u64,
+}
+
 /// The tokens of this control plane.
 pub struct Tokens {
     pub(super) db: Db,
     pub(super) clock: Clock,
-    cache: Mutex<HashMap<TokenId, Cached>>,
+    cache: Mutex<Cache>,
 }
 
 impl Tokens {
@@ -51,7 +59,10 @@ impl Tokens {
         let now_ms = self.clock.now_ms();
         let principal = match self.cached(&bearer, now_ms) {
             Some(principal) => principal,
-            None => self.read(&bearer, now_ms).await?,
+            None => {
+                let generation = self.cache().generation;
+                self.remember(self.read(&bearer, now_ms).await?, generation)
+            }
         };
         if principal.expire_ms.is_some_and(|expire_ms| now_ms >= expire_ms) {
             return Err(AuthError::Expired);
@@ -114,20 +125,25 @@ impl Tokens {
 
     /// Drops tokens from the cache, once their revocation is durable.
     pub(crate) fn forget(&self, ids: &[TokenId]) {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.cache();
+        cache.generation += 1;
         for id in ids {
-            cache.remove(id);
+            cache.entries.remove(id);
         }
     }
 
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn cached(&self, bearer: &Bearer, now_ms: u64) -> Option<Arc<Principal>> {
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = cache.get(&bearer.id())?;
+        let cache = self.cache();
+        let entry = cache.entries.get(&bearer.id())?;
         let fresh = now_ms.saturating_sub(entry.read_ms) < CACHE_LIFE_MS;
         (fresh && bearer.matches(&entry.secret_hash)).then(|| Arc::clone(&entry.principal))
     }
 
-    async fn read(&self, bearer: &Bearer, now_ms: u64) -> Result<Arc<Principal>, AuthError> {
+    async fn read(&self, bearer: &Bearer, now_ms: u64) -> Result<Cached, AuthError> {
         let mut tx = self.db.read().await?;
         let stored = token::get(&mut tx, bearer.id()).await?.ok_or(AuthError::Unknown)?;
         if !bearer.matches(&stored.secret_hash) || bearer.kind() != stored.kind {
@@ -152,17 +168,20 @@ impl Tokens {
             slug_prefix: stored.slug_prefix,
             expire_ms: stored.expire_ms,
         });
-        let entry = Cached { secret_hash, principal: Arc::clone(&principal), read_ms: now_ms };
-        self.remember(entry);
-        Ok(principal)
+        Ok(Cached { secret_hash, principal, read_ms: now_ms })
     }
 
-    fn remember(&self, entry: Cached) {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.len() >= CACHE_ENTRIES_MAX {
-            cache.clear();
+    /// Keeps what was read, unless tokens were forgotten since `generation`: one of them may be what was read.
+    fn remember(&self, entry: Cached, generation: u64) -> Arc<Principal> {
+        let principal = Arc::clone(&entry.principal);
+        let mut cache = self.cache();
+        if cache.generation == generation {
+            if cache.entries.len() >= CACHE_ENTRIES_MAX {
+                cache.entries.clear();
+            }
+            cache.entries.insert(principal.token_id, entry);
         }
-        cache.insert(entry.principal.token_id, entry);
+        principal
     }
 
     async fn workspace_name(
@@ -180,5 +199,28 @@ fn reaches(caller: &Principal, found: &token::Token) -> bool {
     match &found.slug_prefix {
         Some(prefix) => caller.reaches(prefix),
         None => caller.slug_prefix.is_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_that_is_revoked_while_it_is_read_is_not_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("server.db"), "epoch").await.unwrap();
+        let tokens = Tokens::new(db, Clock::system());
+        let file = dir.path().join("admin.token");
+        assert!(tokens.bootstrap(&file).await.unwrap().unwrap());
+        let text = std::fs::read_to_string(file).unwrap();
+        let bearer = Bearer::parse(text.trim()).unwrap();
+
+        let generation = tokens.cache().generation;
+        let read = tokens.read(&bearer, tokens.clock.now_ms()).await.unwrap();
+        let admin = Arc::clone(&read.principal);
+        assert_eq!(tokens.revoke(&admin, admin.token_id).await.unwrap(), 1);
+        tokens.remember(read, generation);
+        assert!(matches!(tokens.verify(text.trim()).await, Err(AuthError::Revoked)));
     }
 }

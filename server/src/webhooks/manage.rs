@@ -11,7 +11,7 @@ use crate::{
         webhook_delivery::{self, Delivery},
     },
     invalid::Invalid,
-    page::Page,
+    page::{Page, broken},
     random,
     tokens::{Principal, target_workspace},
 };
@@ -103,8 +103,7 @@ impl Webhooks {
         (page_size, page_token): (u32, &str),
     ) -> Result<(Vec<Webhook>, String), WebhookError> {
         let page = Page::new(page_size, page_token)?;
-        let after = std::str::from_utf8(&page.after)
-            .map_err(|_| Invalid::new("page_token", "must come from the page before"))?;
+        let after = std::str::from_utf8(&page.after).map_err(|_| broken())?;
         let mut tx = self.db.read().await?;
         let workspace_id = whole(&mut tx, caller, workspace).await?;
         let found = webhook::page(&mut tx, workspace_id, after, page.limit()).await?;

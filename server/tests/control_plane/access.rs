@@ -211,3 +211,38 @@ async fn a_narrow_token_sees_and_invites_inside_its_prefix_alone() {
     assert_eq!(reason(mallory.create_invite(invite("jdoe")).await), Reason::ScopeMissing);
     mallory.create_invite(invite("mallory")).await.unwrap();
 }
+
+#[tokio::test]
+async fn nodes_are_shown_to_whoever_may_read_the_directory_and_to_themselves() {
+    let world = World::start().await;
+    let owner = world.workspace("acme").await;
+    let node = world.node(&owner, "jdoe", 1).await;
+    world.node(&owner, "jdoe", 2).await;
+    let nodes = async |mut client: murmur_proto::client::ControlClient| {
+        client.nodes.list_nodes(v1::ListNodesRequest::default()).await.map(|listed| listed.into_inner().nodes.len())
+    };
+    assert_eq!(nodes(world.reader(&owner).await).await.unwrap(), 2);
+    assert_eq!(nodes(node.client(&world)).await.unwrap(), 1);
+    let token = world.token(&owner, &[v1::Scope::AgentsRead, v1::Scope::EventsRead]).await.token;
+    assert_eq!(reason(nodes(world.client(&token)).await), Reason::ScopeMissing);
+    let watched = world.client(&token).nodes.watch_nodes(v1::WatchNodesRequest {}).await;
+    assert_eq!(reason(watched.map(drop)), Reason::ScopeMissing);
+}
+
+#[tokio::test]
+async fn a_refusal_arrives_however_long_what_is_refused_is() {
+    let world = World::start().await;
+    let owner = world.workspace("acme").await;
+    let named = v1::GetWorkspaceRequest { name: "x".repeat(9_000) };
+    let status = world.reader(&owner).await.directory.get_workspace(named).await.unwrap_err();
+    assert!(status.message().len() < 1024, "{}", status.message());
+    assert_eq!(reason::<()>(Err(status)), Reason::WorkspaceNotFound);
+    let request = v1::CreateWebhookRequest {
+        name: "code".into(),
+        kind: v1::WebhookKind::Github.into(),
+        repos: vec![format!("{} ", "x".repeat(3_000))],
+        ..v1::CreateWebhookRequest::default()
+    };
+    let token = world.token(&owner, &[v1::Scope::WebhooksManage]).await.token;
+    assert_eq!(field(world.client(&token).webhooks.create_webhook(request).await), "repos");
+}

@@ -52,6 +52,16 @@ fn a_wrong_setting_is_named() {
 }
 
 #[test]
+fn what_is_set_for_the_command_line_is_none_of_its_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = Command::new(BINARY);
+    run.args(["run", "--listen", "0.0.0.0:0", "--data-dir"]).arg(dir.path());
+    run.env("MURMUR_SERVER_URL", "https://murmur.example.org").env("MURMUR_SERVER_CA", "/ca.pem");
+    let said = String::from_utf8(run.output().unwrap().stderr).unwrap();
+    assert!(said.contains("listen: must be a loopback address"), "its own settings are what is wrong: {said}");
+}
+
+#[test]
 fn a_broker_directory_is_prepared_again_and_again() {
     let dir = tempfile::tempdir().unwrap();
     let broker = dir.path().join("broker").display().to_string();

@@ -10,6 +10,7 @@ mod enrolment;
 mod events;
 mod keys;
 mod model;
+mod page_tokens;
 mod pages;
 mod queue;
 mod raw;

@@ -228,6 +228,7 @@ async fn a_full_queue_takes_no_more_and_a_turn_fits_into_an_answer() {
     let boss = team.as_agent(&team.boss).await;
     assert_eq!(field(add(&boss, "worker", &"x".repeat(64 * 1024 + 1)).await), "description");
     assert_eq!(field(add(&boss, "worker", " \n").await), "description");
+    assert_eq!(field(add(&boss, "worker", "a\0b").await), "description");
     let large = "x".repeat(64 * 1024);
     let mut positions = BTreeSet::new();
     // Not all at once: the last of them would wait longer for its turn to write than the database lets it.

@@ -98,6 +98,26 @@ async fn a_storm_of_two_hundred_spawns_runs_each_of_them_once() {
     wait::until("nothing of them is left", || async { here.agent_processes().is_empty().then_some(()) }).await;
 }
 
+#[tokio::test]
+async fn a_control_plane_that_takes_few_calls_hears_of_every_agent_all_the_same() {
+    let env = [("MURMUR_SERVER_CALLS_PER_SECOND", "5"), ("MURMUR_SERVER_CALLS_BURST", "8")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let network = Network::start_with(Options { env, ..Options::default() }).await;
+    let here = network.node_configured("here", "jdoe", RUNTIME).await;
+    let owner = here.owner("jdoe").await;
+    let request = v1::SpawnAgentRequest {
+        slug: owner.slug("few-{}"),
+        spec: Some(v1::AgentSpec { on_idle: v1::OnIdle::Unspecified.into(), ..says("true") }),
+        each: (0..10).map(|n| n.to_string()).collect(),
+        ..v1::SpawnAgentRequest::default()
+    };
+    owner.client().agents.spawn_agent(request).await.unwrap();
+    // Starting, keys, claims, turns and ends are some sixty calls, of which the first eight are taken at once.
+    for n in 0..10 {
+        owner.is(&format!("few-{n}"), Phase::Completed).await;
+    }
+}
+
 /// How many agents have done their work.
 async fn completed(owner: &Owner) -> usize {
     let request = v1::ListAgentStatusRequest {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write as _,
+    path::Path,
     process::{Child, Command, Output, Stdio},
 };
 
@@ -20,6 +21,9 @@ use nix::{
 use serde_json::{Value, json};
 
 use crate::letters::{cli, command, failure, json_of};
+
+/// The bit of signal 2 among those that a process catches, as the kernel shows them.
+const SIGINT_CAUGHT: u64 = 1 << 1;
 
 #[tokio::test]
 async fn a_send_is_taken_once_when_the_node_dies_before_it_answers() {
@@ -113,6 +117,31 @@ async fn ctrl_c_leaves_the_id_of_what_was_asked() {
 }
 
 #[tokio::test]
+async fn ctrl_c_leaves_the_agents_that_were_waited_for() {
+    let network = Network::start().await;
+    let here = network.node("here", "jdoe").await;
+    json_of(&here, &["register", "alice"]);
+    let ended = interrupted(begun(&here, &["wait", "alice", "--phase", "failed", "--json"])).await;
+    assert_eq!(ended.status.code(), Some(130));
+    let error = error_of(&ended);
+    assert_eq!(error["reason"], "INTERRUPTED", "{error}");
+    assert!(error["message"].as_str().unwrap().ends_with("alice goes on"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_piped_in_is_the_text_of_an_event() {
+    let network = Network::start().await;
+    let here = network.node("here", "jdoe").await;
+    json_of(&here, &["register", "alice"]);
+    let mut sending = command(&here, &["event", "send", "--to", "alice", "--json"]);
+    let mut sending = sending.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    sending.stdin.take().unwrap().write_all(b"3 of 9 failed").unwrap();
+    let sent = done(sending).await;
+    assert!(sent.status.success(), "{sent:?}");
+    assert_eq!(json_of(&here, &["event", "ls", "alice"])["events"][0]["text"], "3 of 9 failed");
+}
+
+#[tokio::test]
 async fn what_could_not_be_shown_stays_unread() {
     let (_network, here, there) = alice_and_bob(Options::default()).await;
     json_of(&here, &["send", "bob", "read me", "--agent", "alice"]);
@@ -173,6 +202,46 @@ async fn a_token_goes_to_a_new_file_or_is_not_issued() {
     json_of(&here, &["peers", "--agent-token-file", shown]);
 }
 
+#[tokio::test]
+async fn a_webhooks_secret_goes_to_a_new_file_or_there_is_none() {
+    let network = Network::start().await;
+    let here = network.node("here", "jdoe").await;
+    let token = network.dir.path().join("server/admin.token");
+    let place =
+        ["--workspace", "acme", "--server", network.server_url.as_str(), "--token-file", token.to_str().unwrap()];
+    let with = |args: &[&'static str], file: Option<&Path>| {
+        let file = file.map(|file| ["--secret-out".to_owned(), file.to_str().unwrap().to_owned()]);
+        let args = ["webhook"].iter().chain(args).chain(&place).map(|arg| (*arg).to_owned());
+        args.chain(file.into_iter().flatten()).collect::<Vec<_>>()
+    };
+    let refused = |args: &[&'static str], file: &Path, code| {
+        let args = with(args, Some(file));
+        failure(&here, &args.iter().map(String::as_str).collect::<Vec<_>>(), code)
+    };
+    let answer = |args: &[&'static str], file: Option<&Path>| {
+        let args = with(args, file);
+        json_of(&here, &args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let (out, link) = (here.dir.join("hook.secret"), here.dir.join("link"));
+    fs::write(&out, "somebody's").unwrap();
+    std::os::unix::fs::symlink(&out, &link).unwrap();
+    for taken in [&out, &link] {
+        let error = refused(&["add", "deploys", "--kind", "generic"], taken, 2);
+        assert!(error["message"].as_str().unwrap().starts_with("--secret-out: "), "{error}");
+        assert_eq!(fs::read(taken).unwrap(), b"somebody's");
+    }
+    assert_eq!(answer(&["ls"], None)["webhooks"], json!([]), "nothing was made");
+
+    fs::remove_file(&out).unwrap();
+    refused(&["rotate", "nothing"], &out, 3);
+    assert!(!out.exists(), "there is no secret, and nothing is left of the file");
+    answer(&["add", "deploys", "--kind", "generic"], Some(&out));
+    assert!(!fs::read(&out).unwrap().is_empty());
+    refused(&["rotate", "deploys", "--now"], &here.dir.join("no/folder"), 1);
+    refused(&["rotate", "deploys"], &out, 2);
+    assert_eq!(answer(&["ls"], None)["webhooks"][0]["old_secret_expire_time"], Value::Null, "the secret is as it was");
+}
+
 #[test]
 fn a_broker_that_is_named_wrongly_is_not_replaced_by_another() {
     let home = Home::new();
@@ -182,6 +251,7 @@ fn a_broker_that_is_named_wrongly_is_not_replaced_by_another() {
     assert_eq!(refused.status.code(), Some(2));
     let error = error_of(&refused);
     assert!(error["message"].as_str().unwrap().starts_with("NATS_SERVER (/nonexistent/nats-server)"), "{error}");
+    assert!(home.processes().is_empty(), "there is nothing to watch over: {:?}", home.processes());
 }
 
 #[test]
@@ -224,6 +294,19 @@ fn a_damaged_file_of_the_network_is_named_with_a_way_out() {
 
 fn begun(node: &Node, args: &[&str]) -> Child {
     command(node, args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// What a command ends with that hears of Ctrl-C while it is at its work.
+pub(crate) async fn interrupted(child: Child) -> Output {
+    let status = format!("/proc/{}/status", child.id());
+    wait::until("it listens for Ctrl-C", || async {
+        let status = fs::read_to_string(&status).ok()?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        (u64::from_str_radix(caught.trim(), 16).ok()? & SIGINT_CAUGHT != 0).then_some(())
+    })
+    .await;
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    done(child).await
 }
 
 async fn done(child: Child) -> Output {

@@ -118,3 +118,18 @@ async fn a_send_while_the_broker_is_down_is_accepted_and_a_new_name_without_the_
     let refused = carol.call("register", json!({})).await;
     assert!(refused.is_error && refused.text.contains("control plane"), "{}", refused.text);
 }
+
+#[tokio::test]
+async fn a_wait_ends_in_time_although_the_control_plane_says_nothing() {
+    use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    let alice = node.shim("alice").await;
+    alice.ok("register", json!({})).await;
+    node.shim("bob").await.ok("register", json!({})).await;
+    network.server.signal(SIGSTOP);
+    let waited = alice.ok("wait", json!({"slug": "bob", "phase": "failed", "timeout_s": 1})).await;
+    network.server.signal(SIGCONT);
+    assert_eq!((&waited["timed_out"], &waited["matched"]), (&json!(true), &json!(false)), "{waited}");
+    assert!(waited["reason"].as_str().unwrap().contains("control plane"), "{waited}");
+}

@@ -1,8 +1,13 @@
 //! A private network in one command, and the tools around it.
 
-use std::process::Command;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use murmur_tests::{home::Home, process::binary};
+
+use crate::cli::interrupted;
 
 #[test]
 fn up_twice_send_read_and_down_twice() {
@@ -41,6 +46,36 @@ fn the_demo_shows_every_step_and_leaves_nothing_behind() {
     for step in ["round trip", "safety number", "ciphertext"] {
         assert!(text.to_lowercase().contains(step), "the demo shows no {step}:\n{text}");
     }
+}
+
+#[tokio::test]
+async fn a_demo_that_is_interrupted_says_so_by_its_exit_code() {
+    let mut demo = Command::new(binary("murmurctl"));
+    demo.args(["demo", "--json"]).env_remove("XDG_RUNTIME_DIR").stdout(Stdio::null()).stderr(Stdio::piped());
+    let interrupted = interrupted(demo.spawn().unwrap()).await;
+    assert_eq!(interrupted.status.code(), Some(130));
+    assert!(String::from_utf8_lossy(&interrupted.stderr).contains("\"INTERRUPTED\""), "{interrupted:?}");
+}
+
+#[test]
+fn a_network_that_was_moved_goes_on_where_it_is_with_its_nodes_settings() {
+    let (before, home) = (Home::new(), Home::new());
+    fs::write(before.path().join("node.toml"), "metrics_listen = '127.0.0.1:0'\n").unwrap();
+    before.ok(&["up"]);
+    assert!(before.path().join("node/metrics.addr").exists(), "the node has its settings from node.toml");
+    before.ok(&["register", "--agent", "bob"]);
+    before.ok(&["down"]);
+    fs::rename(before.path(), home.path()).unwrap();
+
+    let up = home.run(&["up"]);
+    let said = String::from_utf8_lossy(&up.stderr).into_owned();
+    let old = fs::canonicalize(before.path().parent().unwrap()).unwrap().join(before.path().file_name().unwrap());
+    assert!(up.status.success() && said.contains(&format!("was of {}/broker", old.display())), "{said}");
+    let config = fs::read_to_string(home.path().join("broker/nats-server.conf")).unwrap();
+    assert!(!config.contains(old.to_str().unwrap()), "{config}");
+    home.ok(&["send", "bob", "still here", "--agent", "alice", "--wait", "delivered"]);
+    assert!(!before.path().exists(), "nothing was made where it was");
+    assert!(!String::from_utf8(home.run(&["up"]).stderr).unwrap().contains("was of"), "it is corrected once");
 }
 
 fn pids(status: &serde_json::Value) -> Vec<u64> {

@@ -93,6 +93,22 @@ async fn a_killed_agent_leaves_no_process() {
 }
 
 #[tokio::test]
+async fn a_program_that_never_stops_talking_can_be_killed() {
+    // Reading a line of this costs more than writing it.
+    let line = r#"{"type":"assistant","message":{"role":"assistant","content":[{"type":"text","text":"more"}]}}"#;
+    let toml = format!("[runtime.backends.chatty]\npreset = 'claude'\nprogram = 'yes'\nargs = ['{line}']\n");
+    let network = Network::start().await;
+    let node = network.node_configured("here", "jdoe", &toml).await;
+    let owner = node.owner("jdoe").await;
+    let agent = owner.spawn("chatty", AgentSpec { backend: "chatty".to_owned(), ..bash("talk") }).await;
+    owner.is("chatty", Phase::Running).await;
+    wait::until("it talks", || async { (!owner.output("chatty").await.is_empty()).then_some(()) }).await;
+    owner.kill("chatty").await;
+    owner.is("chatty", Phase::Canceled).await;
+    assert!(is_gone(node.group(&agent).unwrap()));
+}
+
+#[tokio::test]
 async fn an_agent_finds_itself_with_nothing_configured_and_its_token_is_its_alone() {
     let network = Network::start().await;
     let node = network.node_configured("here", "jdoe", BASH).await;

@@ -108,6 +108,42 @@ async fn a_second_session_is_refused_by_name_or_takes_over() {
 }
 
 #[tokio::test]
+async fn a_refused_register_changes_nothing_of_the_agent() {
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    let first = node.shim("bob").await;
+    first.ok("register", json!({"description": "the first", "group": "one"})).await;
+    let second = node.shim("bob").await;
+    let refused = second.call("register", json!({"description": "the second", "group": "two"})).await;
+    assert!(refused.is_error && refused.text.contains("SESSION_TAKEN"), "{}", refused.text);
+    let alice = node.shim("alice").await;
+    let peers = alice.ok("peers", json!({})).await;
+    let bob = peers["peers"].as_array().unwrap().iter().find(|peer| peer["slug"] == "/w/acme/u/jdoe/bob").unwrap();
+    assert_eq!((&bob["description"], &bob["group"]), (&json!("the first"), &json!("one")), "{bob}");
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_attached_ignores_no_workspace() {
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    let first = node.shim("bob").await;
+    first.ok("register", json!({})).await;
+    // It speaks as the agent, and never learns its slug.
+    let second = node.shim("bob").await;
+    for (tool, arguments) in [
+        ("spawn", json!({"slug": "worker", "description": "work", "workspace": "other"})),
+        ("kill", json!({"slug": "self", "workspace": "other"})),
+        ("task_create", json!({"subject": "it", "workspace": "other"})),
+        ("status", json!({"workspace": "other"})),
+        ("ls", json!({"workspace": "other"})),
+    ] {
+        let refused = second.call(tool, arguments).await;
+        assert!(refused.is_error && refused.text.contains("`workspace`"), "{tool}: {}", refused.text);
+    }
+    second.ok("ls", json!({"workspace": "acme"})).await;
+}
+
+#[tokio::test]
 async fn a_session_brings_an_agent_from_another_host_with_its_mail_when_it_says_so() {
     let network = Network::start().await;
     let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);

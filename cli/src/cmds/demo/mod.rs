@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     exit::Exit,
-    failure::{Context as _, Failure},
+    failure::{Context as _, Failure, OwnReason},
     output::{Outcome, Output},
 };
 use stage::Stage;
@@ -65,7 +65,8 @@ async fn interruption() -> Failure {
         Ok::<_, Failure>(())
     };
     match wait.await {
-        Ok(()) => Failure::new(Exit::Failed, "interrupted; everything that was started is ended"),
+        Ok(()) => Failure::new(Exit::Interrupted, "interrupted; everything that was started is ended")
+            .own_reason(OwnReason::Interrupted),
         Err(failure) => failure,
     }
 }

@@ -128,7 +128,7 @@ impl Keeper {
         // What was rung while it ran is served.
         self.bell.mark_unchanged();
         let next = crashes.note(&self.policy, lived, Instant::now(), getrandom::u64().unwrap_or_default());
-        let last_line = last_line(&self.layout.log(part));
+        let last_line = last_line(&self.layout, part);
         let last_exit = Some(LastExit { how: how.clone(), at_ms: now_ms(), last_line: last_line.clone() });
         match next {
             Next::Wait(wait) => {

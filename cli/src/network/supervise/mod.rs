@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     binaries,
     layout::{self, Layout},
-    process::{GRACE, OURS, Process, Spec, log_hint},
+    process::{self, GRACE, OURS, Process, Spec, log_hint, mark_log},
 };
 use crate::{
     exit::Exit,
@@ -109,6 +109,19 @@ impl Starter {
         Ok((Self::Supervisor(process), true))
     }
 
+    /// Ends the supervisor of an `up` that failed before it wanted any part: it would watch over nothing.
+    ///
+    /// # Errors
+    /// [`Failure`] when it does not end.
+    pub(crate) async fn end_if_idle(&self, layout: &Layout) -> Result<(), Failure> {
+        let is_wanted = SUPERVISED.iter().any(|part| layout.wanted_file(part).exists());
+        if let (Self::Supervisor(_), false) = (self, is_wanted) {
+            process::end_part(layout, PART, GRACE).await?;
+            remove(&layout.supervisor_report())?;
+        }
+        Ok(())
+    }
+
     /// Starts a part that does not run.
     ///
     /// # Errors
@@ -127,8 +140,7 @@ impl Starter {
             let since = report.filter(|report| report.started_ms >= asked_ms);
             match since.and_then(|report| report.last_exit.filter(|exit| exit.at_ms >= report.started_ms)) {
                 Some(LastExit { how, .. }) => {
-                    Err(Failure::failed(format!("the {part} ended at once: {how}"))
-                        .remedy(log_hint(&layout.log(&part))))
+                    Err(Failure::failed(format!("the {part} ended at once: {how}")).remedy(log_hint(layout, &part)))
                 }
                 None => Ok(None),
             }
@@ -192,11 +204,11 @@ async fn wait<T>(
         }
         if !process.is_alive() {
             let what = format!("the supervisor ended before {until}");
-            return Err(Failure::failed(what).remedy(log_hint(&layout.log(PART))));
+            return Err(Failure::failed(what).remedy(log_hint(layout, PART)));
         }
         if Instant::now() >= deadline {
             let what = format!("{part}: waited {} s in vain until {until}", STARTED_WITHIN.as_secs());
-            return Err(Failure::new(Exit::Timeout, what).remedy(log_hint(&layout.log(PART))));
+            return Err(Failure::new(Exit::Timeout, what).remedy(log_hint(layout, PART)));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -204,6 +216,7 @@ async fn wait<T>(
 
 /// Notes what a part is to be started with from now on.
 pub(crate) fn want(layout: &Layout, spec: &Spec) -> Result<(), Failure> {
+    mark_log(layout, &spec.part)?;
     let wanted = Wanted { program: spec.program.clone().into(), args: spec.args.clone(), settings: Some(settings()) };
     let text = serde_json::to_string(&wanted).context("encoding what is wanted")?;
     layout::write_private(&layout.wanted_file(&spec.part), text.as_bytes())

@@ -137,6 +137,8 @@ struct Open {
     outgoing: HashMap<StreamId, Arc<Outgoing>>,
     by_message: HashMap<MessageId, StreamId>,
     incoming: HashMap<StreamId, Incoming>,
+    /// Streams that hold their messages back until they have ended, each once, with a task or between two.
+    awaited: HashSet<StreamId>,
     watchers: HashMap<AgentId, watch::Sender<u64>>,
 }
 

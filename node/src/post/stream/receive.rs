@@ -54,6 +54,19 @@ pub(super) struct Incoming {
     stop: CancellationToken,
 }
 
+/// A stream's place among those that are received. It is given up however the stream's task ends, a panic included, so that the next chunk
+/// starts another.
+struct Seat {
+    post: Arc<Post>,
+    stream_id: StreamId,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.post.streams.open().incoming.remove(&self.stream_id);
+    }
+}
+
 /// Ordinary messages behind a chunk do not wait for what becomes of it.
 fn at_once(verdict: Verdict) -> Completion {
     let after: After = Box::new(move || verdict.into());
@@ -109,7 +122,7 @@ impl Post {
                 self.tell_end_of_in(&row).await?;
                 Ok(at_once(Verdict::Ack))
             }
-            None if deliveries <= 2 => Err(Refusal::Later(SOON)),
+            None if deliveries <= 2 => Err(Refusal::Unproven(SOON, Code::ChunkAuth)),
             _ => {
                 self.counters.refused.add();
                 Ok(at_once(Verdict::Term))
@@ -130,15 +143,18 @@ impl Post {
         let (frames, arrivals) = mpsc::channel(FRAMES_MAX);
         let stop = self.streams.stop.child_token();
         let (stream_id, source) = (row.stream_id, row.source_node);
-        // The message is shown when the file is whole.
-        drop(self.hub.wait_for(row.msg_id));
+        // The message is shown when the file is whole, whatever becomes of this task: the wait is the stream's.
+        let is_first = open.awaited.insert(stream_id);
+        if is_first {
+            drop(self.hub.wait_for(row.msg_id));
+        }
         open.incoming.insert(stream_id, Incoming { source, frames: frames.clone(), stop: stop.clone() });
         drop(open);
-        let worker = Worker::new(Arc::clone(self), row);
-        let post = Arc::clone(self);
+        let seat = Seat { post: Arc::clone(self), stream_id };
+        let worker = Worker::new(Arc::clone(self), row, is_first);
         self.tasks.spawn(async move {
+            let _seat = seat;
             stop.run_until_cancelled(run(worker, arrivals)).await;
-            post.streams.open().incoming.remove(&stream_id);
         });
         frames
     }
@@ -232,7 +248,10 @@ impl Post {
         if let Some(asked) = message.in_reply_to.filter(|_| completes) {
             self.hub.replied(asked, message.clone(), unread.saturating_sub(1));
         }
-        self.hub.stop_waiting(msg_id, recipient);
+        let was_awaited = self.streams.open().awaited.remove(&row.stream_id);
+        if was_awaited {
+            self.hub.stop_waiting(msg_id, recipient);
+        }
         self.hub.show(recipient, || TailItem { direction: Direction::In, message, state: None });
         Ok(())
     }
@@ -286,7 +305,11 @@ enum Ending {
 
 /// What became of one chunk.
 enum Step {
-    Took { last: bool },
+    Took {
+        last: bool,
+    },
+    /// No known key opens it.
+    Locked,
     Dropped,
     Tell(Option<Code>),
     Fail(Code),
@@ -305,24 +328,40 @@ async fn run(mut worker: Worker, mut arrivals: mpsc::Receiver<ChunkFrame>) {
             return;
         }
         worker.window = worker.post.stream_window();
-        let chunks = std::mem::take(&mut batch);
-        let taking = tokio::task::spawn_blocking(move || {
-            let taken = worker.take(&chunks);
-            (worker, taken)
-        });
-        let Ok((returned, taken)) = taking.await else { return };
+        let Some(returned) = deal_with(worker, std::mem::take(&mut batch)).await else { return };
         worker = returned;
-        if worker.follow_up(taken).await {
-            return;
-        }
     }
 }
 
+/// Deals with chunks that came together; `None` when the stream has ended, or its worker is lost.
+async fn deal_with(mut worker: Worker, mut chunks: Vec<ChunkFrame>) -> Option<Worker> {
+    let mut keys_are_fresh = false;
+    while !chunks.is_empty() {
+        let taking = tokio::task::spawn_blocking(move || {
+            let (taken, locked) = worker.take(chunks, keys_are_fresh);
+            (worker, taken, locked)
+        });
+        let (returned, taken, locked) = taking.await.ok()?;
+        (worker, chunks) = (returned, locked);
+        if worker.follow_up(taken).await {
+            return None;
+        }
+        if let Some(chunk) = chunks.first() {
+            let found = worker.find_keys().await;
+            keys_are_fresh = worker.learn(found, chunk.index);
+            if !keys_are_fresh {
+                chunks.remove(0);
+            }
+        }
+    }
+    Some(worker)
+}
+
 impl Worker {
-    fn new(post: Arc<Post>, row: InRow) -> Self {
+    /// `is_first`: in this process nobody else has granted anything.
+    fn new(post: Arc<Post>, row: InRow, is_first: bool) -> Self {
         let size_max = post.config.streams.bytes_max;
-        // In this process nobody else has granted anything.
-        let is_resumed = row.created_ms < post.streams.started_ms || row.synced_index > 0;
+        let is_resumed = !is_first || row.created_ms < post.streams.started_ms || row.synced_index > 0;
         let flow = if is_resumed {
             Inflow::resumed(row.chunk_size, row.total_size, size_max, row.synced_index)
         } else {
@@ -368,13 +407,19 @@ impl Worker {
         }
     }
 
-    /// Writes a batch down; blocks on the disk.
-    fn take(&mut self, batch: &[ChunkFrame]) -> Taken {
+    /// Writes a batch down, and returns what is left of it from the first chunk that no known key opens; blocks on the disk.
+    /// `keys_are_fresh` says that there are no other keys.
+    fn take(&mut self, batch: Vec<ChunkFrame>, keys_are_fresh: bool) -> (Taken, Vec<ChunkFrame>) {
         let mut taken = Taken { tell: None, synced: None, end: None };
-        let mut is_last = false;
-        for chunk in batch {
-            match self.step(chunk) {
+        let (mut is_last, mut locked) = (false, Vec::new());
+        let mut chunks = batch.into_iter();
+        while let Some(chunk) = chunks.next() {
+            match self.step(&chunk, keys_are_fresh) {
                 Step::Took { last } => is_last |= last,
+                Step::Locked => {
+                    locked = std::iter::once(chunk).chain(chunks).collect();
+                    break;
+                }
                 Step::Dropped => {}
                 Step::Tell(code) => taken.tell = Some(taken.tell.flatten().or(code)),
                 Step::Fail(code) => {
@@ -389,7 +434,7 @@ impl Worker {
         if taken.end.is_none() && is_last {
             taken.end = Some(self.finish());
         }
-        taken
+        (taken, locked)
     }
 
     fn is_due(&self, is_last: bool) -> bool {
@@ -412,7 +457,7 @@ impl Worker {
         }
     }
 
-    fn step(&mut self, chunk: &ChunkFrame) -> Step {
+    fn step(&mut self, chunk: &ChunkFrame, keys_are_fresh: bool) -> Step {
         if self.gap_told.elapsed() >= TOLD_FOR {
             self.flow.forget_told();
         }
@@ -424,18 +469,16 @@ impl Worker {
                 Step::Tell(Some(Code::StreamGap))
             }
             Judgement::Gap { tell: false } => Step::Dropped,
-            Judgement::Expected => self.expected(chunk),
+            Judgement::Expected => self.expected(chunk, keys_are_fresh),
         }
     }
 
-    fn expected(&mut self, chunk: &ChunkFrame) -> Step {
-        let Some(plain) = self.decrypt(chunk) else {
-            self.strikes += 1;
-            tracing::warn!(stream_id = %self.row.stream_id, index = chunk.index, "a chunk does not authenticate");
-            return match self.strikes {
-                STRIKES_MAX.. => Step::Fail(Code::ChunkAuth),
-                _ => Step::Tell(Some(Code::ChunkAuth)),
-            };
+    fn expected(&mut self, chunk: &ChunkFrame, keys_are_fresh: bool) -> Step {
+        let plain = match self.decrypt(chunk) {
+            Some(plain) => plain,
+            // Another copy of the message may have come meanwhile.
+            None if !keys_are_fresh => return Step::Locked,
+            None => return self.strike(chunk),
         };
         if let Err(code) = self.flow.check(plain.len(), chunk.last) {
             return Step::Fail(code);
@@ -463,27 +506,49 @@ impl Worker {
         }
     }
 
+    fn strike(&mut self, chunk: &ChunkFrame) -> Step {
+        self.strikes += 1;
+        tracing::warn!(stream_id = %self.row.stream_id, index = chunk.index, "a chunk does not authenticate");
+        match self.strikes {
+            STRIKES_MAX.. => Step::Fail(Code::ChunkAuth),
+            _ => Step::Tell(Some(Code::ChunkAuth)),
+        }
+    }
+
     /// There is no room for the next chunk: what is here stays, and the sender waits and tries again.
     fn full(&self, why: &str) -> Step {
         tracing::warn!(stream_id = %self.row.stream_id, msg_id = %self.row.msg_id, why, "a file waits for room");
         Step::Tell(Some(Code::StorageFull))
     }
 
-    /// Under the key of any copy of the message; one that came meanwhile is looked for before the chunk is given up.
-    fn decrypt(&mut self, chunk: &ChunkFrame) -> Option<Vec<u8>> {
-        let open = |ciphers: &[ChunkCipher]| {
-            ciphers.iter().find_map(|cipher| cipher.decrypt(chunk.index, chunk.last, &chunk.ciphertext).ok())
-        };
-        if let Some(plain) = open(&self.ciphers) {
-            return Some(plain);
-        }
+    /// Under any known key: each copy of the message has another.
+    fn decrypt(&self, chunk: &ChunkFrame) -> Option<Vec<u8>> {
+        self.ciphers.iter().find_map(|cipher| cipher.decrypt(chunk.index, chunk.last, &chunk.ciphertext).ok())
+    }
+
+    /// The keys of all copies of the message that have come.
+    async fn find_keys(&self) -> Result<Vec<stream::KeyRow>, StoreError> {
+        let stream_id = self.row.stream_id;
+        self.post.store.read(move |tx| stream::keys(tx, End::In, stream_id)).await
+    }
+
+    /// Takes the keys that were looked for because of a chunk. Says whether there are no others; `false` when that cannot be known, which
+    /// is not the chunk's fault: it is dropped, and its sender is asked for it again when the next one comes, or asks itself after a while.
+    fn learn(&mut self, found: Result<Vec<stream::KeyRow>, StoreError>, index: u32) -> bool {
         let (stream_id, prefix) = (self.row.stream_id, self.row.nonce_prefix);
-        let reading = self.post.store.read(move |tx| stream::keys(tx, End::In, stream_id));
-        let keys = tokio::runtime::Handle::current().block_on(reading).unwrap_or_default();
-        let cipher =
-            |key: &stream::KeyRow| ChunkCipher::new(&StreamKey::from_bytes(&key.key), stream_id.as_bytes(), &prefix);
-        self.ciphers = keys.iter().map(cipher).collect();
-        open(&self.ciphers)
+        match found {
+            Ok(keys) => {
+                let cipher = |key: &stream::KeyRow| {
+                    ChunkCipher::new(&StreamKey::from_bytes(&key.key), stream_id.as_bytes(), &prefix)
+                };
+                self.ciphers = keys.iter().map(cipher).collect();
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, %stream_id, index, "a chunk is dropped: the keys of its stream cannot be read");
+                false
+            }
+        }
     }
 
     fn write(&mut self, plain: &[u8]) -> io::Result<()> {
@@ -616,4 +681,89 @@ fn deliver(spool: &Spool, row: &InRow, part: Option<File>, size: u64) -> io::Res
         spool.deliver(row.stream_id, &target)?;
     }
     Ok(is_right)
+}
+
+#[cfg(test)]
+mod tests {
+    use murmur_core::subject::{Destination, parse_subject};
+
+    use super::*;
+    use crate::post::{
+        Draft, FileDraft,
+        testing::{TestNode, World, carry},
+    };
+
+    /// A stream of a few chunks of which the second node has the message, and its first chunk.
+    async fn begun(a: &TestNode, b: &TestNode, folder: &tempfile::TempDir) -> (InRow, Frame) {
+        let path = folder.path().join("data.bin");
+        std::fs::write(&path, vec![7; 300_000]).unwrap();
+        let message = Draft { to: "bob".to_owned(), body: "here it is".into(), ..Draft::default() };
+        let draft = FileDraft { message, path: path.to_str().unwrap().to_owned(), ..FileDraft::default() };
+        a.post.send_file(&a.agent(0), draft).await.unwrap();
+        loop {
+            let frame = a.published().await;
+            if parse_subject(&frame.subject).unwrap().destination == Destination::Blocks {
+                let stream_id = StreamId::from_bytes(ChunkFrame::decode(frame.bytes.clone()).unwrap().stream_id);
+                let row = b.post.store.read(move |tx| stream::incoming(tx, stream_id)).await.unwrap().unwrap();
+                return (row, frame);
+            }
+            b.take(&frame).await;
+        }
+    }
+
+    fn is_received(node: &TestNode, stream_id: StreamId) -> bool {
+        node.post.streams.open().incoming.contains_key(&stream_id)
+    }
+
+    #[tokio::test]
+    async fn an_error_of_the_store_is_no_strike() {
+        let ((a, b), folder) = (World::new().pair().await, tempfile::tempdir().unwrap());
+        let (row, frame) = begun(&a, &b, &folder).await;
+        let chunk = ChunkFrame::decode(frame.bytes).unwrap();
+        let mut worker = Worker::new(Arc::clone(&b.post), row, true);
+        for _ in 0..2 * STRIKES_MAX {
+            let (taken, locked) = worker.take(vec![chunk.clone()], false);
+            assert!(taken.end.is_none() && taken.tell.is_none());
+            assert_eq!(locked.len(), 1, "it is put aside until its key is looked for");
+            assert!(!worker.learn(Err(StoreError::Corrupt("on purpose")), chunk.index));
+        }
+        assert_eq!(worker.strikes, 0);
+        let worker = deal_with(worker, vec![chunk]).await.unwrap();
+        assert_eq!((worker.flow.next(), worker.strikes), (1, 0), "it comes again, and is taken");
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_task_panicked_gets_another_and_its_message_is_shown_in_the_end() {
+        let ((a, b), folder) = (World::new().pair().await, tempfile::tempdir().unwrap());
+        let (row, first) = begun(&a, &b, &folder).await;
+        let (stream_id, bob) = (row.stream_id, b.agent(0).agent_id);
+        let (pushed, until) = b.post.pushable(bob, 0, 10).await.unwrap();
+        assert!(pushed.is_empty(), "it waits for its file");
+        b.post.streams.open().incoming.get(&stream_id).unwrap().stop.cancel();
+        while is_received(&b, stream_id) {
+            tokio::task::yield_now().await;
+        }
+        let (frames, arrivals) = mpsc::channel(1);
+        let incoming = Incoming { source: row.source_node, frames, stop: CancellationToken::new() };
+        b.post.streams.open().incoming.insert(stream_id, incoming);
+        let seat = Seat { post: Arc::clone(&b.post), stream_id };
+        let panicking = tokio::spawn(async move {
+            let (_seat, _arrivals) = (seat, arrivals);
+            panic!("on purpose");
+        });
+        assert!(panicking.await.is_err());
+        assert!(!is_received(&b, stream_id));
+        b.take(&first).await;
+        let shown = async {
+            loop {
+                let (pushed, _) = b.post.pushable(bob, until, 10).await.unwrap();
+                if let Some(message) = pushed.into_iter().next() {
+                    return message;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let shown = carry(&[&a, &b], shown).await;
+        assert_eq!(shown.file.unwrap().state, TransferState::Done);
+    }
 }

@@ -112,6 +112,48 @@ async fn a_reply_completes_its_request_and_is_not_pushed() {
     assert!(asker.pushable(alice.agent_id, 0, 10).await.unwrap().0.is_empty());
 }
 
+/// Every gRPC client takes 4 MiB in one answer by itself, and some take no more.
+#[tokio::test]
+async fn a_page_of_long_messages_ends_where_an_answer_would_be_too_long() {
+    let (a, b) = World::new().pair().await;
+    let (alice, bob) = (a.agent(0), b.agent(0));
+    let long = "x".repeat(190_000);
+    for _ in 0..20 {
+        a.post.send(&alice, draft("bob", &long)).await.unwrap();
+        b.take(&a.published().await).await;
+    }
+    let first = b.post.inbox(&bob, InboxQuery::default()).await.unwrap();
+    assert!(!first.messages.is_empty() && first.messages.len() * long.len() < 4 * 1024 * 1024);
+    assert_eq!(
+        (first.next_after, first.unread),
+        (first.messages.last().unwrap().cursor, 20 - first.messages.len() as u64)
+    );
+    let second = b.post.inbox(&bob, InboxQuery::default()).await.unwrap();
+    assert_eq!((first.messages.len() + second.messages.len(), second.next_after, second.unread), (20, 0, 0));
+}
+
+/// Whoever waited for a reply is gone before its mark is on disk.
+#[tokio::test]
+async fn a_reply_that_is_being_marked_as_read_is_not_pushed() {
+    let (a, b) = World::new().pair().await;
+    let (alice, bob) = (a.agent(0), b.agent(0));
+    // A session without any message so far reads the store.
+    let _session = a.post.hub().watch(alice.agent_id);
+    let (sent, pending) = a.post.request(&alice, draft("bob", "how much?"), 0).await.unwrap();
+    b.take(&a.published().await).await;
+    let answered = b.post.send(&bob, Draft { in_reply_to: Some(sent.msg_id), ..draft("", "42") }).await.unwrap();
+    carry(&[&a, &b], until(&b.post, &bob, answered.msg_id, StateName::Delivered)).await;
+    let query = InboxQuery { peek: true, ..InboxQuery::default() };
+    let cursor = a.post.inbox(&alice, query).await.unwrap().messages[0].cursor;
+    a.post.hub().marking(alice.agent_id, cursor);
+    a.post.hub().read(alice.agent_id, &[cursor]);
+    drop(pending);
+    assert!(a.post.pushable(alice.agent_id, 0, 10).await.unwrap().0.is_empty(), "somebody has it");
+    // The mark was lost.
+    a.post.hub().marked(alice.agent_id, cursor);
+    assert_eq!(a.post.pushable(alice.agent_id, 0, 10).await.unwrap().0.len(), 1);
+}
+
 #[tokio::test]
 async fn who_answers_a_message_has_read_it() {
     let (a, b) = World::new().pair().await;

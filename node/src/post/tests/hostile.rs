@@ -22,7 +22,13 @@ use super::super::{
     Draft, Frame, PostConfig,
     testing::{TestNode, World, introduce, node_id, route},
 };
-use crate::{bus::Verdict, clock::Clock, keys::AgentSigner, store::guard};
+use crate::{
+    bus::Verdict,
+    clock::Clock,
+    directory::{Batch, Change},
+    keys::AgentSigner,
+    store::guard,
+};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
@@ -35,6 +41,8 @@ struct Forge {
     ttl_seconds: u32,
     body: Bytes,
     conversation: Option<murmur_core::id::ConversationId>,
+    /// The recipient is to know it already.
+    is_chain_left_out: bool,
 }
 
 impl Forge {
@@ -47,6 +55,7 @@ impl Forge {
             ttl_seconds: 60,
             body: Bytes::copy_from_slice(body.as_bytes()),
             conversation: None,
+            is_chain_left_out: false,
         }
     }
 
@@ -71,7 +80,7 @@ impl Forge {
                 reply_route: Some(&route(from.n).to_string()),
                 recipients: &[Recipient { agent_id: self.recipient, ..Recipient::from(&peer.prekey) }],
                 inner: &inner,
-                chain: Some(&signer.chain),
+                chain: (!self.is_chain_left_out).then_some(&signer.chain),
             },
         )
         .unwrap();
@@ -289,6 +298,30 @@ async fn a_message_that_kills_the_node_is_put_away_on_its_third_try() {
     assert_eq!(b.post.receive(&count(4)).await, Verdict::Term);
     assert_eq!(unread(&b).await, 0);
     assert_eq!(b.post.receive(&count(5)).await, Verdict::Ack, "dealt with, the guard was cleared");
+}
+
+/// What waits has one of the places that the broker gives a node, and they are for everybody's messages.
+#[tokio::test]
+async fn what_nobody_vouches_for_is_put_off_a_few_at_a_time() {
+    let world = World::new();
+    let (a, c) = (world.node(1, &["alice"]).await, world.node(3, &["carol"]).await);
+    let b = world.node(2, &["bob"]).await;
+    // They know Bob, who knows neither.
+    introduce(&[&a, &b, &c]);
+    let gone = [&a, &c].map(|node| Change::Removed(node.agent(0).agent_id)).into();
+    b.post.directory.apply(Batch { changes: gone, whole: false, resume_token: None }, b.post.clock.now_ms());
+    let of = |from: &TestNode, n: u64| {
+        let msg_id = MessageId::from_bytes([u8::try_from(n % 251).unwrap(); 16]);
+        let forge = Forge { msg_id, is_chain_left_out: true, ..Forge::new(from, &b, "x") };
+        Frame { stream_seq: n, ..forge.honest(from, &b) }
+    };
+    for n in 0..64 {
+        assert!(matches!(b.post.receive(&of(&a, n)).await, Verdict::Nak(_)), "{n}");
+    }
+    assert_eq!(b.post.receive(&of(&a, 64)).await, Verdict::Term, "put away, and with it its place");
+    assert!(matches!(b.post.receive(&of(&a, 1)).await, Verdict::Nak(_)), "one that comes again has its place");
+    assert!(matches!(b.post.receive(&of(&c, 100)).await, Verdict::Nak(_)), "others have their own");
+    assert_eq!(b.post.stats().await.unwrap().quarantined, 1);
 }
 
 #[tokio::test]

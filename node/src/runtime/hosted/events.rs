@@ -1,6 +1,8 @@
 //! Server-sent events as lines: what each event carries, on one line (HTML, "Server-sent events", §9.2.6).
 
-/// An event that is longer than this is dropped.
+use serde_json::json;
+
+/// An event that is longer than this is dropped whole, which is told in its place.
 const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Reads a stream of events.
@@ -9,6 +11,10 @@ pub(super) struct Events {
     line: Vec<u8>,
     data: Vec<u8>,
     after_cr: bool,
+    /// The line is longer than what is kept of it.
+    is_line_cut: bool,
+    /// The event is too long to be kept.
+    is_skipped: bool,
 }
 
 impl Events {
@@ -28,27 +34,39 @@ impl Events {
                 self.end_line(&line, &mut out);
             } else if self.line.len() < EVENT_BYTES_MAX {
                 self.line.push(*byte);
+            } else {
+                self.is_line_cut = true;
             }
         }
         out
     }
 
     fn end_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
+        let is_cut = std::mem::take(&mut self.is_line_cut);
         if line.is_empty() {
-            let mut data = std::mem::take(&mut self.data);
-            data.pop();
-            // A line for each event, whatever lines it came in: white space in JSON.
-            data.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
-            if !data.is_empty() {
-                data.push(b'\n');
-                out.extend_from_slice(&data);
-            }
+            self.end_event(out);
         } else if let Some(data) = line.strip_prefix(b"data").and_then(|rest| rest.strip_prefix(b":").or(Some(rest))) {
             let data = data.strip_prefix(b" ").unwrap_or(data);
-            if self.data.len() + data.len() < EVENT_BYTES_MAX {
+            self.is_skipped |= is_cut || self.data.len() + data.len() >= EVENT_BYTES_MAX;
+            if !self.is_skipped {
                 self.data.extend_from_slice(data);
                 self.data.push(b'\n');
             }
+        }
+    }
+
+    fn end_event(&mut self, out: &mut Vec<u8>) {
+        let mut data = std::mem::take(&mut self.data);
+        if std::mem::take(&mut self.is_skipped) {
+            let told = json!({ "progress": format!("an event of more than {EVENT_BYTES_MAX} bytes is left out") });
+            data = format!("{told}\n").into_bytes();
+        }
+        data.pop();
+        // A line for each event, whatever lines it came in: white space in JSON.
+        data.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+        if !data.is_empty() {
+            data.push(b'\n');
+            out.extend_from_slice(&data);
         }
     }
 }
@@ -75,5 +93,28 @@ mod tests {
             events.hear(&vec![b'x'; 1024 * 1024]);
         }
         assert!(events.line.len() <= EVENT_BYTES_MAX);
+    }
+
+    #[test]
+    fn an_event_that_is_too_long_is_left_out_and_told_of() {
+        let half = "x".repeat(EVENT_BYTES_MAX / 2);
+        let long = [
+            ("one line", format!("data: \"{half}{half}\"\n\n")),
+            ("many lines", format!("data: \"{half}\ndata: {half}\"\ndata: end\n\n")),
+        ];
+        for (what, event) in long {
+            let mut events = Events::default();
+            let stream = format!("data: 1\n\n{event}: {half}{half}\ndata: 2\n\n");
+            let out = String::from_utf8(events.hear(stream.as_bytes())).unwrap();
+            let [first, told, last] = out.lines().collect::<Vec<_>>()[..] else {
+                panic!("{what}: {} bytes", out.len())
+            };
+            assert_eq!(
+                (first, last),
+                ("1", "2"),
+                "{what}: what is around it is heard, and a comment may be as long as it likes"
+            );
+            assert_eq!(told, r#"{"progress":"an event of more than 4194304 bytes is left out"}"#, "{what}");
+        }
     }
 }

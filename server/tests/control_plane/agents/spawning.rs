@@ -155,6 +155,21 @@ async fn an_account_spawns_only_so_fast() {
 }
 
 #[tokio::test]
+async fn what_is_refused_is_not_counted_against_the_account() {
+    let one = 1.try_into().unwrap();
+    let world = World::with(|config| config.spawn_per_minute = one).await;
+    let (_owner, runner, user) = ready(&world).await;
+    runner.node.agent(&world, "taken").await;
+    assert_eq!(field(user.spawn("A b").await), "slug");
+    let empty = v1::SpawnAgentRequest { spec: None, ..request("empty") };
+    assert_eq!(field(user.spawn_with(empty).await), "spec.description");
+    assert_eq!(reason(user.spawn("taken").await), Reason::AgentLive);
+    user.spawn("first").await.unwrap();
+    assert_eq!(reason(user.spawn("second").await), Reason::SpawnLimit);
+    assert_eq!(reason(user.status("second").await), Reason::AgentNotFound);
+}
+
+#[tokio::test]
 async fn what_no_node_has_is_not_found() {
     let world = World::start().await;
     let (_owner, _runner, user) = ready(&world).await;
@@ -171,13 +186,22 @@ async fn what_no_node_has_is_not_found() {
     let fork = v1::SpawnAgentRequest { fork_from: "nope".into(), ..request("x") };
     assert_eq!(reason(user.spawn_with(fork).await), Reason::AgentNotFound);
     for (change, named) in [
-        ((|spec| spec.description.clear()) as fn(&mut v1::AgentSpec), "description"),
-        (|spec| spec.env = [("MURMUR_AGENT".to_owned(), "eve".to_owned())].into(), "env"),
-        (|spec| spec.tasks = vec![String::new()], "tasks"),
-        (|spec| spec.on_idle = 77, "on_idle"),
+        ((|spec| spec.description.clear()) as fn(&mut v1::AgentSpec), "spec.description"),
+        (|spec| spec.description.push('\0'), "spec.description"),
+        (|spec| spec.env = [("MURMUR_AGENT".to_owned(), "eve".to_owned())].into(), "spec.env"),
+        (|spec| spec.tasks = vec![String::new()], "spec.tasks"),
+        (|spec| spec.on_idle = 77, "spec.on_idle"),
     ] {
         assert_eq!(field(user.spawn_with(with(change)).await), named);
     }
+    let each = v1::SpawnAgentRequest {
+        spec: Some(v1::AgentSpec { description: "look at {}".into(), ..spec() }),
+        each: vec!["a\0".into()],
+        ..request("x-{}")
+    };
+    assert_eq!(field(user.spawn_with(each).await), "spec.description");
+    let fork = v1::SpawnAgentRequest { fork_from: "A b".into(), ..request("x") };
+    assert_eq!(field(user.spawn_with(fork).await), "fork_from");
     assert_eq!(reason(user.status("x").await), Reason::AgentNotFound);
 }
 

@@ -187,3 +187,14 @@ async fn a_slug_used_again_does_not_redirect_a_wait() {
     let answer = tokio::time::timeout(Duration::from_secs(30), next(&mut wait)).await.unwrap();
     assert_eq!(answer.agent.unwrap().agent_id, first.agent_id);
 }
+
+#[tokio::test]
+async fn a_time_that_is_none_is_refused() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    user.spawn("x").await.unwrap();
+    runner.run(&world).await;
+    for seconds in [i64::MIN, i64::MIN + 1, -1] {
+        assert_eq!(field(user.wait("x", &[], seconds).await), "timeout", "{seconds}");
+    }
+}

@@ -78,6 +78,7 @@ async fn lists_come_in_pages_and_hold_what_was_asked_for() {
         (v1::ListAgentStatusRequest { page_token: "????".into(), ..Default::default() }, "page_token"),
         (v1::ListAgentStatusRequest { page_token: "AAAA".into(), ..Default::default() }, "page_token"),
         (v1::ListAgentStatusRequest { account: "A B".into(), ..Default::default() }, "account"),
+        (v1::ListAgentStatusRequest { parent: "A B".into(), ..Default::default() }, "parent"),
         (v1::ListAgentStatusRequest { phase: 99, ..Default::default() }, "phase"),
     ] {
         assert_eq!(field(user.list(request).await), named);
@@ -156,4 +157,43 @@ async fn an_agent_writes_about_itself_and_below_alone() {
         field(one.update(v1::UpdateAgentStatusRequest { repos, ..Default::default() }).await),
         "repos.clone_url"
     );
+}
+
+#[tokio::test]
+async fn what_an_agent_does_not_say_of_its_output_stays_and_its_cost_never_falls() {
+    let world = World::start().await;
+    let (_owner, mut runner, user) = ready(&world).await;
+    let one = user.spawn("one").await.unwrap();
+    let order = runner.run(&world).await;
+    let one = Speaking::agent(&world, &runner.node, &one.agent_id);
+    let says =
+        async |output| one.update(v1::UpdateAgentStatusRequest { output: Some(output), ..Default::default() }).await;
+    let pr = "https://github.com/acme/app/pull/7".to_owned();
+    let first = v1::AgentOutput { prs: vec![pr], commits: vec!["abc".into()], ..v1::AgentOutput::default() };
+    says(first.clone()).await.unwrap();
+    says(v1::AgentOutput { cost_micros: 900, tokens: 50, ..v1::AgentOutput::default() }).await.unwrap();
+    let said = says(v1::AgentOutput { response: "hey".into(), ..v1::AgentOutput::default() }).await.unwrap();
+    let whole = v1::AgentOutput { response: "hey".into(), cost_micros: 900, tokens: 50, ..first };
+    assert_eq!(said.output, Some(whole.clone()));
+    let said = says(v1::AgentOutput { cost_micros: 1, tokens: 1, ..v1::AgentOutput::default() }).await.unwrap();
+    assert_eq!(said.output, Some(whole.clone()));
+    // A runtime that counts nothing takes nothing back either.
+    let output = Some(v1::AgentOutput { response: "hey".into(), ..v1::AgentOutput::default() });
+    runner.tell(&world, vec![v1::AgentReport { output, ..report(&order, v1::Phase::TaskComplete) }]).await.unwrap();
+    assert_eq!(user.status("one").await.unwrap().output, Some(whole.clone()));
+
+    let refused = async |output| field(says(output).await);
+    let many = vec!["x".to_owned(); 201];
+    assert_eq!(refused(v1::AgentOutput { prs: many.clone(), ..Default::default() }).await, "output.prs");
+    assert_eq!(refused(v1::AgentOutput { commits: many, ..Default::default() }).await, "output.commits");
+    assert_eq!(refused(v1::AgentOutput { prs: vec!["x".repeat(1025)], ..Default::default() }).await, "output.prs");
+    assert_eq!(refused(v1::AgentOutput { cost_micros: u64::MAX, ..Default::default() }).await, "output.cost_micros");
+    assert_eq!(refused(v1::AgentOutput { tokens: u64::MAX, ..Default::default() }).await, "output.tokens");
+    let time = Some(prost_types::Timestamp { seconds: 1, nanos: -1 });
+    let progress = Some(v1::Progress { time, ..v1::Progress::default() });
+    assert_eq!(
+        field(one.update(v1::UpdateAgentStatusRequest { progress, ..Default::default() }).await),
+        "progress.time"
+    );
+    assert_eq!(user.status("one").await.unwrap().output, Some(whole));
 }

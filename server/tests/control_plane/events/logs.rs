@@ -1,11 +1,13 @@
 //! What stands in the logs.
 
+use murmur_core::reason::Reason;
 use murmur_proto::v1::{self, Phase, watch_events_response::Item};
+use tonic::Code;
 
 use super::{event, list, log, publish, texts};
 use crate::{
     agents::{ready, report},
-    world::{World, field, next},
+    world::{World, field, next, reason},
 };
 
 #[tokio::test]
@@ -145,8 +147,51 @@ async fn a_watch_tells_what_is_there_then_what_comes_and_goes_on_where_it_was() 
     assert!(matches!(next(&mut stream).await.item, Some(Item::CaughtUp(_))));
     let wrong = v1::WatchEventsRequest { resume_token: "nonsense".into(), ..request.clone() };
     assert_eq!(field(person.events.clone().watch_events(wrong).await.map(|_| ())), "resume_token");
+    let other = v1::WatchEventsRequest { resume_token: "0011223344556677.1".into(), ..request.clone() };
+    let status = person.events.clone().watch_events(other).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange);
+    assert_eq!(reason::<()>(Err(status)), Reason::ResumeTokenStale);
     let wrong = v1::WatchEventsRequest { backlog: 1001, ..request };
     assert_eq!(field(person.events.clone().watch_events(wrong).await.map(|_| ())), "backlog");
+    for (filter, named) in [
+        (v1::EventFilter { subtree: "A b".into(), ..Default::default() }, "filter.subtree"),
+        (v1::EventFilter { slug: "A b".into(), ..Default::default() }, "filter.slug"),
+    ] {
+        let wrong = v1::WatchEventsRequest { filter: Some(filter), ..Default::default() };
+        assert_eq!(field(person.events.clone().watch_events(wrong).await.map(|_| ())), named);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_its_token_at_the_next_event() {
+    let world = World::start().await;
+    let (owner, runner, _) = ready(&world).await;
+    let person = world.person(&owner, "jdoe").await;
+    runner.node.agent(&world, "alice").await;
+    let issue = v1::IssueTokenRequest {
+        kind: v1::TokenKind::User.into(),
+        scopes: vec![v1::Scope::EventsRead.into()],
+        workspace: owner.name.clone(),
+        account: "jdoe".into(),
+        ttl_seconds: 10,
+        ..v1::IssueTokenRequest::default()
+    };
+    let mut watches = Vec::new();
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let token = world.admin().auth.issue_token(issue.clone()).await.unwrap().into_inner();
+        let mut stream = watch(&world.client(&token.token), v1::WatchEventsRequest::default()).await;
+        assert!(matches!(next(&mut stream).await.item, Some(Item::CaughtUp(_))));
+        watches.push(stream);
+        ids.push(token.token_id);
+    }
+    world.admin().auth.revoke_token(v1::RevokeTokenRequest { token_id: ids.remove(0) }).await.unwrap();
+    publish(&person, event("/u/jdoe/alice", "", "one")).await.unwrap();
+    assert_eq!(reason(watches[0].message().await), Reason::TokenRevoked);
+    assert!(matches!(next(&mut watches[1]).await.item, Some(Item::Event(event)) if event.text == "one"));
+    world.clock.advance(10_000);
+    publish(&person, event("/u/jdoe/alice", "", "two")).await.unwrap();
+    assert_eq!(reason(watches[1].message().await), Reason::TokenExpired);
 }
 
 #[tokio::test]

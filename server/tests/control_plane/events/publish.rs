@@ -210,3 +210,20 @@ async fn whoever_goes_away_while_others_wait_for_the_same_commit_cuts_nothing_sh
     let seqs: Vec<_> = log.iter().map(|event| event.seq).collect();
     assert_eq!(seqs, (1..=log.len() as u64).collect::<Vec<_>>(), "whole or not at all");
 }
+
+#[tokio::test]
+async fn a_moment_that_is_none_is_refused_and_not_stored_as_another() {
+    let world = World::start().await;
+    let (owner, runner, _) = ready(&world).await;
+    let person = world.person(&owner, "jdoe").await;
+    runner.node.agent(&world, "alice").await;
+    let at = |seconds, nanos| {
+        let time = Some(prost_types::Timestamp { seconds, nanos });
+        publish(&person, v1::PublishEventRequest { time, ..event("/u/jdoe/alice", "", "x") })
+    };
+    for (seconds, nanos) in [(-62_167_219_200, 0), (-1, 0), (1, -1), (1, 1_000_000_000), (i64::MIN, 0), (i64::MAX, 0)] {
+        assert_eq!(field(at(seconds, nanos).await), "time", "{seconds} {nanos}");
+    }
+    at(1, 999_999_999).await.unwrap();
+    assert_eq!(log(&person, "/u/jdoe/alice", true).await.len(), 1);
+}
