@@ -47,7 +47,8 @@ fn whole_page(messages: &[InboxMessage], limit: usize) -> usize {
 }
 
 impl Post {
-    /// Reads an agent's inbox, a page of it: as many messages as asked for, or fewer when they are long. Unless it only peeks, what it returns is marked as read, and the senders are told.
+    /// Reads a page of an agent's inbox: as many messages as asked for, or fewer when they are long. Unless it only peeks, what it returns is
+    /// marked as read, and the senders are told.
     ///
     /// # Errors
     /// [`QueryError::Resolve`] when the slug to filter by means nobody, or the store failed.
