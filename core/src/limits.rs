@@ -27,6 +27,9 @@ pub const ACK_ITEMS_MAX: usize = 64;
 /// Stream credits of one acknowledgement frame.
 pub const ACK_CREDITS_MAX: usize = 16;
 
+/// Length of a node's name.
+pub const NODE_NAME_BYTES_MAX: usize = 128;
+
 /// Shortest time to live of a message, in seconds.
 pub const TTL_SECONDS_MIN: u32 = 1;
 /// Time to live when the sender names none, in seconds.
@@ -56,6 +59,14 @@ pub const NODE_CERT_LIFE_MS: u64 = 90 * 24 * 3600 * 1000;
 pub const NODE_CERT_DUE_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Life of a root certificate.
 pub const ROOT_CERT_LIFE_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// A revocation list is followed by the next one within this (PROTOCOL §3.6).
+pub const REVOCATION_LIST_LIFE_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
+/// With no more than this left a revocation list is to be followed by the next one.
+pub const REVOCATION_LIST_DUE_MS: u64 = 15 * 24 * 3600 * 1000;
+/// A revocation list that is overdue by more than this is warned of.
+pub const REVOCATION_LIST_OVERDUE_MS: u64 = 24 * 3600 * 1000;
+/// How long an entry stays on the list at least: by then every certificate that it revokes has ended, and so has what was sent under it.
+pub const REVOCATION_KEPT_MS: u64 = NODE_CERT_LIFE_MS + 30 * 24 * 3600 * 1000;
 
 /// A node session sends a heartbeat this often.
 pub const HEARTBEAT_MS: u64 = 15_000;

@@ -12,6 +12,7 @@ pub(crate) mod label {
     pub(crate) const CERT: &[u8] = b"murmur/2 cert\0";
     pub(crate) const CERT_FP: &[u8] = b"murmur/2 cert-fp\0";
     pub(crate) const CHUNK: &[u8] = b"murmur/2 chunk\0";
+    pub(crate) const CRL: &[u8] = b"murmur/2 crl\0";
     pub(crate) const DM: &[u8] = b"murmur/2 dm\0";
     pub(crate) const ENROLL: &[u8] = b"murmur/2 enroll\0";
     pub(crate) const ENV_HEADER: &[u8] = b"murmur/2 env-hdr\0";

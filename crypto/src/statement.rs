@@ -33,9 +33,15 @@ impl Statement {
     /// # Errors
     /// [`WireError`] when it is longer than [`STATEMENT_BYTES_MAX`], no protobuf, or its signature is not 64 bytes.
     pub fn decode(bytes: impl Into<Bytes>) -> Result<Self, WireError> {
+        Self::decode_at_most(bytes, STATEMENT_BYTES_MAX)
+    }
+
+    /// As [`Statement::decode`], of a kind that may be longer.
+    pub(crate) fn decode_at_most(bytes: impl Into<Bytes>, bytes_max: usize) -> Result<Self, WireError> {
         let bytes = bytes.into();
-        error::at_most(bytes.len(), STATEMENT_BYTES_MAX, "statement")?;
-        Self::from_wire(&error::decode(bytes, "statement")?)
+        error::at_most(bytes.len(), bytes_max, "statement")?;
+        let wire: wire::SignedStatement = error::decode(bytes, "statement")?;
+        Self::of_parts(&wire)
     }
 
     /// The serialized `SignedStatement`.
@@ -58,6 +64,10 @@ impl Statement {
 
     pub(crate) fn from_wire(wire: &wire::SignedStatement) -> Result<Self, WireError> {
         error::at_most(wire.body.len(), STATEMENT_BYTES_MAX, "body")?;
+        Self::of_parts(wire)
+    }
+
+    fn of_parts(wire: &wire::SignedStatement) -> Result<Self, WireError> {
         let signature = error::fixed(&wire.signature, "signature")?;
         // A copy, because a slice would keep the whole message it came in alive for as long as the certificate is cached.
         Ok(Self::from_parts(Bytes::copy_from_slice(&wire.body), signature))

@@ -145,22 +145,19 @@ impl RpcError {
     /// by its code.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        self.reason.map_or_else(
-            || {
-                let is_about_the_call = matches!(
-                    self.code,
-                    Code::InvalidArgument
-                        | Code::NotFound
-                        | Code::AlreadyExists
-                        | Code::PermissionDenied
-                        | Code::FailedPrecondition
-                        | Code::OutOfRange
-                        | Code::Unimplemented
-                );
-                !is_about_the_call
-            },
-            Reason::is_passing,
-        )
+        match self.reason {
+            Some(reason) => reason.is_passing(),
+            None => !matches!(
+                self.code,
+                Code::InvalidArgument
+                    | Code::NotFound
+                    | Code::AlreadyExists
+                    | Code::PermissionDenied
+                    | Code::FailedPrecondition
+                    | Code::OutOfRange
+                    | Code::Unimplemented
+            ),
+        }
     }
 }
 

@@ -88,10 +88,11 @@ impl App {
             tracing::info!("administrator's token written to {}", admin.display());
         }
         let (shared, token_life_ms) = ((Arc::clone(&hub), Arc::clone(&tokens)), config.node_token_life_ms);
-        let nodes = Nodes::open(db.clone(), clock.clone(), shared, Arc::clone(&broker), token_life_ms).await?;
-        let nodes = Arc::new(nodes);
         let agents = Agents::new(db.clone(), clock.clone(), Arc::clone(&hub), Arc::clone(&tokens), config.agents());
         let agents = Arc::new(agents);
+        let works_with = (Arc::clone(&broker), Arc::clone(&agents));
+        let nodes = Nodes::open(db.clone(), clock.clone(), shared, works_with, token_life_ms).await?;
+        let nodes = Arc::new(nodes);
         let events = Events::new(db.clone(), clock.clone(), Arc::clone(&tokens), Arc::clone(&agents));
         let events = Arc::new(events);
         let told = events.position().await?;

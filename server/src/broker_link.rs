@@ -164,6 +164,16 @@ impl BrokerLink {
         Ok(hands.revoker.revoke(broker_public_key, until_s).await?)
     }
 
+    /// Removes a node's consumer and what waits for it, for a node that does not count any more. Returns how many messages that were.
+    ///
+    /// # Errors
+    /// As [`BrokerLink::admit`].
+    pub async fn clear(&self, route: &Route) -> Result<u64, NodeError> {
+        let (hands, _) = self.connected()?;
+        hands.admin.forget_consumer(route).await?;
+        Ok(hands.admin.clear(route).await?)
+    }
+
     fn connected(&self) -> Result<(Arc<Hands>, &Configured), NodeError> {
         let hands = self.hands.load_full().filter(|hands| hands.admin.is_connected());
         hands.zip(self.configured.as_ref()).ok_or(NodeError::BrokerDown)

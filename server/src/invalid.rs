@@ -41,6 +41,15 @@ where
     text.parse().map_err(|error: T::Err| Invalid::new(field, error.to_string()))
 }
 
+/// As [`parse`], of a field that may be empty.
+pub(crate) fn parse_optional<T>(field: &'static str, text: &str) -> Result<Option<T>, Invalid>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    if text.is_empty() { Ok(None) } else { parse(field, text).map(Some) }
+}
+
 /// Reads a byte field of a fixed length.
 pub(crate) fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], Invalid> {
     bytes.try_into().map_err(|_| Invalid::new(field, format!("must be exactly {N} bytes, got {}", bytes.len())))

@@ -17,6 +17,7 @@ use murmur_crypto::{
     invite::{Invite, Purpose},
     issue::{self, Issuer, NodeSpec, RootSpec, Validity},
     keys::{IdentityKey, PublicKey},
+    revocation::{Revocation, RevocationList, RevocationListSpec, Revoked},
 };
 use murmur_proto::{
     client::{ControlClient, Headers, NodeClient, connect_server, connect_socket},
@@ -309,6 +310,27 @@ impl Network {
     pub async fn renew_certificate(&self, name: &str) {
         let entry = self.entry(name).await;
         self.sign(entry, 2, limits::NODE_CERT_LIFE_MS).await;
+    }
+
+    /// Revokes everything that the node of this name was given so far, as its owner; `version` is the list's.
+    ///
+    /// # Panics
+    /// When the control plane refuses the list.
+    pub async fn revoke(&self, name: &str, version: u64) -> v1::PublishRevocationListResponse {
+        let entry = self.entry(name).await;
+        let subject_id = *entry.node_id.parse::<NodeId>().unwrap().as_bytes();
+        let what = Revoked::Subject { subject_id, serial_lt: u64::MAX };
+        let now_ms = now_ms();
+        let spec = RevocationListSpec {
+            version,
+            issued_ms: now_ms,
+            next_update_ms: now_ms + limits::REVOCATION_LIST_LIFE_MS_MAX,
+            entries: vec![Revocation { what, reason: "stolen".to_owned(), at_ms: now_ms }],
+        };
+        let list = RevocationList::issue(&self.owner.key, &self.owner.root, &spec).unwrap().encode();
+        let request =
+            v1::PublishRevocationListRequest { revocation_list: list.into(), workspace: WORKSPACE.to_owned() };
+        self.admin().await.nodes.publish_revocation_list(request).await.unwrap().into_inner()
     }
 
     async fn entry(&self, name: &str) -> v1::Node {

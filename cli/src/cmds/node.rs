@@ -1,11 +1,11 @@
-//! `node invite|ls|approve|takeover`: nodes of this workspace, and this host's own place among them.
+//! `node invite|ls|approve|revoke|takeover`: nodes of this workspace, and this host's own place among them.
 
 use std::time::Duration;
 
 use murmur_core::{limits::INVITE_LIFE_MS_MAX, slug::AccountName};
 use murmur_crypto::hash::key_fingerprint;
 use murmur_proto::{
-    node::v1::TakeOverRequest,
+    node::v1::{GetStatusRequest, TakeOverRequest},
     v1::{Node, NodeState, Presence},
 };
 use serde_json::{Value, json};
@@ -14,7 +14,10 @@ use crate::{
     connect::Target,
     duration,
     failure::Failure,
-    network::enrol::{self, InviteSpec},
+    network::{
+        enrol::{self, InviteSpec},
+        revoke::{Revoker, check_reason},
+    },
     output::{self, Outcome, Output},
     text, time,
 };
@@ -40,6 +43,17 @@ pub(crate) enum Command {
         /// The fingerprint that the node shows on its own host: 64 hex digits, spaces and colons allowed
         fingerprint: String,
     },
+    /// Cut a node off for good: nobody takes what it signs any more, its tokens and connections end, its agents are failed
+    Revoke {
+        /// Its name, id or fingerprint, as `murmurctl node ls` shows them
+        node: String,
+        /// Why, for people: one line of at most 200 bytes, which every node of the workspace can read
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+        reason: String,
+        /// Do it even if it is this host's own node
+        #[arg(long)]
+        own: bool,
+    },
     /// End the session of whatever other process runs as this host's node, and take its place
     Takeover,
 }
@@ -49,6 +63,7 @@ pub(crate) async fn run(target: &Target, command: Command, output: Output) -> Ou
         Command::Invite { account, ttl, uses } => invite(target, account, ttl, uses, output).await,
         Command::Ls => ls(target, output).await,
         Command::Approve { fingerprint } => approve(target, &fingerprint, output).await,
+        Command::Revoke { node, reason, own } => revoke(target, (&node, own), &reason, output).await,
         Command::Takeover => takeover(target, output).await,
     }
 }
@@ -82,16 +97,54 @@ async fn ls(target: &Target, output: Output) -> Outcome {
 }
 
 async fn approve(target: &Target, text: &str, output: Output) -> Outcome {
-    let wanted: String = text.chars().filter(|c| !matches!(c, ' ' | ':')).map(|c| c.to_ascii_lowercase()).collect();
-    if wanted.len() != 64 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    let Some(wanted) = enrol::fingerprint(text) else {
         return Err(Failure::usage("the fingerprint must be 64 hex digits")
             .remedy("Run `murmurctl status` on the node's own host and copy the whole of it."));
-    }
+    };
     let owner = target.owner(&plan(target)?.workspace)?;
     let node = enrol::approve(&mut target.control().await?, &owner, &wanted).await?;
     output.show(&node_json(&node), || {
         format!("approved: node {} of {}", text::clean_line(&node.name), text::clean_line(&node.account))
     })
+}
+
+async fn revoke(target: &Target, (wanted, own): (&str, bool), reason: &str, output: Output) -> Outcome {
+    check_reason(reason)?;
+    let workspace = &plan(target)?.workspace;
+    let owner = target.owner(workspace)?;
+    let mut control = target.control().await?;
+    let node = enrol::by_name(&mut control, wanted).await?;
+    if node.state() == NodeState::Revoked {
+        return output.show(&json!({"node": node_json(&node), "broker_told": true}), || {
+            format!("node {} was revoked before", text::clean_line(&node.name))
+        });
+    }
+    if !own && own_node_id(target).await.as_ref() == Some(&node.node_id) {
+        return Err(Failure::usage(format!("{} is this host's own node", text::clean_line(&node.name))).remedy(
+            "Say --own if its key is to be given up: the host then has to enrol anew, with a new data directory.",
+        ));
+    }
+    let revoker = Revoker { layout: &target.layout, owner: &owner, workspace };
+    let answer = revoker.revoke(&mut control, &node, reason).await?;
+    let node = answer.nodes.into_iter().find(|other| other.node_id == node.node_id).unwrap_or(node);
+    let value = json!({"node": node_json(&node), "broker_told": answer.broker_told});
+    output.show(&value, || {
+        let mut text = format!(
+            "revoked: node {} of {}; its agents have ended, and no node takes what it signs any more",
+            text::clean_line(&node.name),
+            text::clean_line(&node.account)
+        );
+        if !answer.broker_told {
+            text.push_str("\nthe broker cannot be reached: its connection there ends as soon as it can be told");
+        }
+        text
+    })
+}
+
+/// The node that runs on this host, if one answers.
+async fn own_node_id(target: &Target) -> Option<String> {
+    let mut client = target.node().await.ok()?;
+    Some(client.host.get_status(GetStatusRequest {}).await.ok()?.into_inner().node_id)
 }
 
 async fn takeover(target: &Target, output: Output) -> Outcome {

@@ -20,6 +20,7 @@ use crate::{
     exit::Exit,
     failure::{Context as _, Failure},
     owner::Owner,
+    text,
     time::now_ms,
 };
 
@@ -103,6 +104,34 @@ pub(crate) async fn list(control: &mut ControlClient) -> Result<Vec<Node>, Failu
 pub(crate) async fn by_fingerprint(control: &mut ControlClient, wanted: &str) -> Result<Option<Node>, Failure> {
     let nodes = list(control).await?;
     Ok(nodes.into_iter().find(|node| key_fingerprint(&node.public_key) == wanted))
+}
+
+/// The node of this id, fingerprint or name.
+pub(crate) async fn by_name(control: &mut ControlClient, wanted: &str) -> Result<Node, Failure> {
+    let fingerprint = fingerprint(wanted);
+    let is_it = |node: &Node| {
+        node.node_id == wanted
+            || node.name == wanted
+            || fingerprint.as_ref() == Some(&key_fingerprint(&node.public_key))
+    };
+    let mut found: Vec<Node> = list(control).await?.into_iter().filter(is_it).collect();
+    // One that was revoked keeps its name and gives way to another.
+    if found.len() > 1 {
+        found.retain(|node| node.state() != NodeState::Revoked);
+    }
+    match (found.pop(), found.is_empty()) {
+        (Some(node), true) => Ok(node),
+        (Some(_), false) => Err(Failure::usage(format!("more than one node is called `{}`", text::clean_line(wanted)))
+            .remedy("Name it by its fingerprint, which `murmurctl node ls` shows.")),
+        (None, _) => Err(Failure::new(Exit::NotFound, format!("no node `{}`", text::clean_line(wanted)))
+            .remedy("`murmurctl node ls` shows them all.")),
+    }
+}
+
+/// A fingerprint as people copy it: 64 hex digits, with spaces or colons.
+pub(crate) fn fingerprint(text: &str) -> Option<String> {
+    let plain: String = text.chars().filter(|c| !matches!(c, ' ' | ':')).map(|c| c.to_ascii_lowercase()).collect();
+    (plain.len() == 64 && plain.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(plain)
 }
 
 /// Signs the certificate of the node with this fingerprint. A node whose certificate holds for a while yet stays as it is.

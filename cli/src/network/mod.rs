@@ -15,6 +15,7 @@ pub(crate) mod plan;
 pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod ready;
+pub(crate) mod revoke;
 pub(crate) mod server;
 pub(crate) mod start;
 pub(crate) mod supervise;

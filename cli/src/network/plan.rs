@@ -8,7 +8,7 @@ use std::{
 };
 
 use murmur_core::{
-    limits::SOCKET_PATH_BYTES_MAX,
+    limits::{NODE_NAME_BYTES_MAX, SOCKET_PATH_BYTES_MAX},
     slug::{AccountName, Segment, normalise_name},
 };
 use nix::unistd::{User, getuid};
@@ -17,8 +17,6 @@ use serde::{Deserialize, Serialize};
 use super::layout::{self, Layout};
 use crate::failure::{Context as _, Failure};
 
-/// Longest name of a node.
-const NAME_BYTES_MAX: usize = 128;
 /// The form of this file; another number is refused.
 const FORMAT: u32 = 1;
 
@@ -167,10 +165,10 @@ fn host_name() -> String {
 
 /// The control plane's rule at enrolment, which comes when the name is remembered already.
 fn check_name(name: &str) -> Result<(), Failure> {
-    if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control) {
+    if (1..=NODE_NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(Failure::field("--name", &format!("must have 1 to {NAME_BYTES_MAX} bytes, without control characters")))
+    Err(Failure::field("--name", &format!("must have 1 to {NODE_NAME_BYTES_MAX} bytes, without control characters")))
 }
 
 fn check_socket(path: &std::path::Path) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ use super::{
     plan::{Plan, Wish},
     process::Process,
     progress::Progress,
+    revoke::Revoker,
     server,
     supervise::{self, Policy, Starter},
 };
@@ -98,10 +99,12 @@ pub(crate) async fn core(
     Ok(vec![broker, server])
 }
 
-/// Makes the workspace and its owner, unless they are there.
+/// Makes the workspace and its owner, unless they are there, and signs its revocation list again when that is due.
 pub(crate) async fn workspace(layout: &Layout, plan: &Plan) -> Result<(), Failure> {
     let owner = Owner::load_or_create(layout, &plan.workspace)?;
-    enrol::workspace(&mut administrator(layout, plan).await?, &owner, &plan.workspace).await
+    let mut control = administrator(layout, plan).await?;
+    enrol::workspace(&mut control, &owner, &plan.workspace).await?;
+    Revoker { layout, owner: &owner, workspace: &plan.workspace }.renew_if_due(&mut control).await
 }
 
 /// Starts a node of a workspace that exists.

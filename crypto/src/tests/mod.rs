@@ -8,6 +8,7 @@ mod forge;
 mod invites;
 mod limits;
 mod properties;
+mod revocations;
 mod statements;
 mod vectors;
 mod world;

@@ -16,10 +16,15 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use murmur_core::id::{AgentId, NodeId};
+use bytes::Bytes;
+use murmur_core::{
+    id::{AgentId, NodeId},
+    limits::REVOCATION_LIST_OVERDUE_MS,
+};
+use murmur_crypto::revocation::{RevocationList, RevocationListError, Revoked};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{info, warn};
 
 pub use change::{Batch, Change};
 pub use peer::{AgentKind, Peer, PeerKeys};
@@ -27,7 +32,7 @@ pub use snapshot::Snapshot;
 pub use trust::{Floor, FloorKey, Floors};
 pub use verified::{PeerTrouble, VerifiedPeer};
 
-use self::verified::Cache;
+use self::{trust::Trust, verified::Cache};
 use crate::{
     identity::NodeIdentity,
     store::{self, Store, StoreError},
@@ -41,7 +46,9 @@ pub struct Directory {
     attached: Mutex<HashSet<AgentId>>,
     identity: Arc<NodeIdentity>,
     store: Store,
-    floors: Floors,
+    trust: Trust,
+    /// Nodes that a list revoked since [`Directory::take_revoked`].
+    revoked: Mutex<HashSet<NodeId>>,
     cache: Cache,
     /// Writes that nobody waits for.
     tasks: TaskTracker,
@@ -55,12 +62,20 @@ impl Directory {
     pub async fn load(identity: Arc<NodeIdentity>, store: Store) -> Result<Arc<Self>, StoreError> {
         let mut saved = store.read(store::directory::load).await?;
         let floors = Floors::new(std::mem::take(&mut saved.floors));
+        let revocations = saved.revocations.take().and_then(|list| match RevocationList::decode(list, &identity.root) {
+            Ok(list) => Some(list),
+            Err(error) => {
+                warn!(%error, "the revocation list on disk is not this workspace's; the control plane sends it again");
+                None
+            }
+        });
         let snapshot = Snapshot::new(identity.node_id, saved);
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             version: watch::Sender::new(0),
             attached: Mutex::default(),
-            floors,
+            trust: Trust::new(floors, revocations),
+            revoked: Mutex::default(),
             cache: Cache::default(),
             identity,
             store,
@@ -97,6 +112,12 @@ impl Directory {
         if self.snapshot.load().has_moved() { self.change(|snapshot, _| snapshot.take_moved()) } else { Vec::new() }
     }
 
+    /// Nodes that a new list revoked, each told once. Whoever else it revoked is among them and known by no route.
+    #[must_use]
+    pub fn take_revoked(&self) -> HashSet<NodeId> {
+        std::mem::take(&mut *self.revoked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Believes a node that an agent has left it, as it said at this time: nothing is sealed for it there until the control plane says
     /// where it is.
     pub fn set_left(&self, agent: AgentId, node: NodeId, at_ms: u64) {
@@ -109,6 +130,41 @@ impl Directory {
         if is_news {
             self.update(|snapshot, _| snapshot.set_left(agent, node));
         }
+    }
+
+    /// Takes the owner's word on which certificates do not count any more, if it is later than what is known (PROTOCOL §3.6). From here on
+    /// nothing is sealed for them, and nothing of theirs is taken.
+    ///
+    /// # Errors
+    /// [`RevocationListError`] when it is not of this workspace's owner.
+    pub fn revoke(&self, list: Bytes, now_ms: u64) -> Result<(), RevocationListError> {
+        let list = Arc::new(RevocationList::decode(list, &self.identity.root)?);
+        let spec = list.spec();
+        if now_ms > spec.next_update_ms.saturating_add(REVOCATION_LIST_OVERDUE_MS) {
+            warn!(
+                version = spec.version,
+                "the revocation list is out of date: somebody may keep a newer one back, or the owner has not run `murmurctl up` for weeks"
+            );
+        }
+        if !self.trust.follow(Arc::clone(&list)) {
+            return Ok(());
+        }
+        info!(version = spec.version, entries = spec.entries.len(), "the owner's revocation list has changed");
+        let subjects = spec.entries.iter().filter_map(|entry| match entry.what {
+            Revoked::Subject { subject_id, .. } => Some(NodeId::from_bytes(subject_id)),
+            Revoked::Certificate(_) => None,
+        });
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner).extend(subjects);
+        self.version.send_modify(|version| *version = version.wrapping_add(1));
+        let saved = self
+            .store
+            .queue_lazily(move |tx| store::directory::save_revocations(tx, list.spec().version, &list.encode()));
+        self.tasks.spawn(async move {
+            if let Err(error) = saved.await {
+                warn!(%error, "the revocation list is not on disk");
+            }
+        });
+        Ok(())
     }
 
     /// Waits until everything taken over so far is on disk.

@@ -41,7 +41,7 @@ struct Entries {
 
 impl Snapshot {
     pub(super) fn new(own_node: NodeId, saved: Saved) -> Self {
-        let Saved { peers, online, resume_token, confirmed_ms, floors: _ } = saved;
+        let Saved { peers, online, resume_token, confirmed_ms, floors: _, revocations: _ } = saved;
         let mut entries = Entries::default();
         for peer in peers {
             // Sessions that an earlier run of this node had are over.

@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use murmur_core::{
+    code::Code,
     id::{NodeId, WorkspaceId},
     limits::{AGENT_CERT_LIFE_MS, NODE_CERT_LIFE_MS, ROOT_CERT_LIFE_MS},
     slug::{Lookup as _, Slug},
@@ -11,6 +12,7 @@ use murmur_crypto::{
     issue::{AgentSpec, Issuer, NodeSpec, RootSpec, Validity, root},
     keys::{IdentityKey, PrekeySecret},
     prekey::{self, PrekeyError, PrekeySpec},
+    revocation::{Revocation, RevocationListSpec, Revoked},
 };
 
 use super::*;
@@ -67,6 +69,18 @@ impl World {
         };
         let identity = Arc::new(NodeIdentity::new(&record, key, NOW_MS).unwrap());
         Directory::load(identity, self.store()).await.unwrap()
+    }
+
+    /// The owner's list number `version`, which revokes everything that these nodes had.
+    fn revocations(&self, version: u64, nodes: &[u8]) -> Bytes {
+        let revoked = |node: &u8| Revocation {
+            what: Revoked::Subject { subject_id: [*node; 16], serial_lt: 2 },
+            reason: String::new(),
+            at_ms: NOW_MS,
+        };
+        let (issued_ms, entries) = (NOW_MS, nodes.iter().map(revoked).collect());
+        let spec = RevocationListSpec { version, issued_ms, next_update_ms: NOW_MS + 1, entries };
+        Bytes::from(RevocationList::issue(&self.owner, &self.root, &spec).unwrap().encode())
     }
 
     fn store(&self) -> Store {
@@ -282,4 +296,41 @@ async fn a_prekey_past_its_time_is_refused_although_it_held_before() {
         later,
         Err(PeerTrouble::Prekey(PrekeyError::Expired { .. }) | PeerTrouble::Chain(ChainError::Time(_)))
     ));
+}
+
+#[tokio::test]
+async fn a_revoked_node_is_believed_by_nobody_whatever_was_believed_before() {
+    let world = World::new();
+    let directory = world.directory().await;
+    let (thief, other, renewed) = (world.node(4, 1), world.node(5, 1), world.node(4, 2));
+    let id = AgentId::from_bytes([2; 16]);
+    let keys = |node| Published { node, slug: BOB, serial: 1, seq: 1 }.keys(id);
+    let (old, new) = (keys(&thief), keys(&renewed));
+    let bob = peer(2, 4, BOB, Some(old.clone()));
+    directory.verified_peer(&bob, NOW_MS).unwrap();
+    directory.verify_carried(&old.chain, NOW_MS).unwrap();
+    let version = directory.changed();
+
+    directory.revoke(world.revocations(5, &[4]), NOW_MS).unwrap();
+    assert!(version.has_changed().unwrap(), "whoever waits to seal looks again");
+    assert_eq!(directory.take_revoked(), HashSet::from([NodeId::from_bytes([4; 16])]));
+    assert!(matches!(directory.verified_peer(&bob, NOW_MS), Err(PeerTrouble::Chain(ChainError::Revoked(_)))));
+    assert_eq!(directory.verify_carried(&old.chain, NOW_MS).unwrap_err(), Code::Revoked);
+    let theirs = Published { node: &other, slug: ALICE, serial: 1, seq: 1 }.keys(AgentId::from_bytes([3; 16]));
+    assert!(directory.verify_chain(&theirs.chain, NOW_MS).is_ok(), "of another node");
+
+    // Neither the control plane nor a restart brings it back.
+    directory.revoke(world.revocations(4, &[]), NOW_MS).unwrap();
+    directory.revoke(world.revocations(5, &[]), NOW_MS).unwrap();
+    assert!(directory.revoke(World::new().revocations(9, &[]), NOW_MS).is_err(), "of another owner");
+    assert_eq!(directory.verify_carried(&old.chain, NOW_MS).unwrap_err(), Code::Revoked);
+    directory.saved().await;
+    drop(directory);
+    let directory = world.directory().await;
+    assert_eq!(directory.verify_carried(&old.chain, NOW_MS).unwrap_err(), Code::Revoked);
+
+    // The owner may: by a certificate that is newer than the revocation, or by a later list.
+    assert!(directory.verify_chain(&new.chain, NOW_MS).is_ok());
+    directory.revoke(world.revocations(6, &[5]), NOW_MS).unwrap();
+    assert_eq!(directory.verify_carried(&theirs.chain, NOW_MS).unwrap_err(), Code::Revoked);
 }

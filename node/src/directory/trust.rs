@@ -1,14 +1,16 @@
-//! What was seen before: certificates and prekeys never go back (PROTOCOL §3.4 points 2 and 3).
+//! What was seen before: certificates, prekeys and revocations never go back (PROTOCOL §3.4 points 2 and 3, §3.6).
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use arc_swap::ArcSwapOption;
 use murmur_crypto::{
     cert::{CertKind, Certificate},
     chain::{Chain, ChainError, TrustState},
     hash::Fingerprint,
+    revocation::RevocationList,
 };
 
 /// Whose floor it is.
@@ -106,10 +108,38 @@ fn of_certificate(certificate: &Certificate) -> (FloorKey, Floor) {
     (key, Floor { value: claims.serial, fp: certificate.fp() })
 }
 
-impl TrustState for Floors {
-    /// Revocation lists are not distributed yet; a revoked node loses its broker credential and its directory entries.
-    fn is_revoked(&self, _: &Certificate) -> bool {
-        false
+/// What a chain is held to beside its own rules: nothing older than what was seen, and nothing that the owner has revoked.
+#[derive(Debug)]
+pub(super) struct Trust {
+    pub(super) floors: Floors,
+    /// The newest list; `None` when none came yet.
+    revocations: ArcSwapOption<RevocationList>,
+}
+
+impl Trust {
+    pub(super) fn new(floors: Floors, revocations: Option<RevocationList>) -> Self {
+        Self { floors, revocations: ArcSwapOption::from_pointee(revocations) }
+    }
+
+    /// The number of the list that holds; 0 without one. What was believed under one number is looked at again under the next: take the
+    /// number first.
+    pub(super) fn version(&self) -> u64 {
+        self.revocations.load().as_ref().map_or(0, |list| list.spec().version)
+    }
+
+    /// Takes a list in the place of an earlier one; false when it is no later one (PROTOCOL §3.6).
+    pub(super) fn follow(&self, list: Arc<RevocationList>) -> bool {
+        let is_later = |held: &Option<Arc<RevocationList>>| {
+            held.as_ref().is_none_or(|held| held.spec().version < list.spec().version)
+        };
+        let held = self.revocations.rcu(|held| if is_later(held) { Some(Arc::clone(&list)) } else { held.clone() });
+        is_later(&held)
+    }
+}
+
+impl TrustState for Trust {
+    fn is_revoked(&self, certificate: &Certificate) -> bool {
+        self.revocations.load().as_ref().is_some_and(|list| list.revokes(certificate))
     }
 
     /// An agent's certificate is renewed daily, and a message sealed under the one before may be days on its way: it counts as
@@ -119,6 +149,6 @@ impl TrustState for Floors {
         if kind == CertKind::Agent {
             return None;
         }
-        self.get(FloorKey::Serial { kind: kind as u32, subject_id: *subject_id }).map(|floor| floor.value)
+        self.floors.get(FloorKey::Serial { kind: kind as u32, subject_id: *subject_id }).map(|floor| floor.value)
     }
 }

@@ -100,10 +100,10 @@ impl PeerTrouble {
 }
 
 pub(super) struct Cache {
-    /// By the digest of chain, prekey and route.
-    peers: Moka<[u8; 32], Arc<VerifiedPeer>>,
-    /// By the digest of the chain's bytes.
-    chains: Moka<[u8; 32], Arc<VerifiedChain>>,
+    /// By the digest of chain, prekey and route, under a revocation list.
+    peers: Moka<(u64, [u8; 32]), Arc<VerifiedPeer>>,
+    /// By the digest of the chain's bytes, under a revocation list.
+    chains: Moka<(u64, [u8; 32]), Arc<VerifiedChain>>,
     /// Agents that only their own messages have told of: node and slug as first shown.
     strangers: Moka<AgentId, (NodeId, String)>,
 }
@@ -144,14 +144,14 @@ impl Directory {
     pub fn verified_peer(&self, peer: &Peer, now_ms: u64) -> Result<Arc<VerifiedPeer>, PeerTrouble> {
         let keys = peer.keys.as_ref().ok_or(PeerTrouble::NoKeys)?;
         let route = peer.route.as_ref().ok_or(PeerTrouble::NoRoute)?;
-        let digest = digest(peer, keys, route);
-        if let Some(known) = self.cache.peers.get(&digest)
+        let key = (self.trust.version(), digest(peer, keys, route));
+        if let Some(known) = self.cache.peers.get(&key)
             && now_ms <= known.prekey.not_after_ms
         {
             return Ok(known);
         }
         let verified = Arc::new(self.verify_peer(peer, keys, route, now_ms)?);
-        self.cache.peers.insert(digest, verified.clone());
+        self.cache.peers.insert(key, verified.clone());
         Ok(verified)
     }
 
@@ -160,18 +160,18 @@ impl Directory {
     /// # Errors
     /// [`ChainError`].
     pub fn verify_chain(&self, bytes: &Bytes, at_ms: u64) -> Result<Arc<VerifiedChain>, ChainError> {
-        let digest = sha256(bytes);
-        if let Some(known) = self.cache.chains.get(&digest)
+        let key = (self.trust.version(), sha256(bytes));
+        if let Some(known) = self.cache.chains.get(&key)
             && holds_at(&known, at_ms)
-            && self.floors.check(known.node()).is_ok()
+            && self.trust.floors.check(known.node()).is_ok()
         {
             return Ok(known);
         }
         let chain = Chain::decode(bytes.clone())?;
-        let verified = Arc::new(verify_chain(&chain, &self.identity.root, at_ms, &self.floors)?);
-        self.floors.check(verified.node())?;
-        self.remember(self.floors.raise_issuers(&chain));
-        self.cache.chains.insert(digest, verified.clone());
+        let verified = Arc::new(verify_chain(&chain, &self.identity.root, at_ms, &self.trust)?);
+        self.trust.floors.check(verified.node())?;
+        self.remember(self.trust.floors.raise_issuers(&chain));
+        self.cache.chains.insert(key, verified.clone());
         Ok(verified)
     }
 
@@ -218,15 +218,15 @@ impl Directory {
         now_ms: u64,
     ) -> Result<VerifiedPeer, PeerTrouble> {
         let chain = self.verify_chain(&keys.chain, now_ms)?;
-        self.floors.check(chain.agent())?;
+        self.trust.floors.check(chain.agent())?;
         require(chain.agent_id() == peer.agent_id, "agent")?;
         require(chain.node_id() == peer.node_id, "node")?;
         require(route.node == peer.node_id, "route")?;
         require(chain.slug() == peer.slug.to_string(), "slug")?;
         let cert_fp = chain.agent().fp();
         let statement = Statement::decode(keys.prekey.clone()).map_err(PrekeyError::from)?;
-        let prekey = prekey::verify(&statement, chain.agent(), now_ms, self.floors.prekey(cert_fp))?;
-        let risen = [self.floors.raise_agent(chain.agent()), self.floors.raise_prekey(cert_fp, prekey.seq)];
+        let prekey = prekey::verify(&statement, chain.agent(), now_ms, self.trust.floors.prekey(cert_fp))?;
+        let risen = [self.trust.floors.raise_agent(chain.agent()), self.trust.floors.raise_prekey(cert_fp, prekey.seq)];
         self.remember(risen.into_iter().flatten().collect());
         Ok(VerifiedPeer {
             agent_id: peer.agent_id,

@@ -565,6 +565,10 @@ impl Driver {
             self.step_soon(key, Event::Restarted);
         }
         self.follow_moved(now_ms);
+        let revoked = self.post.directory.take_revoked();
+        if !revoked.is_empty() {
+            self.post.tasks.spawn(lane::resolve_revoked(Arc::clone(&self.post), revoked));
+        }
     }
 
     /// What the broker has for a recipient at the node that it has left is sealed anew as soon as the keys of its new node are known.

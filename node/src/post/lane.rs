@@ -1,9 +1,13 @@
 //! A lane's work: seal what is queued, commit, publish in order.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use murmur_core::{
-    id::AgentId,
+    code::Code,
+    id::{AgentId, NodeId},
     outbox::{Event, PublishAnswer, StateName},
     subject::Route,
 };
@@ -319,13 +323,34 @@ async fn answered(post: &Arc<Post>, key: Key, seal_attempt: u32, answer: Publish
     }
 }
 
+/// Looks up again who is to have what waits for nodes that the owner has revoked: they will not say.
+pub(super) async fn resolve_revoked(post: Arc<Post>, nodes: HashSet<NodeId>) {
+    for node in nodes {
+        match post.store.read(move |tx| delivery::stored_for(tx, node)).await {
+            Ok(found) => {
+                for (msg_id, recipient) in found {
+                    resolve(Arc::clone(&post), Key { msg_id, recipient }).await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, %node, "what waits for a revoked node is looked up again when its receipt is overdue");
+            }
+        }
+    }
+}
+
 /// Looks a silent recipient up again: whether the copy still fits its keys and its node.
 pub(super) async fn resolve(post: Arc<Post>, key: Key) {
-    let Ok(peer) = post.directory.verified(key.recipient, post.clock.now_ms()) else {
-        if post.directory.is_gone(key.recipient) {
-            post.step(key, Event::RecipientGone).await;
+    let peer = match post.directory.verified(key.recipient, post.clock.now_ms()) {
+        Ok(peer) => peer,
+        Err(trouble) => {
+            // A node that the owner has revoked cannot answer for it any more: what it would sign counts for nothing.
+            let is_revoked = trouble.code() == Code::Revoked;
+            if is_revoked || post.directory.is_gone(key.recipient) {
+                post.step(key, Event::RecipientGone).await;
+            }
+            return;
         }
-        return;
     };
     let (now_ms, config) = (post.clock.now_ms(), post.config.outbox.clone());
     let look = move |tx: Tx<'_>| -> Result<Option<Stepped>, StoreError> {

@@ -79,26 +79,30 @@ impl PutOff {
         self.lock().contains_key(&stream_seq)
     }
 
-    fn add(&self, stream_seq: u64) {
-        self.lock().insert(stream_seq, Waiting { since: Instant::now(), unproven_of: None });
+    fn add(&self, frame: &Frame) {
+        self.lock().insert(frame.stream_seq, Waiting { since: Instant::now(), unproven_of: None });
     }
 
     /// Puts off what nobody vouches for, unless its source has as much of that as it may: a message that waits has one of the places that
     /// the broker gives this node, which are for everybody's.
-    fn add_unproven(&self, stream_seq: u64, source: NodeId) -> bool {
+    fn add_unproven(&self, frame: &Frame) -> bool {
         let mut waiting = self.lock();
-        let is_known = waiting.get(&stream_seq).is_some_and(|known| known.unproven_of == Some(source));
-        let others = waiting.values().filter(|other| other.unproven_of == Some(source)).count();
-        if !is_known && others >= UNPROVEN_MAX {
+        let unproven_of = Some(source_of(frame));
+        let is_its = |waiting: &Waiting| waiting.unproven_of == unproven_of;
+        let known = waiting.get(&frame.stream_seq);
+        if !known.is_some_and(is_its) && waiting.values().filter(|other| is_its(other)).count() >= UNPROVEN_MAX {
             return false;
         }
-        let since = waiting.get(&stream_seq).map_or_else(Instant::now, |known| known.since);
-        waiting.insert(stream_seq, Waiting { since, unproven_of: Some(source) });
+        let since = known.map_or_else(Instant::now, |known| known.since);
+        waiting.insert(frame.stream_seq, Waiting { since, unproven_of });
         since.elapsed() < UNPROVEN_LONGEST
     }
 
-    fn remove(&self, stream_seq: u64) {
-        self.lock().remove(&stream_seq);
+    /// Forgets what was dealt with: on a first delivery there is nothing to forget.
+    fn remove(&self, frame: &Frame) {
+        if let Some(stream_seq) = frame.counted() {
+            self.lock().remove(&stream_seq);
+        }
     }
 
     /// Forgets what has not come again: the broker has deleted it.
@@ -320,33 +324,33 @@ impl Post {
             Ok(completion) => completion.await,
             Err(refusal) => Err(refusal),
         };
-        let result = match result {
-            Err(Refusal::Unproven(delay, code)) => {
-                let is_put_off = self.put_off.add_unproven(frame.stream_seq, source_of(frame));
-                Err(if is_put_off { Refusal::Unproven(delay, code) } else { Refusal::Quarantine(code) })
+        let verdict = match result {
+            Ok(after) => {
+                self.put_off.remove(frame);
+                return after;
             }
-            result => result,
-        };
-        if matches!(result, Err(Refusal::Later(_) | Refusal::Store(_))) {
-            self.put_off.add(frame.stream_seq);
-            self.forget_tries(frame.counted());
-        } else if matches!(result, Err(Refusal::Unproven(..))) {
-            self.forget_tries(frame.counted());
-        } else if let Some(stream_seq) = frame.counted() {
-            self.put_off.remove(stream_seq);
-        }
-        match result {
-            Ok(after) => after,
-            Err(Refusal::Quarantine(code)) => {
-                let verdict = self.quarantine(frame, code).await;
-                Box::new(move || verdict.into())
+            Err(Refusal::Unproven(delay, _)) if self.put_off.add_unproven(frame) => self.come_again(frame, delay),
+            Err(Refusal::Unproven(_, code) | Refusal::Quarantine(code)) => {
+                self.put_off.remove(frame);
+                self.quarantine(frame, code).await
             }
-            Err(Refusal::Later(delay) | Refusal::Unproven(delay, _)) => Box::new(move || Verdict::Nak(delay).into()),
+            Err(Refusal::Later(delay)) => {
+                self.put_off.add(frame);
+                self.come_again(frame, delay)
+            }
             Err(Refusal::Store(error)) => {
                 tracing::error!(%error, subject = %frame.subject, "an arrival could not be stored");
-                Box::new(|| Verdict::Nak(LATER).into())
+                self.put_off.add(frame);
+                self.come_again(frame, LATER)
             }
-        }
+        };
+        Box::new(move || verdict.into())
+    }
+
+    /// The answer for a frame that is put off: this try has killed nobody.
+    fn come_again(&self, frame: &Frame, delay: Duration) -> Verdict {
+        self.forget_tries(frame.counted());
+        Verdict::Nak(delay)
     }
 
     async fn quarantine(&self, frame: &Frame, code: Code) -> Verdict {
@@ -372,8 +376,7 @@ impl Post {
             Ok(()) => Verdict::Term,
             Err(error) => {
                 tracing::error!(%error, subject = %frame.subject, "an arrival could not be quarantined");
-                self.forget_tries(counted);
-                Verdict::Nak(LATER)
+                self.come_again(frame, LATER)
             }
         }
     }

@@ -88,26 +88,29 @@ impl Door {
             let place = self.shared.forward.place(speaker)?;
             let answer = self.shared.forward.call(request, speaker).await?;
             let token = if let Speaker::Agent(_, token) = speaker { token } else { None };
-            let revocation = token.and_then(|token| self.revocation(token));
-            return Ok(answer.map(|body| Body::new(Lasting::new(body, revocation, place))));
+            return Ok(self.lasting(answer, token, place));
         }
-        let mut revocation = None;
+        let mut shown = None;
         if let Some(scope) = scope_of(path) {
             let caller = self.caller(scope, request.headers()).await?;
-            if let Caller::Agent(_, token) = &caller {
-                revocation = self.revocation(*token);
-            }
+            shown = if let Caller::Agent(_, token) = &caller { Some(*token) } else { None };
             request.extensions_mut().insert(caller);
         }
         let answer = match self.paths.call(request).await {
             Ok(answer) => answer,
             Err(infallible) => match infallible {},
         };
-        // Whose token cannot be revoked needs nobody to look.
-        Ok(match revocation {
-            Some(_) => answer.map(|body| Body::new(Lasting::new(body, revocation, ()))),
-            None => answer,
-        })
+        // Who shows no token has none that could be revoked.
+        Ok(if shown.is_some() { self.lasting(answer, shown, ()) } else { answer })
+    }
+
+    /// An answer that ends with the token that it was asked for with, and holds a place until then.
+    fn lasting<P>(&self, answer: Response<Body>, token: Option<TokenId>, place: P) -> Response<Body>
+    where
+        P: Send + Unpin + 'static,
+    {
+        let revocation = token.and_then(|token| self.revocation(token));
+        answer.map(|body| Body::new(Lasting::new(body, revocation, place)))
     }
 
     /// What ends an answer that lasts longer than the token it was asked for with.

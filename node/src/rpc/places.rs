@@ -22,13 +22,7 @@ type Whose = Option<AgentId>;
 
 /// The calls that are under way.
 #[derive(Debug, Default)]
-pub(super) struct Places(Mutex<Taken>);
-
-#[derive(Debug, Default)]
-struct Taken {
-    of: HashMap<Whose, usize>,
-    all: usize,
-}
+pub(super) struct Places(Mutex<HashMap<Whose, usize>>);
 
 /// A place, until it is dropped.
 #[derive(Debug)]
@@ -44,20 +38,19 @@ impl Places {
     /// `RATE_LIMITED` when the caller has as many as one may, or all are taken.
     pub(super) fn take(self: &Arc<Self>, whose: Whose) -> Result<Place, Status> {
         let mut taken = self.lock();
-        let of_one = taken.of.get(&whose).copied().unwrap_or(0);
+        let of_one = taken.get(&whose).copied().unwrap_or(0);
         let full = |text: String| Err(status(Reason::RateLimited, text));
         if of_one >= OF_ONE_MAX {
             return full(format!("{OF_ONE_MAX} calls to the control plane are open, as many as one caller may have"));
         }
-        if taken.all >= PLACES_MAX {
+        if taken.values().sum::<usize>() >= PLACES_MAX {
             return full(format!("{PLACES_MAX} calls to the control plane are open, as many as this node may have"));
         }
-        taken.of.insert(whose, of_one + 1);
-        taken.all += 1;
+        taken.insert(whose, of_one + 1);
         Ok(Place { places: Arc::clone(self), whose })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Whose, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -65,11 +58,10 @@ impl Places {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.lock();
-        taken.all = taken.all.saturating_sub(1);
-        if let Some(count) = taken.of.get_mut(&self.whose) {
+        if let Some(count) = taken.get_mut(&self.whose) {
             *count -= 1;
             if *count == 0 {
-                taken.of.remove(&self.whose);
+                taken.remove(&self.whose);
             }
         }
     }
@@ -89,8 +81,7 @@ mod tests {
         held.pop();
         held.push(places.take(greedy).unwrap());
         drop((held, other));
-        let taken = places.lock();
-        assert!(taken.of.is_empty() && taken.all == 0);
+        assert!(places.lock().is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{FutureExt as _, future::BoxFuture};
 use murmur_core::{id::AgentId, retry::Backoff, slug::Slug};
 use murmur_proto::{
-    time::timestamp,
+    time::{span, timestamp},
     v1::{self, Phase, order::Item},
 };
 use nix::sys::signal::Signal;
@@ -351,7 +351,7 @@ impl Life {
             Phase::Unspecified => Phase::Canceled,
             end => end,
         };
-        let grace = stop.grace.and_then(|grace| Duration::try_from(grace).ok()).unwrap_or(self.shop.grace());
+        let grace = stop.grace.as_ref().and_then(span).unwrap_or(self.shop.grace());
         self.stop(end, &stop.reason, grace, true).await;
     }
 
@@ -426,21 +426,17 @@ impl Life {
 
     /// Takes in some frames of the log and says whether there may be more.
     async fn read_part(&mut self) -> bool {
-        let (mut is_news, mut is_more) = (false, true);
-        for _ in 0..FRAMES_MAX {
+        let mut count = 0;
+        while count < FRAMES_MAX {
             let frame = match self.log.read() {
                 Ok(Some(frame)) => frame,
-                Ok(None) => {
-                    is_more = false;
-                    break;
-                }
+                Ok(None) => break,
                 Err(error) => {
                     warn!(agent.slug = %self.whom.slug, %error, "its output cannot be read");
-                    is_more = false;
                     break;
                 }
             };
-            is_news = true;
+            count += 1;
             match frame.source {
                 Source::Stdout => {
                     for heard in self.ear.hear(&frame.data) {
@@ -456,14 +452,14 @@ impl Life {
             }
             tokio::task::yield_now().await;
         }
-        if is_news {
+        if count > 0 {
             self.output.send_modify(|count| *count += 1);
             self.stuck_at = Instant::now() + Duration::from_millis(self.shop.config.stuck_after_ms);
             if self.is_stuck {
                 self.set_stuck(false).await;
             }
         }
-        is_more
+        count == FRAMES_MAX
     }
 
     async fn skip_output(&mut self) {
@@ -562,7 +558,7 @@ impl Life {
     }
 
     fn budget_deadline(&self) -> Option<Instant> {
-        let timeout = Duration::try_from(*self.spec.budget.as_ref()?.timeout.as_ref()?).ok()?;
+        let timeout = span(self.spec.budget.as_ref()?.timeout.as_ref()?)?;
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let end_ms = self.state.started_ms.saturating_add(timeout_ms);
         let left_ms = end_ms.saturating_sub(self.shop.clock.now_ms());

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use murmur_core::{
-    id::{AgentId, MessageId},
+    id::{AgentId, MessageId, NodeId},
     outbox::{Delivery, Row, State},
     slug::Slug,
 };
@@ -240,6 +240,22 @@ pub fn overdue(tx: Tx<'_>, now_ms: u64, limit: u32) -> Result<Vec<(MessageId, Ag
         |row: &SqlRow<'_>| Ok((id(row, "msg_id", MessageId::from_bytes)?, id(row, "recipient", AgentId::from_bytes)?));
     let mut statement = tx.conn().prepare_cached(sql)?;
     let rows = statement.query_map(params![int(now_ms), limit], read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// What the broker has for a node, as far as this one knows: deliveries that are stored there under a route of it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn stored_for(tx: Tx<'_>, node: NodeId) -> Result<Vec<(MessageId, AgentId)>, StoreError> {
+    let sql = "SELECT d.msg_id, d.recipient FROM delivery d
+        WHERE d.open = 1 AND d.state = 'STORED'
+          AND EXISTS (SELECT 1 FROM copy c WHERE c.msg_id = d.msg_id AND c.recipient = d.recipient
+                      AND c.env_digest = d.env_digest AND c.route LIKE '%.' || ?1)";
+    let read =
+        |row: &SqlRow<'_>| Ok((id(row, "msg_id", MessageId::from_bytes)?, id(row, "recipient", AgentId::from_bytes)?));
+    let mut statement = tx.conn().prepare_cached(sql)?;
+    let rows = statement.query_map([node.hex()], read)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use murmur_core::id::{AgentId, NodeId};
 use murmur_crypto::hash::Fingerprint;
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
     StoreError, Tx,
@@ -29,6 +29,8 @@ pub struct Saved {
     pub confirmed_ms: Option<u64>,
     /// The highest serials and sequences seen.
     pub floors: Vec<(FloorKey, Floor)>,
+    /// The newest revocation list, as the owner signed it.
+    pub revocations: Option<Vec<u8>>,
 }
 
 /// Reads everything.
@@ -45,7 +47,20 @@ pub fn load(tx: Tx<'_>) -> Result<Saved, StoreError> {
     let state = "SELECT resume_token, confirmed_ms FROM directory_state";
     let (resume_token, confirmed_ms) =
         tx.conn().query_row(state, [], |row| Ok((row.get("resume_token")?, uint_option(row, "confirmed_ms")?)))?;
-    Ok(Saved { peers, online, resume_token, confirmed_ms, floors })
+    let list = "SELECT list FROM revocation_list";
+    let revocations = tx.conn().query_row(list, [], |row| row.get(0)).optional()?;
+    Ok(Saved { peers, online, resume_token, confirmed_ms, floors, revocations })
+}
+
+/// Keeps a revocation list, unless a later one is kept.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn save_revocations(tx: Tx<'_>, version: u64, list: &[u8]) -> Result<(), StoreError> {
+    let sql = "INSERT INTO revocation_list (id, version, list) VALUES (1, ?1, ?2)
+        ON CONFLICT (id) DO UPDATE SET version = ?1, list = ?2 WHERE version < ?1";
+    tx.conn().prepare_cached(sql)?.execute(params![int(version), list])?;
+    Ok(())
 }
 
 /// Takes over a batch and its resume token together.

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use super::{OpenError, StoreError, closed, row::int};
 
 /// Every migration, in order; the database's `user_version` says how many it has had.
-pub(super) const MIGRATIONS: [&str; 15] = [
+pub(super) const MIGRATIONS: [&str; 16] = [
     include_str!("../../../migrations/node/0001_post.sql"),
     include_str!("../../../migrations/node/0002_directory.sql"),
     include_str!("../../../migrations/node/0003_rows.sql"),
@@ -29,6 +29,7 @@ pub(super) const MIGRATIONS: [&str; 15] = [
     include_str!("../../../migrations/node/0013_every_copy.sql"),
     include_str!("../../../migrations/node/0014_unread.sql"),
     include_str!("../../../migrations/node/0015_names.sql"),
+    include_str!("../../../migrations/node/0016_revocation.sql"),
 ];
 
 /// Pages that the writer keeps in memory, KiB.

@@ -1,11 +1,11 @@
 //! Ending an agent whose process a node has: first the row, then the order, then the node's word that it is done.
 
-use murmur_core::phase::Phase;
+use murmur_core::{id::NodeId, phase::Phase};
 use murmur_proto::v1;
 
 use super::{AgentError, work::Work};
 use crate::db::{
-    agent_run::AgentRun,
+    agent_run::{self, AgentRun},
     node_order::{self, Kind},
 };
 
@@ -36,6 +36,18 @@ pub(super) async fn begin_end(
     }
     stop(work, run, end, reason).await?;
     Ok(true)
+}
+
+/// Ends every agent of a node that does not count any more, deepest first: nobody waits for its word, and nothing is ordered of it.
+pub(crate) async fn node_revoked(work: &mut Work, node_id: NodeId, why: &str) -> Result<(), AgentError> {
+    for mut run in agent_run::live_of_node(work, node_id).await? {
+        let (end, why) = match run.end_as {
+            Some(end) => (end, run.end_reason.clone()),
+            None => (Phase::Failed, why.to_owned()),
+        };
+        work.end_unseen(&mut run, end, &why).await?;
+    }
+    Ok(())
 }
 
 /// Whether its node has, or will have, a process of it.

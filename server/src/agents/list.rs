@@ -100,7 +100,8 @@ impl Agents {
         if page_size > PAGE_SIZE_MAX {
             return Err(Invalid::new("page_size", format!("must be at most {PAGE_SIZE_MAX}, got {page_size}")).into());
         }
-        let page = Page::new(if page_size == 0 { PAGE_SIZE_DEFAULT } else { page_size }, page_token)?;
+        let page =
+            Page::new("ListAgentStatus", if page_size == 0 { PAGE_SIZE_DEFAULT } else { page_size }, page_token)?;
         let (id, slug) = behind(&page.after)?;
         // The page is one statement; who asks, and below whom, need not be of the same moment.
         let mut tx = self.db.look()?;

@@ -153,6 +153,11 @@ impl Work {
         self.wakes.keeper = true;
     }
 
+    /// Forgets tokens that ended.
+    pub(crate) fn tokens_ended(&mut self, ended: Vec<TokenId>) {
+        self.wakes.revoked.extend(ended);
+    }
+
     /// Wakes whoever watches the directory.
     pub(crate) fn directory_moved(&mut self, workspace_id: WorkspaceId) {
         self.wakes.directory.insert(workspace_id);

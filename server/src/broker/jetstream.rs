@@ -7,11 +7,12 @@ use async_nats::{
     Client,
     connection::State,
     jetstream::{
-        self, ErrorCode,
+        self, AckKind, ErrorCode,
         consumer::{AckPolicy, pull},
         stream::{Config, ConsumerErrorKind, DiscardPolicy, RetentionPolicy, StorageType},
     },
 };
+use futures::StreamExt as _;
 use murmur_core::{
     limits::{BROKER_MESSAGE_BYTES_MAX, MESSAGE_AGE_MS_MAX},
     subject::{Route, Shard, Site, consumer_name, stream_name, stream_subjects},
@@ -19,6 +20,11 @@ use murmur_core::{
 use tokio::sync::watch;
 
 use super::{BrokerAddress, BrokerError, BrokerKeys};
+
+/// Messages taken out of a stream in one go.
+const CLEAR_BATCH: usize = 500;
+/// The broker forgets by itself what was begun and not ended.
+const CLEAR_INACTIVE: Duration = Duration::from_secs(60);
 
 /// What an installation decides about its streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +148,42 @@ impl BrokerAdmin {
                 _ => Err(BrokerError::request("forget a consumer")(error)),
             },
         }
+    }
+
+    /// Deletes what waits for a node whose consumer is gone, and says how many messages that were. The stream lets nobody purge it, so they
+    /// are taken out as any recipient takes them.
+    ///
+    /// # Errors
+    /// [`BrokerError::Request`] when the broker does not answer or refuses.
+    pub async fn clear(&self, route: &Route) -> Result<u64, BrokerError> {
+        let config = pull::Config {
+            name: Some(format!("gone_{}", route.node.hex())),
+            filter_subject: route.filter(),
+            ack_policy: AckPolicy::Explicit,
+            max_ack_pending: -1,
+            headers_only: true,
+            inactive_threshold: CLEAR_INACTIVE,
+            ..pull::Config::default()
+        };
+        let action = "clear what waits for a node that is gone";
+        let stream = stream_name(route.shard);
+        let consumer = self.js.create_consumer_on_stream(config.clone(), stream.clone()).await;
+        let consumer: jetstream::consumer::PullConsumer = consumer.map_err(BrokerError::request(action))?;
+        let (mut count, mut is_more) = (0, true);
+        while is_more {
+            let batch = consumer.fetch().max_messages(CLEAR_BATCH).messages().await;
+            let mut batch = batch.map_err(BrokerError::request(action))?;
+            is_more = false;
+            while let Some(message) = batch.next().await {
+                let taken = message.map_err(BrokerError::request(action))?;
+                taken.ack_with(AckKind::Term).await.map_err(BrokerError::request(action))?;
+                (count, is_more) = (count + 1, true);
+            }
+        }
+        // Asked behind the acknowledgements, on the same connection.
+        let name = config.name.unwrap_or_default();
+        self.js.delete_consumer_from_stream(name, stream).await.map_err(BrokerError::request(action))?;
+        Ok(count)
     }
 
     /// Removes a node's consumer, for a node that will not come back. Its undelivered messages stay until they age out.

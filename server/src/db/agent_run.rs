@@ -366,6 +366,18 @@ pub async fn spawned_of_node(conn: &mut Conn, node_id: NodeId) -> Result<Vec<Age
     rows.iter().map(|row| AgentRun::from_row(row)).collect()
 }
 
+/// The live agents of a node, whatever keeps them alive, deepest first.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn live_of_node(conn: &mut Conn, node_id: NodeId) -> Result<Vec<AgentRun>, DbError> {
+    let rows = sqlx::query(select!("r.node_id = $1 AND r.ended_ms IS NULL ORDER BY r.slug DESC"))
+        .bind(node_id.to_vec())
+        .fetch_all(conn)
+        .await?;
+    rows.iter().map(|row| AgentRun::from_row(row)).collect()
+}
+
 /// Agents that wait for a node, oldest first.
 ///
 /// # Errors

@@ -28,6 +28,7 @@ pub mod node_runtime;
 mod open;
 pub mod pull_request;
 mod reader;
+pub mod revocation_list;
 mod row;
 mod source;
 pub mod task;

@@ -290,6 +290,43 @@ pub async fn close_session(
     Ok(done.rows_affected() == 1)
 }
 
+/// Ends a node for good. Broker credentials of up to `void_s` (Unix seconds) are to be void.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn revoke(
+    conn: &mut Conn,
+    (workspace_id, id): (WorkspaceId, NodeId),
+    void_s: u64,
+    now_ms: u64,
+    revision: u64,
+) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE node SET state = 'revoked', session = NULL, offline_ms = coalesce(offline_ms, $4), void_s = max(void_s, $3),
+             revision = $5
+         WHERE workspace_id = $1 AND id = $2",
+    )
+    .bind(workspace_id.to_vec())
+    .bind(id.to_vec())
+    .bind(signed(void_s))
+    .bind(signed(now_ms))
+    .bind(signed(revision))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Revoked nodes that the broker has not been told of.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn to_cut_off(conn: &mut Conn) -> Result<Vec<Node>, DbError> {
+    let rows = sqlx::query("SELECT * FROM node WHERE state = 'revoked' AND void_s > voided_s ORDER BY id")
+        .fetch_all(conn)
+        .await?;
+    rows.iter().map(|row| Node::from_row(row)).collect()
+}
+
 /// Ends the sessions that a control plane left behind when it died; nobody's stream survived it.
 ///
 /// # Errors

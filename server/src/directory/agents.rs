@@ -18,7 +18,7 @@ impl Directory {
         page_size: u32,
         page_token: &str,
     ) -> Result<(Vec<Agent>, String), DirectoryError> {
-        let page = Page::new(page_size, page_token)?;
+        let page = Page::new("ListAgents", page_size, page_token)?;
         let after = std::str::from_utf8(&page.after).map_err(|_| broken())?;
         let mut tx = self.db.read().await?;
         let workspace_id = readable_workspace(&mut tx, caller).await?;

@@ -46,7 +46,8 @@ impl Events {
         wanted: &Wanted,
         (page_size, page_token): (u32, &str),
     ) -> Result<(Vec<Event>, String), EventError> {
-        let page = Page::of(page_size, page_token, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
+        let list = if wanted.descending { "ListEvents, newest first" } else { "ListEvents" };
+        let page = Page::of(list, page_size, page_token, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
         let after = page.after_number()?;
         let mut tx = self.db.read().await?;
         let filter = Filter { all: wanted.all, ..filter(&mut tx, principal, &wanted.filter).await? };

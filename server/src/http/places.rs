@@ -18,7 +18,7 @@ use tokio::{
 use super::serve::HEADER_TIMEOUT;
 
 /// What HTTP/2 begins with. Whatever differs from it is taken to be HTTP/1, whose head has a timeout of its own.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Between two lines of the log that no place is free.
 const TELL_EVERY: Duration = Duration::from_secs(60);

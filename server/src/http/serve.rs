@@ -123,9 +123,8 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
-    use crate::http::acceptor;
+    use crate::http::{acceptor, places::PREFACE};
 
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     /// Empty, as a client's first one may be.
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, b'o', b'n', b'e', b' ', b'p', b'i', b'n', b'g'];

@@ -3,6 +3,7 @@
 
 use murmur_core::{
     id::{NodeId, WorkspaceId},
+    limits::NODE_NAME_BYTES_MAX,
     token::Token as Bearer,
 };
 use murmur_crypto::{enroll, keys::PublicKey};
@@ -22,7 +23,6 @@ use crate::{
     tokens::issue_for_node,
 };
 
-const NAME_BYTES_MAX: usize = 128;
 const VERSION_BYTES_MAX: usize = 64;
 
 /// What a node sends.
@@ -149,7 +149,7 @@ fn check_fields(request: &Enrolment) -> Result<(), Invalid> {
     if !is_user_key(&request.broker_public_key) {
         return Err(Invalid::new("broker_public_key", "must be a user nkey, starting with U"));
     }
-    words("name", &request.name, NAME_BYTES_MAX)?;
+    words("name", &request.name, NODE_NAME_BYTES_MAX)?;
     words("version", &request.version, VERSION_BYTES_MAX)?;
     if request.name.is_empty() {
         return Err(Invalid::new("name", "must be printable text"));

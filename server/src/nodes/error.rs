@@ -1,9 +1,10 @@
 //! What the nodes room refuses.
 
 use murmur_core::{id::Incarnation, slug::WorkspaceName};
-use murmur_crypto::chain::ChainError;
+use murmur_crypto::{chain::ChainError, revocation::RevocationListError};
 
 use crate::{
+    agents::AgentError,
     broker::BrokerError,
     db::DbError,
     invalid::Invalid,
@@ -47,6 +48,18 @@ pub enum NodeError {
     /// The certificate holds, but not for this node.
     #[error("the certificate is refused: {0}")]
     Certificate(String),
+    /// The revocation list cannot be read or was not signed by the owner.
+    #[error("the revocation list is refused")]
+    List(#[from] RevocationListError),
+    /// The revocation list holds, but may not follow the one before.
+    #[error("the revocation list is refused: {0}")]
+    ListOrder(String),
+    /// The owner has revoked it.
+    #[error("the owner has revoked this node")]
+    Revoked,
+    /// Ending an agent of a revoked node.
+    #[error("ending the agents of a revoked node")]
+    Agent(#[from] Box<AgentError>),
     /// Another process is this node right now.
     #[error("incarnation {0} of this node has a live session")]
     Fenced(Incarnation),

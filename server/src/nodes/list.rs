@@ -25,7 +25,7 @@ impl Nodes {
         page_token: &str,
     ) -> Result<(Vec<Node>, String), NodeError> {
         require_reader(caller)?;
-        let page = Page::new(page_size, page_token)?;
+        let page = Page::new("ListNodes", page_size, page_token)?;
         let mut tx = self.db.read().await?;
         if let Some(id) = caller.node_id {
             return Ok((vec![self.seen(visible(&mut tx, caller, id).await?)], String::new()));

@@ -8,7 +8,7 @@ use std::{
 use murmur_core::id::{Incarnation, NodeId};
 use tokio::sync::oneshot;
 
-/// Told to a session that another one replaced: the incarnation of the new one.
+/// Told to a session that another one replaced: the incarnation of the new one. An error when the node was revoked.
 pub type Ended = oneshot::Receiver<Incarnation>;
 
 struct Live {
@@ -53,6 +53,11 @@ impl Registry {
         if live.get(&node_id).is_some_and(|mine| mine.session == *session) {
             live.remove(&node_id);
         }
+    }
+
+    /// Ends whatever session the node has: it hears of no other that took its place.
+    pub(super) fn evict(&self, node_id: NodeId) {
+        self.lock().remove(&node_id);
     }
 
     /// Notes a sign of life.
@@ -105,5 +110,14 @@ mod tests {
         assert_eq!(ended.try_recv(), Ok(SECOND));
         registry.release(NODE, &[1; 16]);
         assert_eq!(registry.len(), 1);
+    }
+
+    #[test]
+    fn an_evicted_session_hears_of_no_other() {
+        let registry = Registry::default();
+        let mut ended = registry.claim(NODE, [1; 16], FIRST, false, 0).unwrap();
+        registry.evict(NODE);
+        assert_eq!(ended.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(registry.holder(NODE), None);
     }
 }

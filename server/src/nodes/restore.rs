@@ -38,12 +38,14 @@ impl Nodes {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = connections.changed() => if changed.is_err() { return },
+                () = self.broker_due.notified() => {}
                 () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
         }
     }
 
     async fn restore_broker(&self) -> Result<(), NodeError> {
+        self.cut_off_revoked().await?;
         let mut after = Vec::new();
         loop {
             let mut tx = self.db.read().await?;

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use murmur_core::id::NodeId;
+use tokio::sync::{Notify, watch};
 
 use super::{NodeError, Registry};
 use crate::{
+    agents::Agents,
     broker_link::BrokerLink,
     clock::Clock,
     db::{
@@ -24,6 +26,11 @@ pub struct Nodes {
     pub(super) tokens: Arc<Tokens>,
     pub(super) registry: Registry,
     pub(super) broker: Arc<BrokerLink>,
+    pub(super) agents: Arc<Agents>,
+    /// Rings when a workspace has a new revocation list.
+    pub(super) lists: watch::Sender<()>,
+    /// The broker is to be told of something that it could not be told at once.
+    pub(super) broker_due: Notify,
     /// How long a node's token is good.
     pub(super) token_life_ms: u64,
 }
@@ -37,7 +44,7 @@ impl Nodes {
         db: Db,
         clock: Clock,
         (hub, tokens): (Arc<Hub>, Arc<Tokens>),
-        broker: Arc<BrokerLink>,
+        (broker, agents): (Arc<BrokerLink>, Arc<Agents>),
         token_life_ms: u64,
     ) -> Result<Self, NodeError> {
         let mut tx = db.write().await?;
@@ -47,7 +54,18 @@ impl Nodes {
         if left_behind > 0 {
             tracing::info!(nodes = left_behind, "{left_behind} nodes are offline since the last stop");
         }
-        Ok(Self { db, clock, hub, tokens, registry: Registry::default(), broker, token_life_ms })
+        Ok(Self {
+            db,
+            clock,
+            hub,
+            tokens,
+            registry: Registry::default(),
+            broker,
+            agents,
+            lists: watch::Sender::new(()),
+            broker_due: Notify::new(),
+            token_life_ms,
+        })
     }
 
     /// How many sessions live.

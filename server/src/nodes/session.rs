@@ -33,7 +33,7 @@ pub struct Hello {
 
 /// A session that holds the node's lease.
 pub struct Session {
-    workspace_id: WorkspaceId,
+    pub(super) workspace_id: WorkspaceId,
     node_id: NodeId,
     id: [u8; 16],
     incarnation: Incarnation,

@@ -29,7 +29,8 @@ impl Queue {
         slug: &str,
         (page_size, page_token): (u32, &str),
     ) -> Result<(Vec<FollowUp>, String), QueueError> {
-        let page = Page::of(page_size, page_token, PAGE_DEFAULT, u32::try_from(FOLLOW_UPS_MAX).unwrap_or(u32::MAX))?;
+        let size_max = u32::try_from(FOLLOW_UPS_MAX).unwrap_or(u32::MAX);
+        let page = Page::of("ListFollowUps", page_size, page_token, PAGE_DEFAULT, size_max)?;
         let after = page.after_number()?;
         let mut tx = self.db.read().await?;
         let run = target::readable(&mut tx, caller, slug).await?;

@@ -21,7 +21,6 @@ use crate::{
     invalid::Invalid,
     lifecycle::Lifecycle,
     links::PublicUrl,
-    page::PageTokens,
     queue,
     tokens::Principal,
 };
@@ -134,11 +133,10 @@ impl AgentService for AgentRpc {
         let v1::ListAgentStatusRequest { all, account, parent, phase, page_size, page_token } = request.into_inner();
         let phase = if phase == 0 { None } else { Some(phase_of("phase", phase)?) };
         let wanted = Listing { all, account, parent, phase };
-        let pages = PageTokens::of("ListAgentStatus");
-        let (runs, next) = self.agents.list(&caller, &wanted, page_size, &pages.read(&page_token)?).await?;
+        let (runs, next_page_token) = self.agents.list(&caller, &wanted, page_size, &page_token).await?;
         Ok(Response::new(v1::ListAgentStatusResponse {
             agents: runs.into_iter().map(|run| self.status(run)).collect(),
-            next_page_token: pages.write(&next),
+            next_page_token,
         }))
     }
 

@@ -8,9 +8,8 @@ use tonic::{Request, Response, Status};
 
 use super::{caller, convert};
 use crate::{
-    invalid::{Invalid, fixed, parse},
+    invalid::{Invalid, fixed, parse, parse_optional},
     nodes::{InviteRequest, Nodes},
-    page::PageTokens,
     tokens::{IssueRequest, Tokens},
 };
 
@@ -66,10 +65,9 @@ impl AuthService for AuthRpc {
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
         let caller = caller(&request)?;
         let v1::ListTokensRequest { page_size, page_token } = request.into_inner();
-        let pages = PageTokens::of("ListTokens");
-        let (tokens, next) = self.tokens.list(&caller, page_size, &pages.read(&page_token)?).await?;
+        let (tokens, next_page_token) = self.tokens.list(&caller, page_size, &page_token).await?;
         let tokens = tokens.into_iter().map(convert::token).collect();
-        Ok(Response::new(v1::ListTokensResponse { tokens, next_page_token: pages.write(&next) }))
+        Ok(Response::new(v1::ListTokensResponse { tokens, next_page_token }))
     }
 
     async fn create_invite(
@@ -103,11 +101,11 @@ fn issue_request(request: v1::IssueTokenRequest) -> Result<IssueRequest, Invalid
     Ok(IssueRequest {
         kind,
         scopes,
-        slug_prefix: optional("slug_prefix", &request.slug_prefix)?,
+        slug_prefix: parse_optional("slug_prefix", &request.slug_prefix)?,
         ttl_ms: request.ttl_seconds.saturating_mul(1000),
-        workspace: optional("workspace", &request.workspace)?,
-        account: optional("account", &request.account)?,
-        agent_id: optional("agent_id", &request.agent_id)?,
+        workspace: parse_optional("workspace", &request.workspace)?,
+        account: parse_optional("account", &request.account)?,
+        agent_id: parse_optional("agent_id", &request.agent_id)?,
         label: request.label,
     })
 }
@@ -119,15 +117,6 @@ fn invite_request(request: &v1::CreateInviteRequest) -> Result<InviteRequest, In
         slug_scope: request.slug_scope.iter().map(|text| parse("slug_scope", text)).collect::<Result<_, _>>()?,
         uses_max: request.uses_max,
         ttl_ms: request.ttl_seconds.saturating_mul(1000),
-        workspace: optional("workspace", &request.workspace)?,
+        workspace: parse_optional("workspace", &request.workspace)?,
     })
-}
-
-/// Reads a text field that may be empty.
-fn optional<T>(field: &'static str, text: &str) -> Result<Option<T>, Invalid>
-where
-    T: std::str::FromStr,
-    T::Err: std::fmt::Display,
-{
-    if text.is_empty() { Ok(None) } else { parse(field, text).map(Some) }
 }

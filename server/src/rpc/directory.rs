@@ -15,7 +15,6 @@ use crate::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     nodes::Nodes,
-    page::PageTokens,
     tokens::Principal,
 };
 
@@ -111,10 +110,9 @@ impl DirectoryService for DirectoryRpc {
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         let caller = caller(&request)?;
         let v1::ListAgentsRequest { page_size, page_token } = request.into_inner();
-        let pages = PageTokens::of("ListAgents");
-        let (agents, next) = self.directory.list_agents(&caller, page_size, &pages.read(&page_token)?).await?;
+        let (agents, next_page_token) = self.directory.list_agents(&caller, page_size, &page_token).await?;
         let agents = agents.into_iter().map(convert::listed).collect();
-        Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token: pages.write(&next) }))
+        Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token }))
     }
 
     type WatchDirectoryStream = Answers<v1::WatchDirectoryResponse>;

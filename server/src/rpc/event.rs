@@ -17,7 +17,6 @@ use crate::{
     events::{self, Events, Feed, Seen, Wanted, Watch},
     lifecycle::Lifecycle,
     nodes::Nodes,
-    page::PageTokens,
     tokens::Principal,
 };
 
@@ -50,11 +49,10 @@ impl EventService for EventRpc {
         let caller = caller(&request)?;
         let v1::ListEventsRequest { filter, all, page_size, page_token, descending } = request.into_inner();
         let wanted = Wanted { filter: filter.unwrap_or_default(), all, descending };
-        let pages = PageTokens::of(if descending { "ListEvents, newest first" } else { "ListEvents" });
-        let (events, next) = self.events.list(&caller, &wanted, (page_size, &pages.read(&page_token)?)).await?;
+        let (events, next_page_token) = self.events.list(&caller, &wanted, (page_size, &page_token)).await?;
         let now_ms = self.clock.now_ms();
         let events = events.iter().map(|event| message(event, now_ms)).collect();
-        Ok(Response::new(v1::ListEventsResponse { events, next_page_token: pages.write(&next) }))
+        Ok(Response::new(v1::ListEventsResponse { events, next_page_token }))
     }
 
     type WatchEventsStream = Answers<v1::WatchEventsResponse>;

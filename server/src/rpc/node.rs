@@ -10,10 +10,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, STREAM_ITEMS_MAX, caller, calling_node, convert, incarnation, session::SessionDoor, status};
 use crate::{
-    invalid::{Invalid, fixed, parse},
+    invalid::{Invalid, fixed, parse, parse_optional},
     lifecycle::Lifecycle,
     nodes::{Enrolment, Nodes, Renewed},
-    page::PageTokens,
     tokens::Principal,
 };
 
@@ -49,16 +48,39 @@ impl NodeService for NodeRpc {
         Ok(Response::new(v1::ApproveNodeResponse { node: Some(convert::node(node)) }))
     }
 
+    async fn publish_revocation_list(
+        &self,
+        request: Request<v1::PublishRevocationListRequest>,
+    ) -> Result<Response<v1::PublishRevocationListResponse>, Status> {
+        let caller = caller(&request)?;
+        let v1::PublishRevocationListRequest { revocation_list, workspace } = request.into_inner();
+        let workspace = parse_optional("workspace", &workspace)?;
+        let revoked = self.nodes.publish_revocations(&caller, workspace, revocation_list).await?;
+        Ok(Response::new(v1::PublishRevocationListResponse {
+            nodes: revoked.nodes.into_iter().map(convert::node).collect(),
+            broker_told: revoked.broker_told,
+        }))
+    }
+
+    async fn get_revocation_list(
+        &self,
+        request: Request<v1::GetRevocationListRequest>,
+    ) -> Result<Response<v1::GetRevocationListResponse>, Status> {
+        let caller = caller(&request)?;
+        let workspace = parse_optional("workspace", &request.into_inner().workspace)?;
+        let list = self.nodes.revocation_list(&caller, workspace).await?.unwrap_or_default();
+        Ok(Response::new(v1::GetRevocationListResponse { revocation_list: list.into() }))
+    }
+
     async fn list_nodes(
         &self,
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         let caller = caller(&request)?;
         let v1::ListNodesRequest { page_size, page_token } = request.into_inner();
-        let pages = PageTokens::of("ListNodes");
-        let (nodes, next) = self.nodes.list(&caller, page_size, &pages.read(&page_token)?).await?;
+        let (nodes, next_page_token) = self.nodes.list(&caller, page_size, &page_token).await?;
         let nodes = nodes.into_iter().map(convert::node).collect();
-        Ok(Response::new(v1::ListNodesResponse { nodes, next_page_token: pages.write(&next) }))
+        Ok(Response::new(v1::ListNodesResponse { nodes, next_page_token }))
     }
 
     type WatchNodesStream = Answers<v1::WatchNodesResponse>;

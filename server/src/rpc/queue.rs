@@ -14,7 +14,6 @@ use super::{caller, convert, convert_agent};
 use crate::{
     idempotency::Once,
     invalid::{Invalid, parse},
-    page::PageTokens,
     queue::{NewFollowUp, Queue},
 };
 
@@ -62,10 +61,9 @@ impl QueueService for QueueRpc {
     ) -> Result<Response<v1::ListFollowUpsResponse>, Status> {
         let caller = caller(&request)?;
         let v1::ListFollowUpsRequest { slug, page_size, page_token } = request.into_inner();
-        let pages = PageTokens::of("ListFollowUps");
-        let (entries, next) = self.queue.list(&caller, &slug, (page_size, &pages.read(&page_token)?)).await?;
+        let (entries, next_page_token) = self.queue.list(&caller, &slug, (page_size, &page_token)).await?;
         let follow_ups = entries.into_iter().map(convert::follow_up).collect();
-        Ok(Response::new(v1::ListFollowUpsResponse { follow_ups, next_page_token: pages.write(&next) }))
+        Ok(Response::new(v1::ListFollowUpsResponse { follow_ups, next_page_token }))
     }
 }
 

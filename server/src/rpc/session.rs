@@ -21,7 +21,7 @@ use crate::{
     db::lease::Departed,
     invalid::{Invalid, parse, words},
     lifecycle::Lifecycle,
-    nodes::{Hello, Nodes, Session},
+    nodes::{Hello, NodeError, Nodes, Session},
     tokens::Principal,
 };
 
@@ -86,16 +86,26 @@ impl Serving {
 
     async fn serve(&mut self, session: &mut Session, drain: &Lifecycle) -> Result<Departed, Status> {
         let lease = Duration::from_millis(self.door.lease_ms.into());
-        self.answer(Out::Welcome(self.welcome(session)));
+        let mut lists = self.nodes.revocation_lists();
+        let revocation_list = self.nodes.revocation_list_for(session).await?;
+        self.answer(Out::Welcome(self.welcome(session, revocation_list)));
         let mut deadline = Instant::now() + lease;
+        let mut is_told = true;
         loop {
+            if !is_told {
+                is_told = self.tell_revoked(session).await?;
+            }
             let message = tokio::select! {
                 // What a session says that another has replaced is out of date.
                 biased;
                 by = &mut session.ended => {
-                    let by_incarnation = by.map(|by| by.to_string()).unwrap_or_default();
+                    let by_incarnation = by.map_err(|_| NodeError::Revoked)?.to_string();
                     self.answer(Out::Fenced(v1::Fenced { by_incarnation }));
                     return Ok(Departed::No);
+                }
+                changed = lists.changed(), if is_told => {
+                    is_told = changed.is_err();
+                    continue;
                 }
                 message = self.inbound.message() => message,
                 () = drain.draining() => {
@@ -137,7 +147,7 @@ impl Serving {
         }
     }
 
-    fn welcome(&self, session: &Session) -> v1::Welcome {
+    fn welcome(&self, session: &Session, revocation_list: Option<Vec<u8>>) -> v1::Welcome {
         v1::Welcome {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             heartbeat_ms: self.door.heartbeat_ms,
@@ -145,12 +155,19 @@ impl Serving {
             server_time: Some(timestamp(self.door.clock.now_ms())),
             store_mark: session.store_mark,
             token_renew_time: session.token_renew_ms.map(timestamp),
+            revocation_list: revocation_list.unwrap_or_default().into(),
         }
     }
 
-    /// A node that does not read its answers misses some; the session itself does not wait for it.
-    fn answer(&self, item: Out) {
-        let _ = self.answers.try_send(Ok(v1::OpenSessionResponse { item: Some(item) }));
+    /// Tells which certificates do not count any more. False when the node has no room to hear it: it is told with its next sign of life.
+    async fn tell_revoked(&self, session: &Session) -> Result<bool, Status> {
+        let Some(revocation_list) = self.nodes.revocation_list_for(session).await? else { return Ok(true) };
+        Ok(self.answer(Out::RevocationList(v1::RevocationListChanged { revocation_list: revocation_list.into() })))
+    }
+
+    /// A node that does not read its answers misses some; the session itself does not wait for it. Says whether there was room.
+    fn answer(&self, item: Out) -> bool {
+        self.answers.try_send(Ok(v1::OpenSessionResponse { item: Some(item) })).is_ok()
     }
 }
 

@@ -142,6 +142,7 @@ impl From<NodeError> for Status {
             NodeError::Auth(auth) => return auth.into(),
             NodeError::Token(token) => return token.into(),
             NodeError::Refused(refused) => return refusal(&refused),
+            NodeError::Agent(error) => return (*error).into(),
             NodeError::BrokerDown | NodeError::Broker(_) => return broker(&error),
             NodeError::Db(_) => return storage(&error),
             NodeError::Random(_) => return internal(&error),
@@ -153,6 +154,8 @@ impl From<NodeError> for Status {
             NodeError::NodeNotFound(_) => Reason::NodeNotFound,
             NodeError::NodePending => Reason::NodePending,
             NodeError::Chain(_) | NodeError::Certificate(_) => Reason::CertificateRefused,
+            NodeError::List(_) | NodeError::ListOrder(_) => Reason::CertificateRefused,
+            NodeError::Revoked => Reason::TokenRevoked,
             NodeError::Fenced(_) => Reason::NodeFenced,
         };
         status(reason, with_causes(&error))

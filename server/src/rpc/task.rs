@@ -11,7 +11,6 @@ use super::{caller, convert};
 use crate::{
     idempotency::Once,
     invalid::{Invalid, parse},
-    page::PageTokens,
     tasks::{Edit, NewTask, Tasks},
 };
 
@@ -53,10 +52,9 @@ impl TaskService for TaskRpc {
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         let caller = caller(&request)?;
         let v1::ListTasksRequest { slug, active, page_size, page_token } = request.into_inner();
-        let pages = PageTokens::of("ListTasks");
-        let (tasks, next) = self.tasks.list(&caller, &slug, active, (page_size, &pages.read(&page_token)?)).await?;
+        let (tasks, next_page_token) = self.tasks.list(&caller, &slug, active, (page_size, &page_token)).await?;
         let tasks = tasks.into_iter().map(convert::task).collect();
-        Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token: pages.write(&next) }))
+        Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {

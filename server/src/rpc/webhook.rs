@@ -13,7 +13,6 @@ use crate::{
         webhook_delivery::Delivery,
     },
     invalid::{Invalid, parse},
-    page::PageTokens,
     webhooks::{Changes, NewWebhook, Place, Sample, Webhooks},
 };
 
@@ -54,11 +53,10 @@ impl WebhookService for WebhookRpc {
         let caller = caller(&request)?;
         let v1::ListWebhooksRequest { page_size, page_token, workspace } = request.into_inner();
         let workspace = named(&workspace)?;
-        let pages = PageTokens::of("ListWebhooks");
-        let page_token = pages.read(&page_token)?;
-        let (found, next) = self.webhooks.list(&caller, workspace.as_ref(), (page_size, &page_token)).await?;
+        let (found, next_page_token) =
+            self.webhooks.list(&caller, workspace.as_ref(), (page_size, &page_token)).await?;
         let webhooks = found.into_iter().map(|webhook| self.wire(webhook)).collect();
-        Ok(Response::new(v1::ListWebhooksResponse { webhooks, next_page_token: pages.write(&next) }))
+        Ok(Response::new(v1::ListWebhooksResponse { webhooks, next_page_token }))
     }
 
     async fn update_webhook(
@@ -120,12 +118,10 @@ impl WebhookService for WebhookRpc {
         let caller = caller(&request)?;
         let v1::ListWebhookDeliveriesRequest { webhook, page_size, page_token, workspace } = request.into_inner();
         let workspace = named(&workspace)?;
-        let pages = PageTokens::of("ListWebhookDeliveries");
-        let page_token = pages.read(&page_token)?;
         let page = (page_size, page_token.as_str());
-        let (found, next) = self.webhooks.deliveries(&caller, workspace.as_ref(), &webhook, page).await?;
+        let (found, next_page_token) = self.webhooks.deliveries(&caller, workspace.as_ref(), &webhook, page).await?;
         let deliveries = found.into_iter().map(delivery).collect();
-        Ok(Response::new(v1::ListWebhookDeliveriesResponse { deliveries, next_page_token: pages.write(&next) }))
+        Ok(Response::new(v1::ListWebhookDeliveriesResponse { deliveries, next_page_token }))
     }
 }
 

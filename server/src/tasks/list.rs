@@ -28,7 +28,8 @@ impl Tasks {
         open: bool,
         (page_size, page_token): (u32, &str),
     ) -> Result<(Vec<Task>, String), TaskError> {
-        let page = Page::of(page_size, page_token, PAGE_DEFAULT, u32::try_from(TASKS_MAX).unwrap_or(u32::MAX))?;
+        let size_max = u32::try_from(TASKS_MAX).unwrap_or(u32::MAX);
+        let page = Page::of("ListTasks", page_size, page_token, PAGE_DEFAULT, size_max)?;
         let after = page.after_number()?;
         let mut tx = self.db.read().await?;
         let run = target::readable(&mut tx, caller, slug).await?;

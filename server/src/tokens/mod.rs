@@ -11,7 +11,6 @@ mod issue;
 mod principal;
 mod room;
 mod scopes;
-mod standing;
 
 pub use access::{Refusal, check};
 pub use delegate::{Delegate, DelegateError};

@@ -13,7 +13,11 @@ use murmur_core::{
 use super::{AuthError, Principal, TokenError};
 use crate::{
     clock::Clock,
-    db::{Conn, Db, DbError, token, workspace},
+    db::{
+        Conn, Db, DbError, Source,
+        token::{self, Standing},
+        workspace,
+    },
     page::Page,
 };
 
@@ -101,7 +105,7 @@ impl Tokens {
         page_size: u32,
         page_token: &str,
     ) -> Result<(Vec<token::Token>, String), TokenError> {
-        let page = Page::new(page_size, page_token)?;
+        let page = Page::new("ListTokens", page_size, page_token)?;
         let mut tx = self.db.read().await?;
         let tokens = token::page(&mut tx, caller.workspace_id(), &page.after, page.limit()).await?;
         let (mut tokens, next) = page.cut(tokens, |token| token.id.to_vec());
@@ -114,12 +118,25 @@ impl Tokens {
     /// # Errors
     /// [`AuthError`].
     pub(crate) async fn still_holds(&self, conn: &mut Conn, caller: &Principal) -> Result<(), AuthError> {
-        let stored = token::get(conn, caller.token_id).await?.ok_or(AuthError::Unknown)?;
-        let expired = stored.expire_ms.is_some_and(|expire_ms| self.clock.now_ms() >= expire_ms);
-        match stored.revoked_ms {
-            Some(_) => Err(AuthError::Revoked),
-            None if expired => Err(AuthError::Expired),
-            None => Ok(()),
+        self.holds(conn, caller).await
+    }
+
+    /// As [`Tokens::still_holds`], asked in place: little enough to be asked for every item of a stream.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub(crate) async fn holds_now(&self, caller: &Principal) -> Result<(), AuthError> {
+        self.holds(&mut self.db.look()?, caller).await
+    }
+
+    async fn holds(&self, source: &mut impl Source, caller: &Principal) -> Result<(), AuthError> {
+        let standing = token::standing(source, caller.token_id).await?;
+        let Standing { expire_ms, revoked } = standing.ok_or(AuthError::Unknown)?;
+        let expired = expire_ms.is_some_and(|expire_ms| self.clock.now_ms() >= expire_ms);
+        match revoked {
+            true => Err(AuthError::Revoked),
+            false if expired => Err(AuthError::Expired),
+            false => Ok(()),
         }
     }
 

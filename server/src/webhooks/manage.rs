@@ -102,7 +102,7 @@ impl Webhooks {
         workspace: Option<&WorkspaceName>,
         (page_size, page_token): (u32, &str),
     ) -> Result<(Vec<Webhook>, String), WebhookError> {
-        let page = Page::new(page_size, page_token)?;
+        let page = Page::new("ListWebhooks", page_size, page_token)?;
         let after = std::str::from_utf8(&page.after).map_err(|_| broken())?;
         let mut tx = self.db.read().await?;
         let workspace_id = whole(&mut tx, caller, workspace).await?;
@@ -194,7 +194,7 @@ impl Webhooks {
         named: &str,
         (page_size, page_token): (u32, &str),
     ) -> Result<(Vec<Delivery>, String), WebhookError> {
-        let page = Page::new(page_size, page_token)?;
+        let page = Page::new("ListWebhookDeliveries", page_size, page_token)?;
         let before = page.after_number()?;
         let mut tx = self.db.read().await?;
         let found = self.named(&mut tx, caller, workspace, named).await?;

@@ -15,6 +15,7 @@ mod pages;
 mod queue;
 mod raw;
 mod retention;
+mod revocation;
 mod sessions;
 mod slugs;
 mod tasks;

@@ -37,6 +37,16 @@ impl Open {
     pub(crate) async fn next(&mut self) -> Out {
         next(&mut self.answers).await.item.unwrap()
     }
+
+    /// Why it ended.
+    pub(crate) async fn ended(&mut self) -> tonic::Status {
+        loop {
+            match self.answers.message().await {
+                Ok(answer) => assert!(answer.is_some(), "the session ended without a reason"),
+                Err(status) => return status,
+            }
+        }
+    }
 }
 
 pub(crate) fn hello(incarnation: u8) -> v1::Hello {

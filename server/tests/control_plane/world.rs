@@ -15,6 +15,7 @@ use murmur_crypto::{
     issue::{self, AgentSpec, Issuer, NodeSpec, RootSpec, Validity},
     keys::{IdentityKey, PrekeySecret},
     prekey::{self, PrekeySpec},
+    revocation::{Revocation, RevocationList, RevocationListSpec, Revoked},
 };
 use murmur_proto::{
     client::{ControlClient, Headers, server_channel},
@@ -214,6 +215,19 @@ impl Owner {
 
     pub(crate) fn account_scope(&self, account: &str) -> String {
         format!("/w/{}/u/{account}/", self.name)
+    }
+
+    /// Signs the list number `version`, which revokes all that these nodes had.
+    pub(crate) fn revoke(&self, now_ms: u64, version: u64, nodes: &[NodeId]) -> v1::PublishRevocationListRequest {
+        let revoked = |node: &NodeId| Revocation {
+            what: Revoked::Subject { subject_id: *node.as_bytes(), serial_lt: 2 },
+            reason: "stolen".into(),
+            at_ms: now_ms,
+        };
+        let entries = nodes.iter().map(revoked).collect();
+        let spec = RevocationListSpec { version, issued_ms: now_ms, next_update_ms: now_ms + 1, entries };
+        let list = RevocationList::issue(&self.key, &self.root, &spec).unwrap().encode();
+        v1::PublishRevocationListRequest { revocation_list: list.into(), workspace: self.name.clone() }
     }
 
     pub(crate) fn certify(&self, node: &NodeKit, now_ms: u64, serial: u64, scope: &[&str]) -> Certificate {

@@ -36,6 +36,7 @@ mod promises;
 mod python;
 mod reconnect;
 mod restore;
+mod revoked;
 mod runtime_acp;
 mod runtime_claude;
 mod runtime_command;

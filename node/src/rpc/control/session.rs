@@ -2,6 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use bytes::Bytes;
 use murmur_crypto::WIRE_VERSION;
 use murmur_proto::{
     time::unix_ms,
@@ -60,6 +61,8 @@ pub(super) async fn run(parts: &Parts, before: Option<Before>, delay: &mut Delay
     if let Err(error) = begin_anew_if_restored(parts, &welcome).await {
         return Ended::Lost(error);
     }
+    // Before any mail is taken.
+    take_revocations(parts, &welcome.revocation_list);
     welcomed(parts, &welcome);
     let mut tasks = follow(parts);
     if let Some(at) = &welcome.token_renew_time {
@@ -147,7 +150,7 @@ async fn open(parts: &Parts) -> Result<Opened, Ended> {
         Some(Hear::Welcome(welcome)) => Ok((inbound, outbound, welcome)),
         Some(Hear::Fenced(fenced)) => Err(Ended::Fenced(fenced.by_incarnation)),
         Some(Hear::Draining(_)) => Err(Ended::Draining),
-        Some(Hear::HeartbeatAck(_)) | None => {
+        Some(Hear::HeartbeatAck(_) | Hear::RevocationList(_)) | None => {
             Err(Ended::Lost(ControlError::Malformed("the session's first answer must be a welcome".to_owned())))
         }
     }
@@ -165,8 +168,22 @@ fn hear(parts: &Parts, answer: Result<Option<v1::OpenSessionResponse>, tonic::St
                 note_time(parts, ack.server_time.as_ref());
                 None
             }
+            Hear::RevocationList(changed) => {
+                take_revocations(parts, &changed.revocation_list);
+                None
+            }
             Hear::Welcome(_) => None,
         },
+    }
+}
+
+/// Takes the owner's revocation list; none when nothing was ever revoked. One that the owner did not sign changes nothing.
+fn take_revocations(parts: &Parts, list: &Bytes) {
+    if list.is_empty() {
+        return;
+    }
+    if let Err(error) = parts.directory.revoke(list.clone(), parts.clock.now_ms()) {
+        warn!(error = &error as &dyn std::error::Error, "the control plane's revocation list is refused");
     }
 }
 
