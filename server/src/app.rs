@@ -131,7 +131,10 @@ impl App {
         let door = http::serve(listener, acceptor(&config)?, router, places, lifecycle.clone());
         lifecycle.spawn_vital("accepting connections", door);
         let stop = lifecycle.soft_token();
+        let room = Arc::clone(&nodes);
         lifecycle.spawn_vital("broker", async move { nodes.keep_broker(&stop).await });
+        let stop = lifecycle.soft_token();
+        lifecycle.spawn_vital("the broker's room", async move { room.keep_room(&stop).await });
         let (stop, kept) = (lifecycle.soft_token(), db.clone());
         lifecycle.spawn_vital("database", async move { kept.keep(&stop).await });
         let stop = lifecycle.soft_token();

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use murmur_core::subject::{Route, Site};
+use murmur_core::subject::{Route, Shard, Site};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -171,7 +171,26 @@ impl BrokerLink {
     pub async fn clear(&self, route: &Route) -> Result<u64, NodeError> {
         let (hands, _) = self.connected()?;
         hands.admin.forget_consumer(route).await?;
-        Ok(hands.admin.clear(route).await?)
+        Ok(hands.admin.clear(route.shard, &[route.filter()]).await?)
+    }
+
+    /// What waits in a shard, by subject, if more than a quarter of its room is taken.
+    ///
+    /// # Errors
+    /// As [`BrokerLink::admit`].
+    pub async fn crowd(&self, shard: Shard) -> Result<Option<Vec<(String, usize)>>, NodeError> {
+        let (hands, _) = self.connected()?;
+        let (bytes, bytes_max) = hands.admin.taken(shard).await?;
+        Ok(if bytes > bytes_max / 4 { Some(hands.admin.subjects(shard).await?) } else { None })
+    }
+
+    /// Deletes what waits under subjects that no node takes from. Returns how many messages that were.
+    ///
+    /// # Errors
+    /// As [`BrokerLink::admit`].
+    pub async fn delete(&self, shard: Shard, subjects: &[String]) -> Result<u64, NodeError> {
+        let (hands, _) = self.connected()?;
+        Ok(hands.admin.clear(shard, subjects).await?)
     }
 
     fn connected(&self) -> Result<(Arc<Hands>, &Configured), NodeError> {

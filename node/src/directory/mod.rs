@@ -146,7 +146,7 @@ impl Directory {
                 "the revocation list is out of date: somebody may keep a newer one back, or the owner has not run `murmurctl up` for weeks"
             );
         }
-        if !self.trust.follow(Arc::clone(&list)) {
+        if !self.trust.follow(&list) {
             return Ok(());
         }
         info!(version = spec.version, entries = spec.entries.len(), "the owner's revocation list has changed");

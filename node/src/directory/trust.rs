@@ -128,11 +128,11 @@ impl Trust {
     }
 
     /// Takes a list in the place of an earlier one; false when it is no later one (PROTOCOL §3.6).
-    pub(super) fn follow(&self, list: Arc<RevocationList>) -> bool {
+    pub(super) fn follow(&self, list: &Arc<RevocationList>) -> bool {
         let is_later = |held: &Option<Arc<RevocationList>>| {
             held.as_ref().is_none_or(|held| held.spec().version < list.spec().version)
         };
-        let held = self.revocations.rcu(|held| if is_later(held) { Some(Arc::clone(&list)) } else { held.clone() });
+        let held = self.revocations.rcu(|held| if is_later(held) { Some(Arc::clone(list)) } else { held.clone() });
         is_later(&held)
     }
 }

@@ -263,9 +263,7 @@ fn findings(control: &super::control::ControlState, broker: &Taking, receiving: 
         }
         Taking::Nothing(why) => {
             let what = format!("the broker is there and stores nothing: {why}");
-            let remedy = "Messages wait on disk. See that the broker's disk has room, and restart the broker: after a full disk it does not \
-                          store again by itself. Where `murmurctl up` started it, its supervisor does that within a minute.";
-            findings.push(finding(Severity::Error, &what, remedy));
+            findings.push(finding(Severity::Error, &what, stores_nothing(why)));
         }
         // Told above.
         Taking::Left if control.fenced.is_some() => {}
@@ -373,6 +371,18 @@ fn finding(severity: Severity, what: &str, remedy: &str) -> v1::Finding {
     v1::Finding { severity: severity.into(), what: what.to_owned(), remedy: remedy.to_owned() }
 }
 
+/// What to do about a broker that refuses to store, by what it says.
+fn stores_nothing(why: &str) -> &'static str {
+    if why.contains("maximum bytes") {
+        "Messages wait on disk. The store that all nodes share is full (`stream_max_bytes` of the control plane): with mail for hosts that are \
+         off, which goes when they are back, or when it expires. Mail to nodes that do not exist the control plane deletes; its log names \
+         who wrote it."
+    } else {
+        "Messages wait on disk. See that the broker's disk has room, and restart the broker: after a full disk it does not store again by \
+         itself. Where `murmurctl up` started it, its supervisor does that within a minute."
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,6 +409,8 @@ mod tests {
         assert_eq!(told(&fine, &Taking::Away), ["the broker is away"]);
         let full = Taking::Nothing("no space left on device".to_owned());
         assert_eq!(told(&fine, &full), ["the broker is there and stores nothing: no space left on device"]);
+        assert!(stores_nothing("no space left on device").contains("broker's disk"));
+        assert!(stores_nothing("maximum bytes exceeded").contains("`stream_max_bytes`"));
         let behind = ControlState { clock_skew_ms: 90_000, ..fine.clone() };
         assert_eq!(
             told(&behind, &Taking::Yes),

@@ -9,14 +9,17 @@ use async_nats::{
     jetstream::{
         self, AckKind, ErrorCode,
         consumer::{AckPolicy, pull},
+        context::GetStreamErrorKind,
         stream::{Config, ConsumerErrorKind, DiscardPolicy, RetentionPolicy, StorageType},
     },
 };
-use futures::StreamExt as _;
+use data_encoding::HEXLOWER;
+use futures::{StreamExt as _, TryStreamExt as _};
 use murmur_core::{
     limits::{BROKER_MESSAGE_BYTES_MAX, MESSAGE_AGE_MS_MAX},
     subject::{Route, Shard, Site, consumer_name, stream_name, stream_subjects},
 };
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::{BrokerAddress, BrokerError, BrokerKeys};
@@ -150,24 +153,24 @@ impl BrokerAdmin {
         }
     }
 
-    /// Deletes what waits for a node whose consumer is gone, and says how many messages that were. The stream lets nobody purge it, so they
-    /// are taken out as any recipient takes them.
+    /// Deletes everything under these subjects, for which there must be no consumer, and says how many messages that were. The stream lets
+    /// nobody purge it, so they are taken out as any recipient takes them, without their bodies.
     ///
     /// # Errors
     /// [`BrokerError::Request`] when the broker does not answer or refuses.
-    pub async fn clear(&self, route: &Route) -> Result<u64, BrokerError> {
+    pub async fn clear(&self, shard: Shard, subjects: &[String]) -> Result<u64, BrokerError> {
+        let action = "delete what nobody will take";
+        let (stream, name) = (stream_name(shard), clearing_name(subjects));
         let config = pull::Config {
-            name: Some(format!("gone_{}", route.node.hex())),
-            filter_subject: route.filter(),
+            name: Some(name.clone()),
+            filter_subjects: subjects.to_vec(),
             ack_policy: AckPolicy::Explicit,
             max_ack_pending: -1,
             headers_only: true,
             inactive_threshold: CLEAR_INACTIVE,
             ..pull::Config::default()
         };
-        let action = "clear what waits for a node that is gone";
-        let stream = stream_name(route.shard);
-        let consumer = self.js.create_consumer_on_stream(config.clone(), stream.clone()).await;
+        let consumer = self.js.create_consumer_on_stream(config, stream.clone()).await;
         let consumer: jetstream::consumer::PullConsumer = consumer.map_err(BrokerError::request(action))?;
         let (mut count, mut is_more) = (0, true);
         while is_more {
@@ -181,9 +184,38 @@ impl BrokerAdmin {
             }
         }
         // Asked behind the acknowledgements, on the same connection.
-        let name = config.name.unwrap_or_default();
         self.js.delete_consumer_from_stream(name, stream).await.map_err(BrokerError::request(action))?;
         Ok(count)
+    }
+
+    /// How much of a shard's room is taken: bytes, and how many there may be. Nothing when there is no stream yet.
+    ///
+    /// # Errors
+    /// [`BrokerError::Request`] when the broker does not answer.
+    pub async fn taken(&self, shard: Shard) -> Result<(u64, u64), BrokerError> {
+        match self.js.get_stream(stream_name(shard)).await {
+            Ok(stream) => {
+                let info = stream.cached_info();
+                Ok((info.state.bytes, u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX)))
+            }
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(answer) if answer.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    Ok((0, u64::MAX))
+                }
+                _ => Err(BrokerError::request("look at a stream")(error)),
+            },
+        }
+    }
+
+    /// Every subject of a shard under which something waits, and how many messages.
+    ///
+    /// # Errors
+    /// [`BrokerError::Request`] when the broker does not answer.
+    pub async fn subjects(&self, shard: Shard) -> Result<Vec<(String, usize)>, BrokerError> {
+        let action = "list what waits in a stream";
+        let stream = self.js.get_stream_no_info(stream_name(shard)).await.map_err(BrokerError::request(action))?;
+        let listed = stream.info_with_subjects(">").await.map_err(BrokerError::request(action))?;
+        listed.try_collect().await.map_err(BrokerError::request(action))
     }
 
     /// Removes a node's consumer, for a node that will not come back. Its undelivered messages stay until they age out.
@@ -197,6 +229,12 @@ impl BrokerAdmin {
             .map(|_| ())
             .map_err(BrokerError::request("delete a consumer"))
     }
+}
+
+/// One name for the same subjects, so that what was begun and cut off is begun again and not twice.
+fn clearing_name(subjects: &[String]) -> String {
+    let digest = Sha256::digest(subjects.join("\n"));
+    format!("gone_{}", HEXLOWER.encode(&digest[..16]))
 }
 
 fn stream_config(site: &Site, shard: Shard, settings: &StreamSettings) -> Config {

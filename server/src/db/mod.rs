@@ -30,6 +30,7 @@ pub mod pull_request;
 mod reader;
 pub mod revocation_list;
 mod row;
+mod schema;
 mod source;
 pub mod task;
 pub mod timeline;

@@ -9,7 +9,6 @@ use std::{
 
 use sqlx::{
     Sqlite, SqlitePool, Transaction,
-    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::watch;
@@ -20,9 +19,8 @@ use super::{
     look::Lookers,
     meta,
     reader::{Readers, Reading},
+    schema::migrations,
 };
-
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/server/sqlite");
 
 /// Readers at once; each holds a connection for one call.
 const READERS_MAX: u32 = 4;
@@ -117,7 +115,7 @@ impl Db {
             .statement_cache_capacity(STATEMENTS_MAX);
         let health = Arc::new(watch::Sender::new(Health::Writable));
         let writer = pool(&health).connect_with(options.clone()).await?;
-        MIGRATIONS.run(&writer).await?;
+        migrations().run(&writer).await?;
         // A file that is away with its disk comes back with it; one made in its place would be without everything.
         let options = options.create_if_missing(false);
         writer.set_connect_options(options.clone());
@@ -191,15 +189,4 @@ fn pool(health: &Arc<watch::Sender<Health>>) -> SqlitePoolOptions {
         let health = Arc::clone(&health);
         Box::pin(async move { is_reusable(conn, &health).await })
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_two_migrations_have_one_number() {
-        let versions: Vec<_> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-        assert!(versions.is_sorted_by(|one, next| one < next), "{versions:?}");
-    }
 }

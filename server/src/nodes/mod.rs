@@ -15,6 +15,7 @@ mod restore;
 mod revoke;
 mod room;
 mod session;
+mod strays;
 mod token;
 
 pub use credentials::Credentials;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{AuthError, ConnectOptions};
+use async_nats::{AuthError, Client, ConnectOptions};
 use murmur_core::reason::Reason;
 use murmur_proto::{status::RpcError, v1};
 
@@ -69,6 +69,60 @@ async fn credentials(world: &World, node: &NodeKit) -> v1::GetBrokerCredentialsR
     }
 }
 
+async fn connect(node: &NodeKit, given: &v1::GetBrokerCredentialsResponse) -> Client {
+    let key = node.broker.clone();
+    let options = ConnectOptions::with_jwt(given.jwt.clone(), move |nonce| {
+        let signed = key.sign(&nonce).map_err(AuthError::new);
+        async move { signed }
+    });
+    options.custom_inbox_prefix(format!("_INBOX_{}", node.id.hex())).connect(&given.urls[0]).await.unwrap()
+}
+
+/// Publishes, and returns the broker's answer.
+async fn publish(client: &Client, subject: String, size: usize) -> serde_json::Value {
+    let answer = client.request(subject, vec![b'x'; size].into()).await.unwrap();
+    serde_json::from_slice(&answer.payload).unwrap()
+}
+
+#[tokio::test]
+async fn mail_to_nodes_that_do_not_exist_does_not_fill_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let nats = Nats::start(&init(&dir.path().join("broker")));
+    let world = World::with(|config| {
+        config.broker_dir = Some(dir.path().join("broker"));
+        config.broker_url = nats.url.clone();
+        config.calls_per_second = 100_000.try_into().unwrap();
+        config.stream_max_bytes = 1 << 20;
+    })
+    .await;
+    let owner = world.workspace("acme").await;
+    let (thief, honest) = (world.node(&owner, "jdoe", 1).await, world.node(&owner, "sam", 2).await);
+    let (its, theirs) = (credentials(&world, &thief).await, credentials(&world, &honest).await);
+    let client = connect(&thief, &its).await;
+    let waits = format!("{}._ack.{}", theirs.route, thief.id.hex());
+    assert_eq!(publish(&client, waits.clone(), 10).await["stream"], "MM_IN_00");
+    // Nodes that could be, and addresses that no node could have.
+    let workspace = owner.root.workspace_id().hex();
+    let mut sent = 0;
+    loop {
+        let node = if sent % 2 == 0 { format!("{sent:032x}") } else { format!("no-node-{sent}") };
+        let subject = format!("mm.in.local.00.{workspace}.{node}._ack.{}", thief.id.hex());
+        if publish(&client, subject, 10_000).await.get("error").is_some() {
+            break;
+        }
+        sent += 1;
+    }
+    assert!(sent > 50, "the store was full after {sent}");
+    let freed = async { while publish(&client, waits.clone(), 10_000).await.get("error").is_some() {} };
+    tokio::time::timeout(Duration::from_secs(60), freed).await.expect("the store stays full");
+    // What somebody takes is still there: the first one, and the one that found room.
+    let consumer = format!("mmjs.API.CONSUMER.INFO.MM_IN_00.{}", theirs.consumer);
+    let client = connect(&honest, &theirs).await;
+    let answer = client.request(consumer, "".into()).await.unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert_eq!(answer["num_pending"], 2, "{answer}");
+}
+
 #[tokio::test]
 async fn a_node_reaches_the_broker_with_what_it_was_given() {
     let dir = tempfile::tempdir().unwrap();
@@ -86,19 +140,11 @@ async fn a_node_reaches_the_broker_with_what_it_was_given() {
     let given = credentials(&world, &node).await;
     let workspace = owner.root.workspace_id().hex();
     assert_eq!(given.route, format!("mm.in.local.00.{workspace}.{}", node.id.hex()));
-    assert_eq!((given.stream.as_str(), given.consumer), ("MM_IN_00", format!("c_{}", node.id.hex())));
+    assert_eq!((given.stream.as_str(), given.consumer.clone()), ("MM_IN_00", format!("c_{}", node.id.hex())));
     let after = node.register(&world, "alice").await.unwrap().agent.unwrap();
     assert!(after.route == given.route && after.revision > before.revision);
 
-    let key = node.broker.clone();
-    let client = ConnectOptions::with_jwt(given.jwt, move |nonce| {
-        let signed = key.sign(&nonce).map_err(AuthError::new);
-        async move { signed }
-    })
-    .custom_inbox_prefix(format!("_INBOX_{}", node.id.hex()))
-    .connect(&given.urls[0])
-    .await
-    .unwrap();
+    let client = connect(&node, &given).await;
     // A publish into its own lane is stored, which the answer of the stream proves.
     let answer = client.request(format!("{}._ack.{}", given.route, node.id.hex()), "hello".into()).await.unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
