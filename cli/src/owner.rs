@@ -91,7 +91,7 @@ impl Owner {
         let spec = RootSpec {
             workspace_id: WorkspaceId::new_v7(now, random()?),
             serial: 1,
-            validity: Validity::from_now(now, ROOT_CERT_LIFE_MS),
+            validity: Validity::for_what_waits(now, ROOT_CERT_LIFE_MS),
             slug_scope: vec![format!("/w/{workspace}/")],
             origin: Origin::Owner,
         };
@@ -115,7 +115,7 @@ impl Owner {
             public_key: public_key(node)?,
             // A later certificate of the same node must count higher, and the clock does.
             serial: now_ms(),
-            validity: Validity::from_now(now_ms(), NODE_CERT_LIFE_MS),
+            validity: Validity::for_what_waits(now_ms(), NODE_CERT_LIFE_MS),
             slug_scope: node.slug_scope.clone(),
         };
         let issuer = Issuer::new(&self.key, self.root.certificate()).context(doing)?;
@@ -133,4 +133,33 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).context("drawing randomness")?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use murmur_core::limits::TTL_SECONDS_MAX;
+    use murmur_crypto::{
+        cert::Certificate,
+        chain::{Chain, NothingSeen, verify_node_chain},
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_waited_while_a_certificate_was_renewed_is_believed_under_the_new_one() {
+        let home = tempfile::tempdir().unwrap();
+        let layout = Layout::new(home.path());
+        layout.create().unwrap();
+        let owner = Owner::load_or_create(&layout, "acme").unwrap();
+        let node = Node {
+            node_id: NodeId::from_bytes([1; 16]).to_string(),
+            public_key: IdentityKey::generate().unwrap().public().as_bytes().to_vec().into(),
+            slug_scope: vec!["/w/acme/u/jdoe/".to_owned()],
+            ..Node::default()
+        };
+        let certificate = Certificate::decode(owner.certify(&node).unwrap()).unwrap();
+        let chain = Chain::new(certificate, Vec::new()).unwrap();
+        let made_ms = now_ms() - u64::from(TTL_SECONDS_MAX) * 1000;
+        assert!(verify_node_chain(&chain, &owner.root, made_ms, &NothingSeen).is_ok());
+    }
 }

@@ -65,7 +65,8 @@ pub const REVOCATION_LIST_LIFE_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
 pub const REVOCATION_LIST_DUE_MS: u64 = 15 * 24 * 3600 * 1000;
 /// A revocation list that is overdue by more than this is warned of.
 pub const REVOCATION_LIST_OVERDUE_MS: u64 = 24 * 3600 * 1000;
-/// How long an entry stays on the list at least: by then every certificate that it revokes has ended, and so has what was sent under it.
+/// How long an entry stays on the list at least: by then every certificate of a node or agent that it revokes has ended, and so has what was
+/// sent under it.
 pub const REVOCATION_KEPT_MS: u64 = NODE_CERT_LIFE_MS + 30 * 24 * 3600 * 1000;
 
 /// A node session sends a heartbeat this often.

@@ -114,6 +114,13 @@ impl FromStr for Shard {
     }
 }
 
+/// The tokens of a subject that are its node's route, whatever they are; the whole of one that is shorter.
+#[must_use]
+pub fn route_of(subject: &str) -> &str {
+    const TOKENS: usize = 6;
+    subject.match_indices('.').nth(TOKENS - 1).map_or(subject, |(at, _)| &subject[..at])
+}
+
 /// Where a node takes its mail: `mm.in.<site>.<shard>.<workspace>.<node>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Route {

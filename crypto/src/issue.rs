@@ -2,7 +2,10 @@
 //!
 //! What is issued here would pass [`crate::chain`]: the same link rules run before anything is signed.
 
-use murmur_core::id::{AgentId, NodeId, WorkspaceId};
+use murmur_core::{
+    id::{AgentId, NodeId, WorkspaceId},
+    limits::TTL_SECONDS_MAX,
+};
 
 use crate::{
     cert::{CertKind, Certificate, Claims, Origin, RootCertificate, own_suites},
@@ -41,6 +44,15 @@ impl Validity {
     #[must_use]
     pub const fn from_now(now_ms: u64, life_ms: u64) -> Self {
         Self { not_before_ms: now_ms, not_after_ms: now_ms.saturating_add(life_ms) }
+    }
+
+    /// As [`Validity::from_now`], and for the longest life of a message before. A chain must hold when its message was made, and a message
+    /// that waits may be sealed up to its whole life later, under certificates that were renewed meanwhile; the host that made it may also
+    /// have a slow clock.
+    #[must_use]
+    pub const fn for_what_waits(now_ms: u64, life_ms: u64) -> Self {
+        let before_ms = TTL_SECONDS_MAX as u64 * 1000;
+        Self { not_before_ms: now_ms.saturating_sub(before_ms), not_after_ms: now_ms.saturating_add(life_ms) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! From start to exit: serve until a signal or the end of input, then let go of everything at once.
 //!
 //! A client ends its servers with SIGINT, SIGTERM 100 ms later and SIGKILL 400 ms after that, often without closing their input
-//! (AGENTS-AND-TOOLS §5). So nothing here waits long; what a killed call would have told stays with the node.
+//! (AGENTS-AND-TOOLS §5). So a signal waits for nothing; what a killed call would have told stays with the node. The end of input alone is how
+//! a script says that it has asked everything: calls that run then are answered first.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,10 +20,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// All of leaving, in sum.
+/// All of leaving, once nobody waits for an answer any more.
 const EXIT_MAX: Duration = Duration::from_millis(60);
-/// What calls get that still run when input ends, so that a piped script sees its answers.
-const ANSWERS_MAX: Duration = Duration::from_millis(40);
+/// What calls get that still run when input ends, so that a piped script sees its answers. The library gives them as much.
+const ANSWERS_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the shim until it is told to end.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -35,7 +36,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         () = signals.any() => Ok(()),
     };
     shared.stop();
-    let deadline = Instant::now() + EXIT_MAX - if course.ended.is_cancelled() { ANSWERS_MAX } else { Duration::ZERO };
+    let deadline = Instant::now() + EXIT_MAX;
     let _ = timeout_at(deadline, shared.seen.settled()).await;
     // Spans that no collector took by then are lost, which costs a line in a trace.
     let _ = timeout_at(deadline, tracing.shutdown()).await;
@@ -48,17 +49,20 @@ async fn serve(shared: Arc<Shared>, course: &Course) -> anyhow::Result<()> {
         Ok(service) => service,
         // A client that only looked whether the program starts, or that reads no answers.
         Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
-        Err(_) if course.ended.is_cancelled() => return Ok(()),
+        Err(_) if course.ended.is_cancelled() || course.unread.is_cancelled() => return Ok(()),
         Err(error) => return Err(broken_off(&error)),
     };
     // Nothing was read meanwhile: the session's task begins when this one waits.
     course.began.cancel();
     let mut finished = std::pin::pin!(service.waiting());
+    let answered = async {
+        course.ended.cancelled().await;
+        tokio::time::sleep(ANSWERS_MAX).await;
+    };
     tokio::select! {
         _ = &mut finished => {}
-        () = course.ended.cancelled() => {
-            let _ = timeout_at(Instant::now() + ANSWERS_MAX, finished).await;
-        }
+        () = answered => {}
+        () = course.unread.cancelled() => {}
     }
     Ok(())
 }

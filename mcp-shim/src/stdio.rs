@@ -34,8 +34,10 @@ type Answer = std::pin::Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 pub(crate) struct Course {
     /// The handshake is over. Until then nobody is there for what is no request.
     pub(crate) began: CancellationToken,
-    /// Input is over, before anything waits for calls that are still running; or nobody reads what is written.
+    /// Input is over, before anything waits for calls that are still running.
     pub(crate) ended: CancellationToken,
+    /// Nobody reads what is written.
+    pub(crate) unread: CancellationToken,
 }
 
 /// Both streams.
@@ -109,8 +111,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
         tracing::warn!(code, "{message}");
         let id = id.unwrap_or(Value::Null);
         let answer = json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}});
-        let (writer, ended) = (Arc::clone(&self.write), self.course.ended.clone());
-        self.answer = Some(Box::pin(write(writer, ended, answer.to_string().into_bytes())));
+        let (writer, unread) = (Arc::clone(&self.write), self.course.unread.clone());
+        self.answer = Some(Box::pin(write(writer, unread, answer.to_string().into_bytes())));
     }
 
     /// Whether a message has somebody that it can go to. Before the handshake the library takes anything but a request for a broken client.
@@ -123,8 +125,8 @@ impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin + 'static> Transp
     type Error = io::Error;
 
     fn send(&mut self, message: TxJsonRpcMessage<RoleServer>) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let (writer, ended) = (Arc::clone(&self.write), self.course.ended.clone());
-        async move { write(writer, ended, serde_json::to_vec(&message)?).await }
+        let (writer, unread) = (Arc::clone(&self.write), self.course.unread.clone());
+        async move { write(writer, unread, serde_json::to_vec(&message)?).await }
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
@@ -180,7 +182,7 @@ fn read(line: &[u8]) -> Result<Option<RxJsonRpcMessage<RoleServer>>, Refused> {
 /// Writes a message. When nobody reads any more the session has ended, or its agent would belong to a ghost.
 async fn write<W: AsyncWrite + Unpin>(
     writer: Arc<Mutex<Option<W>>>,
-    ended: CancellationToken,
+    unread: CancellationToken,
     mut message: Vec<u8>,
 ) -> io::Result<()> {
     message.push(b'\n');
@@ -190,7 +192,7 @@ async fn write<W: AsyncWrite + Unpin>(
         writer.write_all(&message).await?;
         writer.flush().await
     };
-    written.await.inspect_err(|_| ended.cancel())
+    written.await.inspect_err(|_| unread.cancel())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{BrokerAddress, BrokerAdmin, BrokerError, BrokerKeys, BrokerLayout, Revoker, StreamSettings},
+    broker::{BrokerAddress, BrokerAdmin, BrokerError, BrokerKeys, BrokerLayout, Revoker, Room, StreamSettings},
     clock::Clock,
     nodes::NodeError,
 };
@@ -168,27 +168,40 @@ impl BrokerLink {
     ///
     /// # Errors
     /// As [`BrokerLink::admit`].
-    pub async fn clear(&self, route: &Route) -> Result<u64, NodeError> {
+    pub async fn remove_node(&self, route: &Route) -> Result<u64, NodeError> {
         let (hands, _) = self.connected()?;
         hands.admin.forget_consumer(route).await?;
         Ok(hands.admin.clear(route.shard, &[route.filter()]).await?)
     }
 
-    /// What waits in a shard, by subject, if more than a quarter of its room is taken.
+    /// How much of a shard's room is taken; `None` when there is no stream, or no bound.
     ///
     /// # Errors
     /// As [`BrokerLink::admit`].
-    pub async fn crowd(&self, shard: Shard) -> Result<Option<Vec<(String, usize)>>, NodeError> {
+    pub async fn room(&self, shard: Shard) -> Result<Option<Room>, NodeError> {
         let (hands, _) = self.connected()?;
-        let (bytes, bytes_max) = hands.admin.taken(shard).await?;
-        Ok(if bytes > bytes_max / 4 { Some(hands.admin.subjects(shard).await?) } else { None })
+        Ok(hands.admin.room(shard).await?)
+    }
+
+    /// Subjects of a shard under which something waits and which are `wanted`, `max` of them at most, and how many messages wait there.
+    ///
+    /// # Errors
+    /// As [`BrokerLink::admit`].
+    pub async fn subjects(
+        &self,
+        shard: Shard,
+        wanted: impl Fn(&str) -> bool,
+        max: usize,
+    ) -> Result<Vec<(String, usize)>, NodeError> {
+        let (hands, _) = self.connected()?;
+        Ok(hands.admin.subjects(shard, wanted, max).await?)
     }
 
     /// Deletes what waits under subjects that no node takes from. Returns how many messages that were.
     ///
     /// # Errors
     /// As [`BrokerLink::admit`].
-    pub async fn delete(&self, shard: Shard, subjects: &[String]) -> Result<u64, NodeError> {
+    pub async fn clear(&self, shard: Shard, subjects: &[String]) -> Result<u64, NodeError> {
         let (hands, _) = self.connected()?;
         Ok(hands.admin.clear(shard, subjects).await?)
     }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     connect::Target,
     duration,
+    exit::Exit,
     failure::Failure,
     network::{
         enrol::{self, InviteSpec},
@@ -101,8 +102,18 @@ async fn approve(target: &Target, text: &str, output: Output) -> Outcome {
         return Err(Failure::usage("the fingerprint must be 64 hex digits")
             .remedy("Run `murmurctl status` on the node's own host and copy the whole of it."));
     };
-    let owner = target.owner(&plan(target)?.workspace)?;
-    let node = enrol::approve(&mut target.control().await?, &owner, &wanted).await?;
+    let workspace = &plan(target)?.workspace;
+    let owner = target.owner(workspace)?;
+    let mut control = target.control().await?;
+    let revoker = Revoker { layout: &target.layout, owner: &owner, workspace };
+    // Whatever the control plane shows of it.
+    if let Some(node) = enrol::by_fingerprint(&mut control, &wanted).await?
+        && revoker.is_revoked(&node)?
+    {
+        return Err(Failure::new(Exit::Refused, format!("node {} was revoked", text::clean_line(&node.name)))
+            .remedy("Invite the host anew, with an empty data directory."));
+    }
+    let node = enrol::approve(&mut control, &owner, &wanted).await?;
     output.show(&node_json(&node), || {
         format!("approved: node {} of {}", text::clean_line(&node.name), text::clean_line(&node.account))
     })
@@ -114,26 +125,30 @@ async fn revoke(target: &Target, (wanted, own): (&str, bool), reason: &str, outp
     let owner = target.owner(workspace)?;
     let mut control = target.control().await?;
     let node = enrol::by_name(&mut control, wanted).await?;
-    if node.state() == NodeState::Revoked {
-        return output.show(&json!({"node": node_json(&node), "broker_told": true}), || {
-            format!("node {} was revoked before", text::clean_line(&node.name))
-        });
-    }
+    let name = text::clean_line(&node.name);
     if !own && own_node_id(target).await.as_ref() == Some(&node.node_id) {
-        return Err(Failure::usage(format!("{} is this host's own node", text::clean_line(&node.name))).remedy(
+        return Err(Failure::usage(format!("{name} is this host's own node")).remedy(
             "Say --own if its key is to be given up: the host then has to enrol anew, with a new data directory.",
         ));
     }
     let revoker = Revoker { layout: &target.layout, owner: &owner, workspace };
     let answer = revoker.revoke(&mut control, &node, reason).await?;
-    let node = answer.nodes.into_iter().find(|other| other.node_id == node.node_id).unwrap_or(node);
+    let is_new = answer.nodes.iter().any(|other| other.node_id == node.node_id);
+    let node = enrol::by_name(&mut control, &node.node_id).await?;
+    if node.state() != NodeState::Revoked {
+        return Err(Failure::failed(format!("the list is published, and the control plane still counts {name} in"))
+            .remedy("Its certificate was signed anew at this moment: run this again."));
+    }
     let value = json!({"node": node_json(&node), "broker_told": answer.broker_told});
     output.show(&value, || {
-        let mut text = format!(
-            "revoked: node {} of {}; its agents have ended, and no node takes what it signs any more",
-            text::clean_line(&node.name),
-            text::clean_line(&node.account)
-        );
+        let mut text = if is_new {
+            let account = text::clean_line(&node.account);
+            format!(
+                "revoked: node {name} of {account}; its agents have ended, and no node takes what it signs any more"
+            )
+        } else {
+            format!("node {name} was revoked before; the list is signed again")
+        };
         if !answer.broker_told {
             text.push_str("\nthe broker cannot be reached: its connection there ends as soon as it can be told");
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use murmur_core::limits::NODE_CERT_DUE_MS;
+use murmur_core::{id::NodeId, limits::NODE_CERT_DUE_MS};
 use murmur_crypto::{
     cert::Certificate,
     hash::key_fingerprint,
@@ -106,19 +106,18 @@ pub(crate) async fn by_fingerprint(control: &mut ControlClient, wanted: &str) ->
     Ok(nodes.into_iter().find(|node| key_fingerprint(&node.public_key) == wanted))
 }
 
-/// The node of this id, fingerprint or name.
+/// The node of this id or fingerprint; else of this name, of which there must be one: anybody may call their node anything.
 pub(crate) async fn by_name(control: &mut ControlClient, wanted: &str) -> Result<Node, Failure> {
-    let fingerprint = fingerprint(wanted);
+    let (id, fingerprint) = (wanted.parse::<NodeId>().ok(), fingerprint(wanted));
     let is_it = |node: &Node| {
-        node.node_id == wanted
-            || node.name == wanted
-            || fingerprint.as_ref() == Some(&key_fingerprint(&node.public_key))
+        let is_id = id.is_some_and(|id| node.node_id == id.to_string());
+        is_id || fingerprint.as_ref() == Some(&key_fingerprint(&node.public_key))
     };
-    let mut found: Vec<Node> = list(control).await?.into_iter().filter(is_it).collect();
-    // One that was revoked keeps its name and gives way to another.
-    if found.len() > 1 {
-        found.retain(|node| node.state() != NodeState::Revoked);
+    let nodes = list(control).await?;
+    if let Some(node) = nodes.iter().find(|node| is_it(node)) {
+        return Ok(node.clone());
     }
+    let mut found: Vec<Node> = nodes.into_iter().filter(|node| node.name == wanted).collect();
     match (found.pop(), found.is_empty()) {
         (Some(node), true) => Ok(node),
         (Some(_), false) => Err(Failure::usage(format!("more than one node is called `{}`", text::clean_line(wanted)))

@@ -53,7 +53,7 @@ pub(crate) async fn start(
 /// Starts broker, control plane and node.
 async fn all(layout: &Layout, plan: &Plan, starter: &Starter, progress: &Progress) -> Result<Vec<Started>, Failure> {
     let mut parts = core(layout, plan, starter, progress).await?;
-    workspace(layout, plan).await?;
+    workspace(layout, plan, progress).await?;
     parts.push(node(layout, plan, &LocalNode::planned(plan), starter, progress).await?);
     Ok(parts)
 }
@@ -99,12 +99,17 @@ pub(crate) async fn core(
     Ok(vec![broker, server])
 }
 
-/// Makes the workspace and its owner, unless they are there, and signs its revocation list again when that is due.
-pub(crate) async fn workspace(layout: &Layout, plan: &Plan) -> Result<(), Failure> {
+/// Makes the workspace and its owner, unless they are there, and signs its revocation list again when that is due. A list that cannot be
+/// signed keeps nobody's network down.
+pub(crate) async fn workspace(layout: &Layout, plan: &Plan, progress: &Progress) -> Result<(), Failure> {
     let owner = Owner::load_or_create(layout, &plan.workspace)?;
     let mut control = administrator(layout, plan).await?;
     enrol::workspace(&mut control, &owner, &plan.workspace).await?;
-    Revoker { layout, owner: &owner, workspace: &plan.workspace }.renew_if_due(&mut control).await
+    let revoker = Revoker { layout, owner: &owner, workspace: &plan.workspace };
+    if let Err(failure) = revoker.renew_if_due(&mut control).await {
+        progress.note(&format!("the revocation list could not be looked after: {}", failure.what));
+    }
+    Ok(())
 }
 
 /// Starts a node of a workspace that exists.

@@ -131,4 +131,11 @@ fn a_list_has_a_size() {
     let list = issue(&world, entries(4000));
     assert_eq!(RevocationList::decode(list.encode(), &world.root), Ok(list));
     assert!(RevocationList::issue(&world.root_key, &world.root, &spec(entries(8000))).is_err());
+    let long = with_body(|body| body.entries = vec![body.entries[0].clone(); 8000]);
+    match long {
+        Err(RevocationListError::Malformed(error)) => {
+            assert_eq!((error.field, error.code), ("statement", Code::TooLarge));
+        }
+        other => panic!("a list that is too long was taken: {other:?}"),
+    }
 }

@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use murmur_core::{
     id::AgentId,
-    limits::{AGENT_CERT_LIFE_MS, PREKEY_ROTATE_JITTER_MS, PREKEY_ROTATE_MS, TTL_SECONDS_MAX},
+    limits::{AGENT_CERT_LIFE_MS, PREKEY_ROTATE_JITTER_MS, PREKEY_ROTATE_MS},
     slug::Slug,
 };
 use murmur_crypto::{
@@ -222,12 +222,7 @@ impl Keys {
             public_key: key.public(),
             // Time based, so that a node that lost its disk still issues higher ones than before.
             serial: serial.saturating_add(1).max(now_ms),
-            validity: Validity {
-                // A chain must hold when its message was made, and a message that waits is sealed up to its whole life later: under
-                // a certificate that was renewed meanwhile.
-                not_before_ms: now_ms.saturating_sub(u64::from(TTL_SECONDS_MAX) * 1000),
-                not_after_ms: now_ms.saturating_add(AGENT_CERT_LIFE_MS),
-            },
+            validity: Validity::for_what_waits(now_ms, AGENT_CERT_LIFE_MS),
             slug: slug.to_string(),
         };
         Ok(Issuer::new(&self.identity.key, node)?.agent(spec)?)

@@ -39,7 +39,7 @@ pub(super) async fn begin_end(
 }
 
 /// Ends every agent of a node that does not count any more, deepest first: nobody waits for its word, and nothing is ordered of it.
-pub(crate) async fn node_revoked(work: &mut Work, node_id: NodeId, why: &str) -> Result<(), AgentError> {
+pub(crate) async fn end_all_of_node(work: &mut Work, node_id: NodeId, why: &str) -> Result<(), AgentError> {
     for mut run in agent_run::live_of_node(work, node_id).await? {
         let (end, why) = match run.end_as {
             Some(end) => (end, run.end_reason.clone()),

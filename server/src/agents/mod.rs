@@ -29,7 +29,7 @@ mod update;
 mod wait;
 mod work;
 
-pub(crate) use end::{node_revoked, read as read_phase, wire as wire_phase};
+pub(crate) use end::{end_all_of_node, read as read_phase, wire as wire_phase};
 pub use error::AgentError;
 pub use find::Who;
 pub(crate) use find::{live, resolved};

@@ -63,6 +63,15 @@ impl Default for StreamSettings {
     }
 }
 
+/// What of a stream's room is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that are stored.
+    pub bytes: u64,
+    /// Bytes that may be.
+    pub bytes_max: u64,
+}
+
 /// The control plane's hand on the streams.
 #[derive(Debug, Clone)]
 pub struct BrokerAdmin {
@@ -153,8 +162,8 @@ impl BrokerAdmin {
         }
     }
 
-    /// Deletes everything under these subjects, for which there must be no consumer, and says how many messages that were. The stream lets
-    /// nobody purge it, so they are taken out as any recipient takes them, without their bodies.
+    /// Deletes what stands under these subjects now, for which there must be no consumer, and says how many messages that were. The stream
+    /// lets nobody purge it, so they are taken out as any recipient takes them, without their bodies.
     ///
     /// # Errors
     /// [`BrokerError::Request`] when the broker does not answer or refuses.
@@ -172,50 +181,62 @@ impl BrokerAdmin {
         };
         let consumer = self.js.create_consumer_on_stream(config, stream.clone()).await;
         let consumer: jetstream::consumer::PullConsumer = consumer.map_err(BrokerError::request(action))?;
-        let (mut count, mut is_more) = (0, true);
-        while is_more {
+        // Whoever goes on writing there does not keep this from its end.
+        let wanted = consumer.cached_info().num_pending;
+        let (mut count, mut is_more) = (0, wanted > 0);
+        while is_more && count < wanted {
             let batch = consumer.fetch().max_messages(CLEAR_BATCH).messages().await;
-            let mut batch = batch.map_err(BrokerError::request(action))?;
-            is_more = false;
-            while let Some(message) = batch.next().await {
-                let taken = message.map_err(BrokerError::request(action))?;
-                taken.ack_with(AckKind::Term).await.map_err(BrokerError::request(action))?;
-                (count, is_more) = (count + 1, true);
+            let batch: Vec<_> = batch
+                .map_err(BrokerError::request(action))?
+                .try_collect()
+                .await
+                .map_err(BrokerError::request(action))?;
+            is_more = !batch.is_empty();
+            count += batch.len() as u64;
+            let Some((last, others)) = batch.split_last() else { continue };
+            for message in others {
+                message.ack_with(AckKind::Term).await.map_err(BrokerError::request(action))?;
             }
+            // The broker takes acknowledgements in order, and not before what is asked of it otherwise: the consumer goes when all have come.
+            last.double_ack_with(AckKind::Term).await.map_err(BrokerError::request(action))?;
         }
-        // Asked behind the acknowledgements, on the same connection.
         self.js.delete_consumer_from_stream(name, stream).await.map_err(BrokerError::request(action))?;
         Ok(count)
     }
 
-    /// How much of a shard's room is taken: bytes, and how many there may be. Nothing when there is no stream yet.
+    /// How much of a shard's room is taken, in bytes; `None` when there is no stream, or no bound.
     ///
     /// # Errors
     /// [`BrokerError::Request`] when the broker does not answer.
-    pub async fn taken(&self, shard: Shard) -> Result<(u64, u64), BrokerError> {
+    pub async fn room(&self, shard: Shard) -> Result<Option<Room>, BrokerError> {
         match self.js.get_stream(stream_name(shard)).await {
             Ok(stream) => {
                 let info = stream.cached_info();
-                Ok((info.state.bytes, u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX)))
+                let bytes_max = u64::try_from(info.config.max_bytes).ok();
+                Ok(bytes_max.map(|bytes_max| Room { bytes: info.state.bytes, bytes_max }))
             }
             Err(error) => match error.kind() {
-                GetStreamErrorKind::JetStream(answer) if answer.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                    Ok((0, u64::MAX))
-                }
+                GetStreamErrorKind::JetStream(answer) if answer.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
                 _ => Err(BrokerError::request("look at a stream")(error)),
             },
         }
     }
 
-    /// Every subject of a shard under which something waits, and how many messages.
+    /// Subjects of a shard under which something waits and which are `wanted`, `max` of them at most, and how many messages wait there.
     ///
     /// # Errors
     /// [`BrokerError::Request`] when the broker does not answer.
-    pub async fn subjects(&self, shard: Shard) -> Result<Vec<(String, usize)>, BrokerError> {
+    pub async fn subjects(
+        &self,
+        shard: Shard,
+        wanted: impl Fn(&str) -> bool,
+        max: usize,
+    ) -> Result<Vec<(String, usize)>, BrokerError> {
         let action = "list what waits in a stream";
         let stream = self.js.get_stream_no_info(stream_name(shard)).await.map_err(BrokerError::request(action))?;
         let listed = stream.info_with_subjects(">").await.map_err(BrokerError::request(action))?;
-        listed.try_collect().await.map_err(BrokerError::request(action))
+        let wanted = listed.try_filter(|(subject, _)| std::future::ready(wanted(subject))).take(max);
+        wanted.try_collect().await.map_err(BrokerError::request(action))
     }
 
     /// Removes a node's consumer, for a node that will not come back. Its undelivered messages stay until they age out.

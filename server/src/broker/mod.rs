@@ -4,7 +4,7 @@
 //! streams only through the few subjects imported for it. No other room of the server names NATS.
 //!
 //! [`init()`] prepares a directory to start the server from, [`BrokerKeys`] signs what nodes present, [`BrokerAdmin`] makes
-//! streams and consumers, and [`Revoker`] ends a node's access.
+//! streams and consumers and deletes what nobody takes, and [`Revoker`] ends a node's access.
 
 mod accounts;
 mod config;
@@ -21,6 +21,6 @@ pub use config::{InitOptions, SERVER_PAYLOAD_BYTES_MAX, TlsFiles};
 pub use connect::BrokerAddress;
 pub use error::BrokerError;
 pub use init::{BrokerLayout, init};
-pub use jetstream::{BrokerAdmin, StreamSettings};
+pub use jetstream::{BrokerAdmin, Room, StreamSettings};
 pub use keys::BrokerKeys;
 pub use revoke::Revoker;

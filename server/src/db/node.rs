@@ -316,14 +316,23 @@ pub async fn revoke(
     Ok(())
 }
 
-/// Revoked nodes that the broker has not been told of.
+/// Revoked nodes whose broker credentials are to be voided yet.
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn to_cut_off(conn: &mut Conn) -> Result<Vec<Node>, DbError> {
-    let rows = sqlx::query("SELECT * FROM node WHERE state = 'revoked' AND void_s > voided_s ORDER BY id")
-        .fetch_all(conn)
-        .await?;
+pub async fn to_void(conn: &mut Conn) -> Result<Vec<Node>, DbError> {
+    let sql = "SELECT * FROM node WHERE state = 'revoked' AND void_s > voided_s ORDER BY id";
+    let rows = sqlx::query(sql).fetch_all(conn).await?;
+    rows.iter().map(|row| Node::from_row(row)).collect()
+}
+
+/// Revoked nodes of which the broker still has something: their route is kept until it has not.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn to_remove(conn: &mut Conn) -> Result<Vec<Node>, DbError> {
+    let sql = "SELECT * FROM node WHERE state = 'revoked' AND route <> '' ORDER BY id";
+    let rows = sqlx::query(sql).fetch_all(conn).await?;
     rows.iter().map(|row| Node::from_row(row)).collect()
 }
 

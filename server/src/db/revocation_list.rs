@@ -2,7 +2,12 @@
 
 use murmur_core::id::WorkspaceId;
 
-use super::{Conn, DbError, row::signed};
+use sqlx::Row as _;
+
+use super::{
+    Conn, DbError,
+    row::{number, signed},
+};
 
 /// Stores a workspace's list in the place of the one before.
 ///
@@ -21,14 +26,14 @@ pub async fn put(conn: &mut Conn, workspace_id: WorkspaceId, version: u64, list:
     Ok(())
 }
 
-/// A workspace's list; `None` when nothing was ever revoked.
+/// A workspace's list and its version; `None` when nothing was ever revoked.
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn get(conn: &mut Conn, workspace_id: WorkspaceId) -> Result<Option<Vec<u8>>, DbError> {
-    let list = sqlx::query_scalar("SELECT list FROM revocation_list WHERE workspace_id = $1")
+pub async fn get(conn: &mut Conn, workspace_id: WorkspaceId) -> Result<Option<(u64, Vec<u8>)>, DbError> {
+    let row = sqlx::query("SELECT version, list FROM revocation_list WHERE workspace_id = $1")
         .bind(workspace_id.to_vec())
         .fetch_optional(conn)
         .await?;
-    Ok(list)
+    row.map(|row| Ok((number(&row, "version")?, row.try_get("list")?))).transpose()
 }

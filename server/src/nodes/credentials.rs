@@ -9,7 +9,9 @@ use super::{NodeError, Nodes};
 use crate::{
     broker_link::Access,
     db::{
-        agent, lease, meta,
+        agent,
+        lease::{self, Lease},
+        meta,
         node::{self, Node, State},
     },
     invalid::Invalid,
@@ -39,16 +41,21 @@ impl Nodes {
         broker_public_key: &str,
         redeliver: bool,
     ) -> Result<Credentials, NodeError> {
-        let node = self.approved(workspace_id, id).await?;
+        let (node, lease) = self.approved(workspace_id, id).await?;
         if node.broker_public_key != broker_public_key {
             return Err(Invalid::new("broker_public_key", "must be the key given at enrolment").into());
         }
         // One shard until a site outgrows it; the directory hands the number out, so senders need not know.
         let route = Route { site: self.broker.site().clone(), shard: Shard::ZERO, workspace: workspace_id, node: id };
-        let (issue_s, take_back) = self.void_earlier((workspace_id, id), broker_public_key).await?;
+        let (issue_s, take_back) = self.void_earlier((workspace_id, id), broker_public_key, lease).await?;
         // What an earlier incarnation was handed, did not acknowledge and may still hold is for this one.
         let access = self.broker.admit(&route, broker_public_key, issue_s, redeliver || take_back).await?;
         self.store_route(&node, &route).await?;
+        // One that was revoked meanwhile has its credentials voided ahead of the clock; what was made for it goes, too.
+        if let Err(error) = self.approved(workspace_id, id).await {
+            self.broker_due.notify_one();
+            return Err(error);
+        }
         Ok(Credentials { access, stream: stream_name(route.shard), consumer: consumer_name(id), route })
     }
 
@@ -58,11 +65,8 @@ impl Nodes {
         &self,
         place: (WorkspaceId, NodeId),
         broker_public_key: &str,
+        lease: Option<Lease>,
     ) -> Result<(u64, bool), NodeError> {
-        let lease = {
-            let mut tx = self.db.read().await?;
-            lease::get(&mut tx, place).await?
-        };
         let now_s = self.clock.now_ms() / 1000;
         let Some(lease) = lease else { return Ok((now_s, false)) };
         let is_due = lease.void_s > lease.voided_s;
@@ -78,12 +82,13 @@ impl Nodes {
         Ok((issue_s, is_due && lease.redeliver))
     }
 
-    async fn approved(&self, workspace_id: WorkspaceId, id: NodeId) -> Result<Node, NodeError> {
+    /// A node that counts, and its lease as of the same moment: a revocation voids ahead of the clock, which nothing may be issued beyond.
+    async fn approved(&self, workspace_id: WorkspaceId, id: NodeId) -> Result<(Node, Option<Lease>), NodeError> {
         let mut tx = self.db.read().await?;
         let node = node::get(&mut tx, workspace_id, id).await?;
         let node = node.ok_or_else(|| NodeError::NodeNotFound(id.to_string()))?;
         match node.state {
-            State::Approved => Ok(node),
+            State::Approved => Ok((node, lease::get(&mut tx, (workspace_id, id)).await?)),
             State::Pending => Err(NodeError::NodePending),
             State::Revoked => Err(NodeError::NodeNotFound(id.to_string())),
         }
@@ -96,6 +101,10 @@ impl Nodes {
             return Ok(());
         }
         let mut tx = self.db.write().await?;
+        let found = node::get(&mut tx, node.workspace_id, node.id).await?;
+        if found.is_none_or(|found| found.state != State::Approved) {
+            return Err(NodeError::NodeNotFound(node.id.to_string()));
+        }
         let revision = meta::next_revision(&mut tx).await?;
         node::set_route(&mut tx, (node.workspace_id, node.id), &text, revision).await?;
         for agent in agent::live_of_node(&mut tx, node.workspace_id, node.id).await? {

@@ -112,10 +112,13 @@ async fn renewed(conn: &mut Conn, node: Node, invite: &Invite, request: Enrolmen
     if node.state == State::Revoked || node.account != invite.account {
         return Err(NodeError::InviteInvalid("its key belongs to a node of another account, or a revoked one"));
     }
+    // What the broker knows of the one before could not be taken back any more.
+    if node.broker_public_key != request.broker_public_key {
+        return Err(Invalid::new("broker_public_key", "must be the one that this node enrolled with before").into());
+    }
     Ok(Node {
         invite_id: invite.id,
         name: request.name,
-        broker_public_key: request.broker_public_key,
         version: request.version,
         revision: meta::next_revision(conn).await?,
         ..node

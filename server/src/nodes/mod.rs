@@ -2,7 +2,7 @@
 //!
 //! A node makes its keys itself, redeems an invite and waits for the owner's signature. Then one stream at a time is its
 //! session: the stream's end frees the lease and sets presence offline at once, silence does so when the lease is over
-//! (DESIGN §8 point 2).
+//! (DESIGN §8 point 2). The owner's list ends it ([`revoke`]); [`strays`] keeps the broker's store free of mail to nobody.
 
 mod approve;
 mod credentials;
@@ -23,7 +23,7 @@ pub use enroll::{Enrolled, Enrolment};
 pub use error::NodeError;
 pub use invite::InviteRequest;
 pub use registry::{Ended, Registry};
-pub use revoke::Revoked;
+pub use revoke::Published;
 pub use room::Nodes;
 pub use session::{Hello, Session};
 pub use token::Renewed;

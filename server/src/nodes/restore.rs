@@ -1,4 +1,4 @@
-//! Streams and consumers that the broker has lost.
+//! Streams and consumers that the broker has lost, and nodes that it has still to lose.
 //!
 //! A broker that comes back without its store holds no mail and no consumer. The mail is in the nodes' outboxes and is published
 //! again by their schedule (PROTOCOL §5.4); that there is somewhere to publish it to is seen to here, after every connection.
@@ -20,8 +20,8 @@ const PAGE: u32 = 500;
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Nodes {
-    /// Connects to the broker and keeps a stream and a consumer there for every node that has a route, until `stop`. Without a
-    /// broker it only waits for that.
+    /// Connects to the broker and keeps a stream and a consumer there for every node that has a route, and nothing for a revoked one, until
+    /// `stop`. Without a broker it only waits for that.
     pub async fn keep_broker(&self, stop: &CancellationToken) {
         self.broker.connect(&self.clock, stop).await;
         let Some(mut connections) = self.broker.connections() else { return stop.cancelled().await };
@@ -45,7 +45,8 @@ impl Nodes {
     }
 
     async fn restore_broker(&self) -> Result<(), NodeError> {
-        self.cut_off_revoked().await?;
+        self.void_revoked().await?;
+        self.remove_revoked().await?;
         let mut after = Vec::new();
         loop {
             let mut tx = self.db.read().await?;

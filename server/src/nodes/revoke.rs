@@ -12,13 +12,13 @@ use murmur_core::{
 };
 use murmur_crypto::{
     cert::{Certificate, RootCertificate},
-    revocation::{Revocation, RevocationList, Revoked as What},
+    revocation::{Revocation, RevocationList, Revoked},
 };
 use tokio::sync::watch;
 
 use super::{NodeError, Nodes, Session};
 use crate::{
-    agents::{Work, node_revoked},
+    agents::{Work, end_all_of_node},
     db::{
         Conn, DbError, lease, meta,
         node::{self, Node, State},
@@ -33,7 +33,7 @@ const PAGE: u32 = 500;
 const VOID_AHEAD_S: u64 = 24 * 3600;
 
 /// What a list did.
-pub struct Revoked {
+pub struct Published {
     /// The nodes that it revoked.
     pub nodes: Vec<Node>,
     /// False while the broker cannot be told.
@@ -50,12 +50,12 @@ impl Nodes {
         caller: &Principal,
         workspace: Option<WorkspaceName>,
         bytes: Bytes,
-    ) -> Result<Revoked, NodeError> {
+    ) -> Result<Published, NodeError> {
         let mut work = self.agents.begin().await?;
         let (workspace_id, _) = target_workspace(&mut work, caller, workspace.as_ref()).await?;
         let root = root_of(&mut work, workspace_id).await?;
         let list = RevocationList::decode(bytes, &root)?;
-        if let Some(stored) = revocation_list::get(&mut work, workspace_id).await? {
+        if let Some((_, stored)) = revocation_list::get(&mut work, workspace_id).await? {
             let stored = RevocationList::decode(stored, &root)
                 .map_err(|_| DbError::Corrupt { column: "revocation_list.list" })?;
             if list != stored {
@@ -74,16 +74,17 @@ impl Nodes {
             tracing::warn!(node.id = %node.id, node.name = %node.name, "node {} is revoked", node.name);
         }
         self.lists.send_replace(());
-        let broker_told = match self.cut_off_revoked().await {
+        let broker_told = match self.void_revoked().await {
             Ok(()) => true,
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "the broker is told of the revocation as soon as it can be");
-                self.broker_due.notify_one();
                 false
             }
         };
-        Ok(Revoked { nodes, broker_told })
+        // What waits for them is deleted behind this call: that may take as long as there is mail.
+        self.broker_due.notify_one();
+        Ok(Published { nodes, broker_told })
     }
 
     /// The list that holds in a workspace; `None` when nothing was ever revoked.
@@ -97,7 +98,7 @@ impl Nodes {
     ) -> Result<Option<Vec<u8>>, NodeError> {
         let mut tx = self.db.read().await?;
         let (workspace_id, _) = target_workspace(&mut tx, caller, workspace.as_ref()).await?;
-        Ok(revocation_list::get(&mut tx, workspace_id).await?)
+        Ok(revocation_list::get(&mut tx, workspace_id).await?.map(|(_, list)| list))
     }
 
     /// The bell of all lists. Take it before the first look.
@@ -106,19 +107,19 @@ impl Nodes {
         self.lists.subscribe()
     }
 
-    /// The list that a session's node is to hold to.
+    /// The list that a session's node is to hold to, and its version; 0 and nothing when nothing was ever revoked.
     ///
     /// # Errors
     /// [`NodeError::Db`].
-    pub async fn revocation_list_for(&self, session: &Session) -> Result<Option<Vec<u8>>, NodeError> {
+    pub async fn revocation_list_for(&self, session: &Session) -> Result<(u64, Vec<u8>), NodeError> {
         let mut tx = self.db.read().await?;
-        Ok(revocation_list::get(&mut tx, session.workspace_id).await?)
+        Ok(revocation_list::get(&mut tx, session.workspace_id).await?.unwrap_or_default())
     }
 
-    /// Ends the connections of revoked nodes to the broker, and deletes what waits there for them.
-    pub(super) async fn cut_off_revoked(&self) -> Result<(), NodeError> {
+    /// Ends the connections of revoked nodes to the broker.
+    pub(super) async fn void_revoked(&self) -> Result<(), NodeError> {
         let mut tx = self.db.read().await?;
-        let nodes = node::to_cut_off(&mut tx).await?;
+        let nodes = node::to_void(&mut tx).await?;
         drop(tx);
         for node in nodes {
             let place = (node.workspace_id, node.id);
@@ -127,13 +128,25 @@ impl Nodes {
             drop(tx);
             let Some(lease) = lease else { continue };
             self.broker.void(&node.broker_public_key, lease.void_s).await?;
-            if !node.route.is_empty() {
-                let route: Route = node.route.parse().map_err(|_| DbError::Corrupt { column: "node.route" })?;
-                let messages = self.broker.clear(&route).await?;
-                tracing::info!(node.id = %node.id, messages, "the broker knows node {} no more", node.name);
-            }
             let mut tx = self.db.write().await?;
             lease::voided(&mut tx, place, lease.void_s).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the consumers of revoked nodes, and what waits for them.
+    pub(super) async fn remove_revoked(&self) -> Result<(), NodeError> {
+        let mut tx = self.db.read().await?;
+        let nodes = node::to_remove(&mut tx).await?;
+        drop(tx);
+        for node in nodes {
+            let route: Route = node.route.parse().map_err(|_| DbError::Corrupt { column: "node.route" })?;
+            let messages = self.broker.remove_node(&route).await?;
+            tracing::info!(node.id = %node.id, messages, "the broker knows node {} no more", node.name);
+            let mut tx = self.db.write().await?;
+            let revision = meta::next_revision(&mut tx).await?;
+            node::set_route(&mut tx, (node.workspace_id, node.id), "", revision).await?;
             tx.commit().await?;
         }
         Ok(())
@@ -160,19 +173,19 @@ fn check_follows(before: &RevocationList, list: &RevocationList, now_ms: u64) ->
     }
 }
 
-fn is_kept<'a>(what: What, mut entries: impl Iterator<Item = &'a Revocation>) -> bool {
+fn is_kept<'a>(what: Revoked, mut entries: impl Iterator<Item = &'a Revocation>) -> bool {
     entries.any(|entry| match (entry.what, what) {
-        (What::Subject { subject_id: here, serial_lt }, What::Subject { subject_id, serial_lt: floor }) => {
+        (Revoked::Subject { subject_id: here, serial_lt }, Revoked::Subject { subject_id, serial_lt: floor }) => {
             here == subject_id && serial_lt >= floor
         }
         (here, _) => here == what,
     })
 }
 
-fn name_of(what: What) -> String {
+fn name_of(what: Revoked) -> String {
     match what {
-        What::Certificate(fp) => format!("certificate {fp}"),
-        What::Subject { subject_id, .. } => NodeId::from_bytes(subject_id).to_string(),
+        Revoked::Certificate(fp) => format!("certificate {fp}"),
+        Revoked::Subject { subject_id, .. } => NodeId::from_bytes(subject_id).to_string(),
     }
 }
 
@@ -196,7 +209,8 @@ async fn revoked_by(conn: &mut Conn, id: WorkspaceId, list: &RevocationList) -> 
 /// The entry that revokes a node. One that waits for its certificate can be named by its id alone.
 fn entry_of<'a>(node: &Node, list: &'a RevocationList) -> Result<Option<&'a Revocation>, DbError> {
     let Some(certificate) = &node.certificate else {
-        let is_its = |what: What| matches!(what, What::Subject { subject_id, .. } if subject_id == *node.id.as_bytes());
+        let is_its =
+            |what: Revoked| matches!(what, Revoked::Subject { subject_id, .. } if subject_id == *node.id.as_bytes());
         return Ok(list.spec().entries.iter().find(|entry| is_its(entry.what)));
     };
     let certificate =
@@ -214,7 +228,7 @@ async fn revoke(work: &mut Work, node: &Node, why: &str) -> Result<Node, NodeErr
         let ended = token::revoke_tree(work, id, now_ms).await?;
         work.tokens_ended(ended);
     }
-    node_revoked(work, node.id, why).await.map_err(Box::new)?;
+    end_all_of_node(work, node.id, why).await.map_err(Box::new)?;
     let found = node::get(work, node.workspace_id, node.id).await?;
     found.ok_or_else(|| NodeError::NodeNotFound(node.id.to_string()))
 }
@@ -231,9 +245,9 @@ mod tests {
     use super::*;
 
     const NOW_MS: u64 = 1_795_000_000_000;
-    const KEPT: What = What::Subject { subject_id: [1; 16], serial_lt: 5 };
+    const KEPT: Revoked = Revoked::Subject { subject_id: [1; 16], serial_lt: 5 };
 
-    fn list(version: u64, entries: &[(What, u64)]) -> RevocationList {
+    fn list(version: u64, entries: &[(Revoked, u64)]) -> RevocationList {
         let key = IdentityKey::from_seed(&[1; 32]);
         let spec = RootSpec {
             workspace_id: WorkspaceId::from_bytes([1; 16]),
@@ -252,8 +266,8 @@ mod tests {
     #[test]
     fn a_list_never_goes_back() {
         let before = list(7, &[(KEPT, NOW_MS)]);
-        let higher = What::Subject { subject_id: [1; 16], serial_lt: 6 };
-        let lower = What::Subject { subject_id: [1; 16], serial_lt: 4 };
+        let higher = Revoked::Subject { subject_id: [1; 16], serial_lt: 6 };
+        let lower = Revoked::Subject { subject_id: [1; 16], serial_lt: 4 };
         assert!(check_follows(&before, &list(8, &[(KEPT, NOW_MS)]), NOW_MS).is_ok());
         assert!(check_follows(&before, &list(8, &[(higher, NOW_MS)]), NOW_MS).is_ok());
         for (version, entries) in

@@ -41,7 +41,7 @@ pub struct Session {
     pub store_mark: u64,
     /// When the node's token is to be renewed, Unix milliseconds.
     pub token_renew_ms: Option<u64>,
-    /// Resolves when another session took over.
+    /// Resolves when another session took over, or with an error when the node was revoked.
     pub ended: Ended,
 }
 
@@ -68,7 +68,7 @@ impl Nodes {
             Ok(()) => Ok(session),
             Err(error) => {
                 self.registry.release(node_id, &id);
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -179,10 +179,14 @@ impl Nodes {
         token: TokenId,
         hello: &Hello,
         now_ms: u64,
-    ) -> Result<(), DbError> {
+    ) -> Result<(), NodeError> {
         let mut tx = self.db.write().await?;
-        let revision = meta::next_revision(&mut tx).await?;
         let place = (session.workspace_id, session.node_id);
+        // It may have been revoked since it was looked at.
+        if node::get(&mut tx, place.0, place.1).await?.is_none_or(|node| node.state != State::Approved) {
+            return Err(NodeError::NodeNotFound(session.node_id.to_string()));
+        }
+        let revision = meta::next_revision(&mut tx).await?;
         let last = lease::get(&mut tx, place).await?;
         // Whoever held the lease before and did not say goodbye may still be connected to the broker. What one was handed that was killed
         // comes again by itself, and is counted: a message that kills its recipient must be recognised.

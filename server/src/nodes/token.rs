@@ -34,6 +34,8 @@ impl Nodes {
     ) -> Result<Renewed, NodeError> {
         let now_ms = self.clock.now_ms();
         let mut tx = self.db.write().await?;
+        // The wait for the writer may have been long enough for a revocation.
+        self.tokens.still_holds(&mut tx, caller).await?;
         let found = node::get(&mut tx, workspace_id, id).await?;
         let node = found.ok_or_else(|| NodeError::NodeNotFound(id.to_string()))?;
         let mut ended = Vec::new();

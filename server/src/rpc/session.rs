@@ -1,7 +1,7 @@
 //! A node's session as a stream of messages both ways.
 //!
 //! The node says hello, the control plane welcomes or refuses; then heartbeats and attachments come in. The stream ends when
-//! the node leaves, says nothing for a whole lease, is fenced by another incarnation, or the control plane drains. However it
+//! the node leaves, says nothing for a whole lease, is fenced by another incarnation or revoked, or the control plane drains. However it
 //! ends, the lease is free and presence is offline at once.
 
 use std::{sync::Arc, time::Duration};
@@ -87,13 +87,13 @@ impl Serving {
     async fn serve(&mut self, session: &mut Session, drain: &Lifecycle) -> Result<Departed, Status> {
         let lease = Duration::from_millis(self.door.lease_ms.into());
         let mut lists = self.nodes.revocation_lists();
-        let revocation_list = self.nodes.revocation_list_for(session).await?;
+        let (mut told, revocation_list) = self.nodes.revocation_list_for(session).await?;
         self.answer(Out::Welcome(self.welcome(session, revocation_list)));
         let mut deadline = Instant::now() + lease;
         let mut is_told = true;
         loop {
             if !is_told {
-                is_told = self.tell_revoked(session).await?;
+                is_told = self.tell_revoked(session, &mut told).await?;
             }
             let message = tokio::select! {
                 // What a session says that another has replaced is out of date.
@@ -103,8 +103,8 @@ impl Serving {
                     self.answer(Out::Fenced(v1::Fenced { by_incarnation }));
                     return Ok(Departed::No);
                 }
-                changed = lists.changed(), if is_told => {
-                    is_told = changed.is_err();
+                Ok(()) = lists.changed(), if is_told => {
+                    is_told = false;
                     continue;
                 }
                 message = self.inbound.message() => message,
@@ -147,7 +147,7 @@ impl Serving {
         }
     }
 
-    fn welcome(&self, session: &Session, revocation_list: Option<Vec<u8>>) -> v1::Welcome {
+    fn welcome(&self, session: &Session, revocation_list: Vec<u8>) -> v1::Welcome {
         v1::Welcome {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             heartbeat_ms: self.door.heartbeat_ms,
@@ -155,14 +155,23 @@ impl Serving {
             server_time: Some(timestamp(self.door.clock.now_ms())),
             store_mark: session.store_mark,
             token_renew_time: session.token_renew_ms.map(timestamp),
-            revocation_list: revocation_list.unwrap_or_default().into(),
+            revocation_list: revocation_list.into(),
         }
     }
 
-    /// Tells which certificates do not count any more. False when the node has no room to hear it: it is told with its next sign of life.
-    async fn tell_revoked(&self, session: &Session) -> Result<bool, Status> {
-        let Some(revocation_list) = self.nodes.revocation_list_for(session).await? else { return Ok(true) };
-        Ok(self.answer(Out::RevocationList(v1::RevocationListChanged { revocation_list: revocation_list.into() })))
+    /// Tells which certificates do not count any more, if the list is another than the one of this version. False when the node has no room
+    /// to hear it: it is told with its next sign of life.
+    async fn tell_revoked(&self, session: &Session, told: &mut u64) -> Result<bool, Status> {
+        let (version, revocation_list) = self.nodes.revocation_list_for(session).await?;
+        if version == *told {
+            return Ok(true);
+        }
+        let revocation_list = revocation_list.into();
+        let is_told = self.answer(Out::RevocationList(v1::RevocationListChanged { revocation_list }));
+        if is_told {
+            *told = version;
+        }
+        Ok(is_told)
     }
 
     /// A node that does not read its answers misses some; the session itself does not wait for it. Says whether there was room.

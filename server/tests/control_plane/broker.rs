@@ -105,7 +105,13 @@ async fn mail_to_nodes_that_do_not_exist_does_not_fill_the_store() {
     let workspace = owner.root.workspace_id().hex();
     let mut sent = 0;
     loop {
-        let node = if sent % 2 == 0 { format!("{sent:032x}") } else { format!("no-node-{sent}") };
+        let node = match sent {
+            // In a filter these would be the mail of everybody.
+            0 => "*".to_owned(),
+            1 => ">".to_owned(),
+            sent if sent % 2 == 0 => format!("{sent:032x}"),
+            sent => format!("no-node-{sent}"),
+        };
         let subject = format!("mm.in.local.00.{workspace}.{node}._ack.{}", thief.id.hex());
         if publish(&client, subject, 10_000).await.get("error").is_some() {
             break;
@@ -113,7 +119,11 @@ async fn mail_to_nodes_that_do_not_exist_does_not_fill_the_store() {
         sent += 1;
     }
     assert!(sent > 50, "the store was full after {sent}");
-    let freed = async { while publish(&client, waits.clone(), 10_000).await.get("error").is_some() {} };
+    let freed = async {
+        while publish(&client, waits.clone(), 10_000).await.get("error").is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
     tokio::time::timeout(Duration::from_secs(60), freed).await.expect("the store stays full");
     // What somebody takes is still there: the first one, and the one that found room.
     let consumer = format!("mmjs.API.CONSUMER.INFO.MM_IN_00.{}", theirs.consumer);

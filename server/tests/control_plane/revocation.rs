@@ -65,6 +65,12 @@ async fn a_revoked_node_loses_everything_at_once() {
     }
 
     // Its key is of no use any more.
+    let credentials =
+        v1::GetBrokerCredentialsRequest { broker_public_key: thief.broker.public_key(), redeliver: false };
+    let asked = thief.client(&world).nodes.get_broker_credentials(credentials).await;
+    assert_eq!(reason(asked), Reason::TokenRevoked);
+    let renewed = thief.client(&world).nodes.renew_node_token(v1::RenewNodeTokenRequest {}).await;
+    assert_eq!(reason(renewed), Reason::TokenRevoked);
     world.invite(&owner, "jdoe", [3; 32]).await.unwrap();
     assert_eq!(reason(thief.enroll(&world, [3; 32]).await), Reason::InviteInvalid);
     let certificate = owner.certify(&thief, world.now_ms(), 9, &[&owner.account_scope("jdoe")]);
@@ -130,4 +136,12 @@ async fn only_the_owner_revokes_and_nobody_goes_back() {
     let own = v1::GetRevocationListRequest::default();
     assert!(!reader.nodes.get_revocation_list(own).await.unwrap().into_inner().revocation_list.is_empty());
     publish(&world, owner.revoke(now_ms, 6, &[other.id])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_keeps_its_broker_key_so_that_no_other_one_outlives_it() {
+    let (world, owner, mut node, _other) = two_nodes().await;
+    node.broker = nkeys::KeyPair::new_user();
+    world.invite(&owner, "jdoe", [3; 32]).await.unwrap();
+    assert_eq!(field(node.enroll(&world, [3; 32]).await), "broker_public_key");
 }

@@ -5,8 +5,9 @@ use std::process::Stdio;
 use murmur_tests::{
     network::{Network, Options},
     process::binary,
+    talk::{BOB, alice_and_bob},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::Command,
@@ -222,4 +223,32 @@ async fn until_online(shim: &murmur_tests::shim::Shim, name: &str, online: bool)
         (peer["online"] == online).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_script_that_pipes_its_calls_sees_every_answer() {
+    let (_network, here, _there) = alice_and_bob(Options::default()).await;
+    let call = |id: u32, tool: &str, arguments: Value| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}});
+    let client = json!({"name": "script", "version": "1"});
+    let initialize = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client});
+    let script = [
+        json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": initialize}),
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        call(2, "send", json!({"to": BOB, "text": "piped"})),
+        // Nobody answers it: this one is still under way when input has long ended.
+        call(3, "request", json!({"to": BOB, "text": "anybody?", "timeout_ms": 1500})),
+    ];
+    let mut shim = Command::new(binary("murmur-mcp"));
+    shim.arg("--agent").arg("alice").arg("--socket").arg(&here.socket).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut shim = shim.kill_on_drop(true).spawn().unwrap();
+    let lines = script.map(|line| format!("{line}\n")).concat();
+    shim.stdin.take().unwrap().write_all(lines.as_bytes()).await.unwrap();
+    let output = shim.wait_with_output().await.unwrap();
+    assert!(output.status.success());
+    let answers = String::from_utf8(output.stdout).unwrap();
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for id in 1..=3 {
+        assert!(answers.iter().any(|answer| answer["id"] == id), "no answer to {id}: {answers:?}");
+    }
+    here.unattended().await;
 }

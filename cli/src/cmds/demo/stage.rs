@@ -74,7 +74,7 @@ impl Stage {
         // A demonstration ends before anything could want a restart.
         let starter = Starter::Alone;
         start::core(layout, plan, &starter, progress).await?;
-        start::workspace(layout, plan).await?;
+        start::workspace(layout, plan, progress).await?;
         let node = async |host: &Host| start::node(layout, plan, &host.local, &starter, progress).await;
         tokio::try_join!(node(alice), node(bob))?;
         Ok(())
