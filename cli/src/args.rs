@@ -233,7 +233,7 @@ pub(crate) enum Command {
     /// The workspace on the control plane
     #[command(subcommand)]
     Workspace(cmds::workspace::Command),
-    /// Nodes: invite, list, approve, take over
+    /// Nodes: invite, list, approve, revoke, take over
     #[command(subcommand)]
     Node(cmds::node::Command),
     /// Tokens for the control plane

@@ -248,6 +248,12 @@ fn findings(control: &super::control::ControlState, broker: &Taking, receiving: 
         let remedy = "Stop the other process, or run `murmurctl node takeover` here to end its session. A copied data directory is no \
                       second node: enrol that one in a directory of its own.";
         findings.push(finding(Severity::Error, &what, remedy));
+    } else if control.refused {
+        let why = control.trouble.as_deref().unwrap_or_default();
+        let what = format!("the control plane refuses this node: {why}");
+        let remedy = "Ask the workspace's owner. A node that was revoked, or off for longer than its token lasts, has to be enrolled anew: with an \
+                      empty data directory and a new invite. What came before can be read here.";
+        findings.push(finding(Severity::Error, &what, remedy));
     } else if !control.connected {
         let why = control.trouble.as_deref().unwrap_or("it has not answered yet");
         let what = format!("the control plane is away: {why}");
@@ -418,6 +424,8 @@ mod tests {
         );
         let away = ControlState { trouble: Some("refused".to_owned()), ..ControlState::default() };
         assert_eq!(told(&away, &Taking::Yes), ["the control plane is away: refused"]);
+        let refused = ControlState { trouble: Some("the token was revoked".to_owned()), refused: true, ..fine.clone() };
+        assert_eq!(told(&refused, &Taking::Yes), ["the control plane refuses this node: the token was revoked"]);
         let fenced = |by: &str| ControlState { fenced: Some(by.to_owned()), ..ControlState::default() };
         let what = |who| format!("{who} runs as this node: nothing is sent or received here");
         assert_eq!(told(&fenced("x"), &Taking::Left), [what("another process (x)")]);

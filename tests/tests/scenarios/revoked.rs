@@ -28,7 +28,7 @@ async fn what_a_revoked_node_signed_is_taken_by_nobody() {
     assert!(answer.broker_told);
     assert_eq!(answer.nodes.iter().map(|node| node.state()).collect::<Vec<_>>(), [NodeState::Revoked]);
     there.cut_off().await;
-    there.finds("revoked").await;
+    there.finds("the control plane refuses this node").await;
 
     here.process.start();
     here.ready().await;

@@ -48,6 +48,8 @@ pub struct ControlState {
     pub connected: bool,
     /// Another process holds the session of this node: nothing is consumed until it ends.
     pub fenced: Option<String>,
+    /// It does not take this node's token: it was revoked, or ended while the node was off.
+    pub refused: bool,
     /// Its version; empty before the first session.
     pub server_version: String,
     /// Milliseconds that its clock is ahead of this host's.

@@ -145,6 +145,12 @@ impl ControlTasks {
     }
 
     fn note(&self, ended: &Ended) {
+        let refused = match ended {
+            Ended::Lost(error) => {
+                matches!(error.reason(), Some(Reason::TokenRevoked | Reason::TokenExpired | Reason::TokenInvalid))
+            }
+            Ended::Draining | Ended::Fenced(_) | Ended::Again(_) | Ended::Left => false,
+        };
         let has_failed = !matches!(ended, Ended::Again(_) | Ended::Left);
         let (trouble, fenced) = match ended {
             Ended::Again(_) => ("it is asked again".to_owned(), None),
@@ -164,6 +170,7 @@ impl ControlTasks {
                 info!("the session with the control plane ended: {trouble}");
             }
             (state.connected, state.trouble, state.fenced) = (false, Some(trouble), fenced);
+            state.refused = refused;
             state.failed += u64::from(has_failed);
             is_news || has_failed
         });

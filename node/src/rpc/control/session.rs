@@ -193,6 +193,7 @@ fn welcomed(parts: &Parts, welcome: &v1::Welcome) {
         state.connected = true;
         state.opened += 1;
         state.fenced = None;
+        state.refused = false;
         state.trouble = None;
         state.server_version.clone_from(&welcome.server_version);
     });
