@@ -10,6 +10,7 @@ use std::{
 use async_nats::{AuthError, Client, ConnectOptions};
 use murmur_core::reason::Reason;
 use murmur_proto::{status::RpcError, v1};
+use murmur_server::config::Config;
 
 use crate::{
     binary,
@@ -58,6 +59,18 @@ fn init(dir: &Path) -> String {
     layout["config"].as_str().unwrap().to_owned()
 }
 
+/// A control plane with this broker, which is of a folder of `dir`.
+async fn beside(nats: &Nats, dir: &Path, change: impl FnOnce(&mut Config)) -> World {
+    World::with(|config| {
+        config.broker_dir = Some(dir.join("broker"));
+        config.broker_url = nats.url.clone();
+        // Whoever waits for the broker asks again and again.
+        config.calls_per_second = 100_000.try_into().unwrap();
+        change(config);
+    })
+    .await
+}
+
 /// The node's credentials, once the control plane has found the broker.
 async fn credentials(world: &World, node: &NodeKit) -> v1::GetBrokerCredentialsResponse {
     let request = v1::GetBrokerCredentialsRequest { broker_public_key: node.broker.public_key(), redeliver: false };
@@ -88,13 +101,7 @@ async fn publish(client: &Client, subject: String, size: usize) -> serde_json::V
 async fn mail_to_nodes_that_do_not_exist_does_not_fill_the_store() {
     let dir = tempfile::tempdir().unwrap();
     let nats = Nats::start(&init(&dir.path().join("broker")));
-    let world = World::with(|config| {
-        config.broker_dir = Some(dir.path().join("broker"));
-        config.broker_url = nats.url.clone();
-        config.calls_per_second = 100_000.try_into().unwrap();
-        config.stream_max_bytes = 1 << 20;
-    })
-    .await;
+    let world = beside(&nats, dir.path(), |config| config.stream_max_bytes = 1 << 20).await;
     let owner = world.workspace("acme").await;
     let (thief, honest) = (world.node(&owner, "jdoe", 1).await, world.node(&owner, "sam", 2).await);
     let (its, theirs) = (credentials(&world, &thief).await, credentials(&world, &honest).await);
@@ -137,12 +144,7 @@ async fn mail_to_nodes_that_do_not_exist_does_not_fill_the_store() {
 async fn a_node_reaches_the_broker_with_what_it_was_given() {
     let dir = tempfile::tempdir().unwrap();
     let nats = Nats::start(&init(&dir.path().join("broker")));
-    let world = World::with(|config| {
-        config.broker_dir = Some(dir.path().join("broker"));
-        config.broker_url = nats.url.clone();
-        config.calls_per_second = 100_000.try_into().unwrap();
-    })
-    .await;
+    let world = beside(&nats, dir.path(), |_| ()).await;
     let owner = world.workspace("acme").await;
     let node = world.node(&owner, "jdoe", 1).await;
     let before = node.register(&world, "alice").await.unwrap().agent.unwrap();
