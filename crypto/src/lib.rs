@@ -3,8 +3,7 @@
 //! A message goes through these rooms in order. Sending: [`inner`] encodes what is said, [`seal`] pads and encrypts it, wraps
 //! the content key for every recipient's [`prekey`] and signs the whole. Receiving: [`envelope`] decodes without trusting,
 //! [`chain`] decides whose key may speak for the sender, `verify` and `open` turn the envelope into plaintext, and [`ack`]
-//! answers. Trust itself is [`cert`], [`chain`], [`revocation`], [`invite`], [`safety`] and
-//! [`keylog`].
+//! answers. Trust itself is [`cert`], [`chain`], [`revocation`], [`invite`], [`safety`] and [`keylog`].
 //!
 //! Nothing here does IO or reads a clock. Randomness is drawn in [`seal`], in `encapsulate` and in the `generate` functions only;
 //! tests pass their own through [`hazmat`]. This is the only crate that names a cryptographic primitive.

@@ -106,14 +106,16 @@ async fn approve(target: &Target, text: &str, output: Output) -> Outcome {
     let owner = target.owner(workspace)?;
     let mut control = target.control().await?;
     let revoker = Revoker { layout: &target.layout, owner: &owner, workspace };
+    let node = enrol::by_fingerprint(&mut control, &wanted).await?.ok_or_else(|| {
+        Failure::new(Exit::NotFound, format!("no node has the fingerprint {wanted}"))
+            .remedy("Compare it with `murmurctl node ls`; a node shows up there once it has redeemed its invite.")
+    })?;
     // Whatever the control plane shows of it.
-    if let Some(node) = enrol::by_fingerprint(&mut control, &wanted).await?
-        && revoker.is_revoked(&node)?
-    {
+    if revoker.is_revoked(&node)? {
         return Err(Failure::new(Exit::Refused, format!("node {} was revoked", text::clean_line(&node.name)))
             .remedy("Invite the host anew, with an empty data directory."));
     }
-    let node = enrol::approve(&mut control, &owner, &wanted).await?;
+    let node = enrol::approve(&mut control, &owner, node).await?;
     output.show(&node_json(&node), || {
         format!("approved: node {} of {}", text::clean_line(&node.name), text::clean_line(&node.account))
     })

@@ -133,12 +133,8 @@ pub(crate) fn fingerprint(text: &str) -> Option<String> {
     (plain.len() == 64 && plain.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(plain)
 }
 
-/// Signs the certificate of the node with this fingerprint. A node whose certificate holds for a while yet stays as it is.
-pub(crate) async fn approve(control: &mut ControlClient, owner: &Owner, wanted: &str) -> Result<Node, Failure> {
-    let node = by_fingerprint(control, wanted).await?.ok_or_else(|| {
-        Failure::new(Exit::NotFound, format!("no node has the fingerprint {wanted}"))
-            .remedy("Compare it with `murmurctl node ls`; a node shows up there once it has redeemed its invite.")
-    })?;
+/// Signs the certificate of a node. One whose certificate holds for a while yet stays as it is.
+pub(crate) async fn approve(control: &mut ControlClient, owner: &Owner, node: Node) -> Result<Node, Failure> {
     match node.state() {
         NodeState::Approved if !is_due(&node) => return Ok(node),
         NodeState::Revoked => {

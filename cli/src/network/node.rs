@@ -148,13 +148,13 @@ impl LocalNode {
         owner: &Owner,
     ) -> Result<(), Failure> {
         let wait = Wait { layout, part: &self.part, process, until: "it has enrolled", bound: READY_WITHIN };
-        let own = wait
+        let node = wait
             .ask(|| async {
                 let own = status(&self.socket).await.ok().filter(|status| !status.node_id.is_empty())?.fingerprint;
-                enrol::by_fingerprint(&mut control.clone(), &own).await.ok()?.map(|_| own)
+                enrol::by_fingerprint(&mut control.clone(), &own).await.ok()?
             })
             .await?;
-        enrol::approve(control, owner, &own).await?;
+        enrol::approve(control, owner, node).await?;
         Ok(())
     }
 

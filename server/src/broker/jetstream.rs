@@ -183,17 +183,16 @@ impl BrokerAdmin {
         let consumer: jetstream::consumer::PullConsumer = consumer.map_err(BrokerError::request(action))?;
         // Whoever goes on writing there does not keep this from its end.
         let wanted = consumer.cached_info().num_pending;
-        let (mut count, mut is_more) = (0, wanted > 0);
-        while is_more && count < wanted {
+        let mut count = 0;
+        while count < wanted {
             let batch = consumer.fetch().max_messages(CLEAR_BATCH).messages().await;
             let batch: Vec<_> = batch
                 .map_err(BrokerError::request(action))?
                 .try_collect()
                 .await
                 .map_err(BrokerError::request(action))?;
-            is_more = !batch.is_empty();
+            let Some((last, others)) = batch.split_last() else { break };
             count += batch.len() as u64;
-            let Some((last, others)) = batch.split_last() else { continue };
             for message in others {
                 message.ack_with(AckKind::Term).await.map_err(BrokerError::request(action))?;
             }

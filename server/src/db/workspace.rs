@@ -1,6 +1,7 @@
 //! Workspaces.
 
 use murmur_core::{id::WorkspaceId, slug::WorkspaceName};
+use murmur_crypto::cert::RootCertificate;
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{
@@ -73,6 +74,16 @@ pub async fn insert(conn: &mut Conn, workspace: &Workspace) -> Result<(), DbErro
 pub async fn get(conn: &mut Conn, id: WorkspaceId) -> Result<Option<Workspace>, DbError> {
     let row = sqlx::query("SELECT * FROM workspace WHERE id = $1").bind(id.to_vec()).fetch_optional(conn).await?;
     row.as_ref().map(Workspace::from_row).transpose()
+}
+
+/// The root of a workspace that something refers to.
+///
+/// # Errors
+/// [`DbError::Corrupt`] when there is none, or it cannot be read.
+pub async fn root(conn: &mut Conn, id: WorkspaceId) -> Result<RootCertificate, DbError> {
+    let found = get(conn, id).await?.ok_or(DbError::Corrupt { column: "workspace_id" })?;
+    RootCertificate::decode(found.root_certificate)
+        .map_err(|_| DbError::Corrupt { column: "workspace.root_certificate" })
 }
 
 /// The workspace of this name.

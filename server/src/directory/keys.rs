@@ -13,7 +13,6 @@ use super::{
     room::{agent_of_node, approved_node},
 };
 use crate::db::{
-    DbError,
     agent::{self, Agent},
     agent_key::{self, AgentKeys},
     meta,
@@ -37,9 +36,7 @@ impl Directory {
         let mut tx = self.db.write().await?;
         let node = approved_node(&mut tx, caller).await?;
         let agent = agent_of_node(&mut tx, caller, id).await?;
-        let root = workspace::get(&mut tx, caller.0).await?.ok_or(DbError::Corrupt { column: "node.workspace_id" })?;
-        let root = RootCertificate::decode(root.root_certificate)
-            .map_err(|_| DbError::Corrupt { column: "workspace.root_certificate" })?;
+        let root = workspace::root(&mut tx, caller.0).await?;
         let keys = verify(&root, &node, &agent, (chain, prekey), now_ms)?;
         agent_key::put(&mut tx, caller.0, id, &keys).await?;
         let revision = meta::next_revision(&mut tx).await?;

@@ -9,7 +9,7 @@ use murmur_crypto::{
 use super::{NodeError, Nodes, room::visible};
 use crate::{
     db::{
-        DbError, meta,
+        meta,
         node::{self, Node, State},
         workspace,
     },
@@ -31,10 +31,7 @@ impl Nodes {
         if node.certificate.as_ref() == Some(&certificate) {
             return Ok(node);
         }
-        let owner = workspace::get(&mut tx, node.workspace_id).await?;
-        let owner = owner.ok_or(DbError::Corrupt { column: "node.workspace_id" })?;
-        let root = RootCertificate::decode(owner.root_certificate)
-            .map_err(|_| DbError::Corrupt { column: "workspace.root_certificate" })?;
+        let root = workspace::root(&mut tx, node.workspace_id).await?;
         let (serial, slug_scope) = check(&root, &node, certificate.clone(), now_ms)?;
         let revision = meta::next_revision(&mut tx).await?;
         let certificate = Some(certificate);

@@ -11,7 +11,7 @@ use murmur_core::{
     subject::Route,
 };
 use murmur_crypto::{
-    cert::{Certificate, RootCertificate},
+    cert::Certificate,
     revocation::{Revocation, RevocationList, Revoked},
 };
 use tokio::sync::watch;
@@ -53,7 +53,7 @@ impl Nodes {
     ) -> Result<Published, NodeError> {
         let mut work = self.agents.begin().await?;
         let (workspace_id, _) = target_workspace(&mut work, caller, workspace.as_ref()).await?;
-        let root = root_of(&mut work, workspace_id).await?;
+        let root = workspace::root(&mut work, workspace_id).await?;
         let list = RevocationList::decode(bytes, &root)?;
         if let Some((_, stored)) = revocation_list::get(&mut work, workspace_id).await? {
             let stored = RevocationList::decode(stored, &root)
@@ -153,12 +153,6 @@ impl Nodes {
     }
 }
 
-async fn root_of(conn: &mut Conn, id: WorkspaceId) -> Result<RootCertificate, NodeError> {
-    let found = workspace::get(conn, id).await?.ok_or(DbError::Corrupt { column: "revocation_list.workspace_id" })?;
-    let root = RootCertificate::decode(found.root_certificate);
-    Ok(root.map_err(|_| DbError::Corrupt { column: "workspace.root_certificate" })?)
-}
-
 /// A list that follows another has a higher version and goes on revoking what that one revoked, for as long as it could matter.
 fn check_follows(before: &RevocationList, list: &RevocationList, now_ms: u64) -> Result<(), NodeError> {
     let (before, list) = (before.spec(), list.spec());
@@ -167,14 +161,14 @@ fn check_follows(before: &RevocationList, list: &RevocationList, now_ms: u64) ->
         return Err(NodeError::ListOrder(text));
     }
     let is_needed = |entry: &&Revocation| entry.at_ms.saturating_add(REVOCATION_KEPT_MS) > now_ms;
-    match before.entries.iter().filter(is_needed).find(|entry| !is_kept(entry.what, list.entries.iter())) {
+    match before.entries.iter().filter(is_needed).find(|entry| !is_kept(entry.what, &list.entries)) {
         Some(lost) => Err(NodeError::ListOrder(format!("it must go on revoking {}", name_of(lost.what)))),
         None => Ok(()),
     }
 }
 
-fn is_kept<'a>(what: Revoked, mut entries: impl Iterator<Item = &'a Revocation>) -> bool {
-    entries.any(|entry| match (entry.what, what) {
+fn is_kept(what: Revoked, entries: &[Revocation]) -> bool {
+    entries.iter().any(|entry| match (entry.what, what) {
         (Revoked::Subject { subject_id: here, serial_lt }, Revoked::Subject { subject_id, serial_lt: floor }) => {
             here == subject_id && serial_lt >= floor
         }

@@ -145,12 +145,8 @@ impl ControlTasks {
     }
 
     fn note(&self, ended: &Ended) {
-        let refused = match ended {
-            Ended::Lost(error) => {
-                matches!(error.reason(), Some(Reason::TokenRevoked | Reason::TokenExpired | Reason::TokenInvalid))
-            }
-            Ended::Draining | Ended::Fenced(_) | Ended::Again(_) | Ended::Left => false,
-        };
+        let is_of_token = |reason| matches!(reason, Reason::TokenRevoked | Reason::TokenExpired | Reason::TokenInvalid);
+        let refused = matches!(ended, Ended::Lost(error) if error.reason().is_some_and(is_of_token));
         let has_failed = !matches!(ended, Ended::Again(_) | Ended::Left);
         let (trouble, fenced) = match ended {
             Ended::Again(_) => ("it is asked again".to_owned(), None),
