@@ -17,7 +17,7 @@ use crate::{
     hash::{EnvDigest, Fingerprint},
     hazmat::SealRandomness,
     header::Header,
-    keys::{Encapsulation, IdentityKey, PrekeyPublic, random},
+    keys::{Encapsulation, IdentityKey, PrekeyPublic},
     padding,
     prekey::{PrekeyId, VerifiedPrekey},
     wire,
@@ -124,12 +124,17 @@ pub fn seal_encapsulated(
     request: &SealRequest<'_>,
     encapsulation: Option<Encapsulation>,
 ) -> Result<Sealed, SealError> {
-    let mut hpke_ikm_e = Zeroizing::new(vec![[0; 32]; request.recipients.len()]);
-    for ikm in hpke_ikm_e.iter_mut() {
-        *ikm = *random()?;
-    }
-    let randomness = SealRandomness { cek: random()?, payload_nonce: *random()?, hpke_ikm_e };
-    seal_with(sender, request, &randomness, encapsulation)
+    seal_with(sender, request, &draw(request.recipients.len())?, encapsulation)
+}
+
+/// Everything random about one copy for so many recipients, drawn at once: each call of the system costs as much as what it gives here.
+fn draw(recipients: usize) -> Result<SealRandomness, RandomError> {
+    let mut drawn = Zeroizing::new(vec![[0; 32]; recipients + 2]);
+    getrandom::fill(drawn.as_flattened_mut())?;
+    let (cek, nonce) = (Zeroizing::new(drawn.swap_remove(0)), drawn.swap_remove(0));
+    let mut payload_nonce = [0; 24];
+    payload_nonce.copy_from_slice(&nonce[..24]);
+    Ok(SealRandomness { cek, payload_nonce, hpke_ikm_e: drawn })
 }
 
 pub(crate) fn seal_with(

@@ -150,7 +150,13 @@ pub async fn run(config: Config, drain: CancellationToken) -> anyhow::Result<()>
     let tasks = TaskTracker::new();
     if let Some(address) = base.config.metrics_listen {
         let scrapes = metrics::listen(address, base.data_dir.path()).await.context("cannot serve metrics")?;
-        tasks.spawn(metrics::serve(scrapes, base.metrics.clone(), base.stage.subscribe(), drain.clone()));
+        tasks.spawn(metrics::serve(
+            scrapes,
+            base.metrics.clone(),
+            base.stage.subscribe(),
+            base.data_dir.path().into(),
+            drain.clone(),
+        ));
     }
     let served = services.clone();
     let mut door = tokio::spawn(async move { served.serve(listener).await });
@@ -242,11 +248,23 @@ async fn start(
     Ok(())
 }
 
+/// Without the control plane the host's clock may be all there is, and it may be wrong.
+fn recall_time(clock: &Clock, dir: &IdentityDir) {
+    match dir.clock() {
+        Ok(Some(words)) => {
+            clock.recall(&words);
+        }
+        Ok(None) => {}
+        Err(error) => warn!(error = &error as &dyn std::error::Error, "what time it was is not remembered"),
+    }
+}
+
 impl Base {
     fn open(config: Config) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let data_dir = DataDir::open(&config.data_dir)?;
         let dir = IdentityDir::open(data_dir.path())?;
+        recall_time(&clock, &dir);
         let broker_key = Arc::new(dir.broker_key()?);
         let ca_pem = match &config.ca {
             Some(path) => {

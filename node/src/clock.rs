@@ -2,7 +2,8 @@
 //!
 //! A host's clock may be wrong by hours, and be set while we run. Certificates, prekeys and messages are judged by time, on this host and
 //! on others, so the node counts by the control plane's time once it has been told it: from then on by the machine's uptime, which
-//! nobody sets, and told again with every heartbeat (docs/adr/0007-time.md). Until then the host's clock is all there is.
+//! nobody sets, and told again with every heartbeat (docs/adr/0007-time.md). A process that starts again while the machine stays up goes on
+//! by what the one before was told. Without that the host's clock is all there is.
 //!
 //! Debug builds add an offset to the host's clock, from `MURMUR_CLOCK_OFFSET_MS` or, read again each time, from the file that
 //! `MURMUR_CLOCK_OFFSET_FILE` names (milliseconds, may be negative), so that scenarios can let clocks disagree and step; release
@@ -34,6 +35,22 @@ struct Told {
     base_ms: AtomicI64,
 }
 
+impl Told {
+    fn set(&self, base_ms: i64) {
+        self.base_ms.store(base_ms, Ordering::SeqCst);
+        self.is_known.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What the control plane's word did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// How many milliseconds its clock is ahead of the host's.
+    pub ahead_ms: i64,
+    /// Whether the time was set by it: at the first word, and when what was told before is more than a second off.
+    pub is_set: bool,
+}
+
 impl Clock {
     /// The process's clock, with the offset of a debug build's environment. To be made once: it is never freed.
     #[must_use]
@@ -63,19 +80,40 @@ impl Clock {
         since_ms.saturating_add_signed(self.offset_ms.saturating_add(offset_ms()))
     }
 
-    /// Takes the control plane's time. Returns how many milliseconds it is ahead of the host's clock.
-    pub fn tell(&self, server_ms: u64) -> i64 {
+    /// Takes the control plane's time.
+    pub fn tell(&self, server_ms: u64) -> Heard {
         let host_ms = self.host_ms();
+        let mut is_set = false;
         if let Some(told) = self.told {
             // A clock that is right is left as it is, to the millisecond; one that differs too much may be right, too.
             let is_wrong = (CLOSE_MS + 1..=CORRECTION_MS_MAX).contains(&server_ms.abs_diff(host_ms));
             let time_ms = if is_wrong { server_ms } else { host_ms };
             if !told.is_known.load(Ordering::SeqCst) || self.now_ms().abs_diff(time_ms) > CLOSE_MS {
-                told.base_ms.store(difference_ms(time_ms, uptime_ms()), Ordering::SeqCst);
-                told.is_known.store(true, Ordering::SeqCst);
+                told.set(difference_ms(time_ms, uptime_ms()));
+                is_set = true;
             }
         }
-        difference_ms(server_ms, host_ms)
+        Heard { ahead_ms: difference_ms(server_ms, host_ms), is_set }
+    }
+
+    /// What this process was told, in words for one that follows it; `None` before the first word, and where the system has no name for the
+    /// time since it was started.
+    #[must_use]
+    pub fn remembered(&self) -> Option<String> {
+        let told = self.told.filter(|told| told.is_known.load(Ordering::SeqCst))?;
+        Some(format!("{} {}\n", boot()?, told.base_ms.load(Ordering::SeqCst)))
+    }
+
+    /// Goes on by the words of an earlier process, if the machine has been up ever since. Returns whether it does.
+    pub fn recall(&self, words: &str) -> bool {
+        let base_ms = words.trim_end().rsplit_once(' ').filter(|(of, _)| boot().is_some_and(|boot| boot == *of));
+        match (self.told, base_ms.and_then(|(_, base_ms)| base_ms.parse().ok())) {
+            (Some(told), Some(base_ms)) => {
+                told.set(base_ms);
+                true
+            }
+            _ => false,
+        }
     }
 }
 
@@ -96,11 +134,31 @@ pub fn uptime_ms() -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A name for the time since the machine was started, during which its uptime counts on. A debug build whose clock the environment moves is
+/// on another machine, as it were.
+fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(format!("{}{}", id.trim(), moved_by()))
+}
+
+#[cfg(debug_assertions)]
+static FIXED_MS: std::sync::LazyLock<i64> = std::sync::LazyLock::new(|| {
+    std::env::var("MURMUR_CLOCK_OFFSET_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+});
+
+#[cfg(debug_assertions)]
+fn moved_by() -> String {
+    format!("{:+}", *FIXED_MS)
+}
+
+#[cfg(not(debug_assertions))]
+const fn moved_by() -> &'static str {
+    ""
+}
+
 #[cfg(debug_assertions)]
 fn offset_ms() -> i64 {
     use std::{path::PathBuf, sync::LazyLock};
-    static FIXED_MS: LazyLock<i64> =
-        LazyLock::new(|| std::env::var("MURMUR_CLOCK_OFFSET_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(0));
     static FILE: LazyLock<Option<PathBuf>> =
         LazyLock::new(|| std::env::var_os("MURMUR_CLOCK_OFFSET_FILE").map(PathBuf::from));
     let of_file = || std::fs::read_to_string(FILE.as_ref()?).ok()?.trim().parse::<i64>().ok();
@@ -144,7 +202,7 @@ mod tests {
                 close(wrong.now_ms(), right.now_ms().saturating_add_signed(offset_ms)),
                 "nothing else is known yet"
             );
-            assert!((wrong.tell(right.now_ms()) + offset_ms).abs() < SLACK_MS);
+            assert!((wrong.tell(right.now_ms()).ahead_ms + offset_ms).abs() < SLACK_MS);
             assert!(close(wrong.now_ms(), right.now_ms()));
         }
     }
@@ -155,8 +213,29 @@ mod tests {
         clock.tell(clock.now_ms());
         let stepped = Clock { offset_ms: -HOUR_MS, ..clock };
         assert!(close(stepped.now_ms(), clock.now_ms()));
-        assert!((stepped.tell(clock.now_ms()) - HOUR_MS).abs() < SLACK_MS, "and the step is told");
+        assert!((stepped.tell(clock.now_ms()).ahead_ms - HOUR_MS).abs() < SLACK_MS, "and the step is told");
         assert!(close(stepped.now_ms(), clock.now_ms()));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_process_goes_on_by_what_the_one_before_was_told_while_the_machine_is_up() {
+        let right = Clock::with_offset(0);
+        let before = clock(-HOUR_MS);
+        assert_eq!(before.remembered(), None, "nobody has said anything");
+        assert!(before.tell(right.now_ms()).is_set);
+        assert!(!before.tell(right.now_ms()).is_set, "it goes by that already");
+        let words = before.remembered().unwrap();
+        let after = clock(-HOUR_MS);
+        assert!(after.recall(&words));
+        assert!(close(after.now_ms(), right.now_ms()));
+        assert_eq!(after.remembered(), Some(words.clone()));
+        let base_ms = words.trim_end().rsplit_once(' ').unwrap().1;
+        for foreign in ["", "x", base_ms, &format!("another-boot {base_ms}"), &words.replace(base_ms, "soon")] {
+            let after = clock(-HOUR_MS);
+            assert!(!after.recall(foreign), "{foreign:?}");
+            assert!(close(after.now_ms(), right.now_ms() - HOUR_MS.unsigned_abs()));
+        }
     }
 
     #[test]

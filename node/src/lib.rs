@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 mod delay;
 pub mod directory;
+pub mod disk;
 pub mod enroll;
 pub mod events;
 pub mod identity;

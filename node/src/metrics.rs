@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{Core, Stage},
+    disk,
     identity::write_private,
     post::PostStats,
 };
@@ -165,6 +166,7 @@ fn register_post(registry: &mut Registry, stats: &PostStats) {
 struct Site {
     metrics: Arc<Metrics>,
     stage: watch::Receiver<Stage>,
+    data_dir: Arc<Path>,
     drain: CancellationToken,
 }
 
@@ -188,9 +190,10 @@ pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     stage: watch::Receiver<Stage>,
+    data_dir: Arc<Path>,
     drain: CancellationToken,
 ) -> std::io::Result<()> {
-    let site = Site { metrics, stage, drain: drain.clone() };
+    let site = Site { metrics, stage, data_dir, drain: drain.clone() };
     let router = Router::new()
         .route("/metrics", get(scrape))
         .route("/healthz", get(|| async { "ok" }))
@@ -213,12 +216,14 @@ async fn scrape(State(site): State<Site>) -> impl IntoResponse {
     }
 }
 
-/// Ready when the node is approved and not going down: messages are accepted with broker and control plane away.
+/// Ready when the node is approved, not going down, and its disk has room: messages are accepted with broker and control plane away.
 async fn ready(State(site): State<Site>) -> impl IntoResponse {
     if site.drain.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else if core(&site.stage).is_none() {
         (StatusCode::SERVICE_UNAVAILABLE, "pending")
+    } else if disk::left(&site.data_dir).is_ok_and(|left| left < disk::NEEDED_BYTES) {
+        (StatusCode::SERVICE_UNAVAILABLE, "disk full")
     } else {
         (StatusCode::OK, "ready")
     }

@@ -15,7 +15,7 @@ use murmur_core::{
     id::TokenId,
     token::{Token, TokenKind},
 };
-use murmur_crypto::chunk::ChunkFrame;
+use murmur_crypto::{chunk::ChunkFrame, keys::IdentityKey, revocation::RevocationList, statement::Statement};
 use murmur_tests::fuzz::{self, world};
 
 #[global_allocator]
@@ -130,7 +130,7 @@ macro_rules! targets {
 
 targets! {
     envelope_decode header_decode inner_decode ack_decode chain_decode chain_verify prekey_verify invite_parse invite_body
-    chunk_reassemble subject_parse slug_parse token_parse
+    revocation_list chunk_reassemble subject_parse slug_parse token_parse
 }
 
 /// Twenty bytes that claim four gigabytes, for every field that has a length.
@@ -166,7 +166,7 @@ fn memory_is_measured() {
 /// Inputs that are right, and the beginnings of what is wrong; the fuzzer finds the rest.
 fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     let world = world::world();
-    let statement = |statement: &murmur_crypto::statement::Statement| statement.body().to_vec();
+    let statement = |statement: &Statement| statement.body().to_vec();
     let text = |text: &str| text.as_bytes().to_vec();
     match target {
         "envelope_decode" => {
@@ -210,7 +210,7 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             vec![("alice", statement(&world.alice.prekey)), ("bob", real.clone()), ("cut", real[..40].to_vec())]
         }
         "invite_parse" => {
-            let real = world::invite().sign(&murmur_crypto::keys::IdentityKey::from_seed(&world::ROOT_SEED)).unwrap();
+            let real = world::invite().sign(&IdentityKey::from_seed(&world::ROOT_SEED)).unwrap();
             let raw = BASE64URL_NOPAD.decode(&real.as_bytes()["MURMUR:".len()..]).unwrap();
             vec![
                 ("text", text(&real)),
@@ -220,10 +220,22 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ]
         }
         "invite_body" => {
-            let real = world::invite().sign(&murmur_crypto::keys::IdentityKey::from_seed(&world::ROOT_SEED)).unwrap();
+            let real = world::invite().sign(&IdentityKey::from_seed(&world::ROOT_SEED)).unwrap();
             let raw = BASE64URL_NOPAD.decode(&real.as_bytes()["MURMUR:".len()..]).unwrap();
-            let body = murmur_crypto::statement::Statement::decode(raw[1..].to_vec()).unwrap().body().to_vec();
+            let body = Statement::decode(raw[1..].to_vec()).unwrap().body().to_vec();
             vec![
+                ("real", body.clone()),
+                ("cut", body[..body.len() / 2].to_vec()),
+                ("twice", [&body[..], &body].concat()),
+            ]
+        }
+        "revocation_list" => {
+            let spec = world::revocations();
+            let root_key = IdentityKey::from_seed(&world::ROOT_SEED);
+            let signed = RevocationList::issue(&root_key, &world.root, &spec).unwrap().encode();
+            let body = Statement::decode(signed.clone()).unwrap().body().to_vec();
+            vec![
+                ("signed", signed),
                 ("real", body.clone()),
                 ("cut", body[..body.len() / 2].to_vec()),
                 ("twice", [&body[..], &body].concat()),

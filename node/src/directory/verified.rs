@@ -100,12 +100,26 @@ impl PeerTrouble {
 }
 
 pub(super) struct Cache {
-    /// By the digest of chain, prekey and route, under a revocation list.
-    peers: Moka<(u64, [u8; 32]), Arc<VerifiedPeer>>,
+    /// What was verified of each agent last, under a revocation list.
+    peers: Moka<(u64, AgentId), Arc<Believed>>,
     /// By the digest of the chain's bytes, under a revocation list.
     chains: Moka<(u64, [u8; 32]), Arc<VerifiedChain>>,
     /// Agents that only their own messages have told of: node and slug as first shown.
     strangers: Moka<AgentId, (NodeId, String)>,
+}
+
+/// Keys that hold, and what the directory said when they were looked at.
+struct Believed {
+    said: PeerKeys,
+    peer: Arc<VerifiedPeer>,
+}
+
+impl Believed {
+    /// Whether it is about what the directory says now.
+    fn is_of(&self, peer: &Peer, keys: &PeerKeys, route: &Route) -> bool {
+        let known = &*self.peer;
+        known.node_id == peer.node_id && known.route == *route && known.slug == peer.slug && self.said == *keys
+    }
 }
 
 impl Default for Cache {
@@ -144,14 +158,15 @@ impl Directory {
     pub fn verified_peer(&self, peer: &Peer, now_ms: u64) -> Result<Arc<VerifiedPeer>, PeerTrouble> {
         let keys = peer.keys.as_ref().ok_or(PeerTrouble::NoKeys)?;
         let route = peer.route.as_ref().ok_or(PeerTrouble::NoRoute)?;
-        let key = (self.trust.version(), digest(peer, keys, route));
+        let key = (self.trust.version(), peer.agent_id);
         if let Some(known) = self.cache.peers.get(&key)
-            && now_ms <= known.prekey.not_after_ms
+            && known.is_of(peer, keys, route)
+            && now_ms <= known.peer.prekey.not_after_ms
         {
-            return Ok(known);
+            return Ok(known.peer.clone());
         }
         let verified = Arc::new(self.verify_peer(peer, keys, route, now_ms)?);
-        self.cache.peers.insert(key, verified.clone());
+        self.cache.peers.insert(key, Arc::new(Believed { said: keys.clone(), peer: verified.clone() }));
         Ok(verified)
     }
 
@@ -257,13 +272,6 @@ impl Directory {
 
 fn require(holds: bool, what: &'static str) -> Result<(), PeerTrouble> {
     if holds { Ok(()) } else { Err(PeerTrouble::Mismatch(what)) }
-}
-
-fn digest(peer: &Peer, keys: &PeerKeys, route: &Route) -> [u8; 32] {
-    let (route, slug) = (route.to_string(), peer.slug.to_string());
-    let lengths = [keys.chain.len(), keys.prekey.len(), route.len()].map(usize::to_be_bytes).concat();
-    let parts = [&lengths, peer.agent_id.as_bytes().as_slice(), peer.node_id.as_bytes(), &keys.chain, &keys.prekey];
-    sha256(&[parts.concat().as_slice(), route.as_bytes(), slug.as_bytes()].concat())
 }
 
 fn holds_at(chain: &VerifiedChain, at_ms: u64) -> bool {

@@ -120,6 +120,23 @@ impl IdentityDir {
         self.write_json("broker.json", record)
     }
 
+    /// What an earlier process was told of the time.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn clock(&self) -> Result<Option<String>, IdentityError> {
+        let Some(bytes) = self.read("clock")? else { return Ok(None) };
+        String::from_utf8(bytes).map(Some).map_err(|_| self.damaged("clock", "it is no text"))
+    }
+
+    /// Keeps what this process was told of the time.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`].
+    pub fn save_clock(&self, words: &str) -> Result<(), IdentityError> {
+        self.write("clock", words.as_bytes())
+    }
+
     /// The invite that is being redeemed, kept so that a node that dies meanwhile goes on by itself.
     ///
     /// # Errors

@@ -12,7 +12,6 @@ use murmur_proto::{
     node::v1::{self, finding::Severity, host_service_server::HostService},
     time::timestamp,
 };
-use nix::sys::statvfs::statvfs;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -26,6 +25,7 @@ use crate::{
     app::{Core, Pending, Stage},
     bus::Taking,
     directory::{Peer, Snapshot},
+    disk,
     identity::IdentityDir,
     notify,
     post::PostStats,
@@ -365,12 +365,10 @@ fn counted(count: u64, what: &str) -> String {
 }
 
 fn disk_finding(data_dir: &std::path::Path) -> Option<v1::Finding> {
-    let disk = statvfs(data_dir).ok()?;
-    let left = disk.blocks_available().saturating_mul(disk.fragment_size());
-    (left < DISK_LOW_BYTES).then(|| {
-        let what = format!("the disk of the data directory has {} MiB left", left / (1024 * 1024));
-        finding(Severity::Warning, &what, "Free some space: without it no message can be accepted.")
-    })
+    let left = disk::left(data_dir).ok().filter(|left| *left < DISK_LOW_BYTES)?;
+    let what = format!("the disk of the data directory has {} MiB left", left / (1024 * 1024));
+    let severity = if left < disk::NEEDED_BYTES { Severity::Error } else { Severity::Warning };
+    Some(finding(severity, &what, "Free some space: without it no message can be accepted."))
 }
 
 fn finding(severity: Severity, what: &str, remedy: &str) -> v1::Finding {

@@ -14,6 +14,8 @@ use super::{caller::CallerError, control::ControlError};
 use crate::{
     agents::AgentError,
     directory::PeerTrouble,
+    disk,
+    keys::KeyError,
     notify::{NotifyError, PairError},
     permission::AnswerError,
     post::{QueryError, SendError},
@@ -190,6 +192,7 @@ fn of_notify(error: NotifyError) -> Status {
         NotifyError::Invalid(invalid) => field_status(invalid.field, invalid.rule),
         NotifyError::Many => status(Reason::ChannelLimit, text),
         NotifyError::NotFound(_) => status(Reason::ChannelNotFound, text),
+        NotifyError::File(error) if disk::is_full(&error) => of_store(&StoreError::Full),
         NotifyError::File(error) => {
             error!(%error, "a notification channel's file cannot be kept");
             status(Reason::StorageFailed, text)
@@ -212,6 +215,7 @@ fn of_agent(error: AgentError) -> Status {
         AgentError::Control(error) => of_control(error),
         AgentError::Slug(error) => field_status("agent", error.to_string()),
         AgentError::Store(error) => of_store(&error),
+        AgentError::Keys(KeyError::Io { source, .. }) if disk::is_full(&source) => of_store(&StoreError::Full),
         AgentError::Keys(error) => internal(&error),
         AgentError::Random => internal(&error),
     }

@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::{OpenError, StoreError, closed, row::int};
+use crate::disk;
 
 /// Every migration, in order; the database's `user_version` says how many it has had.
 pub(super) const MIGRATIONS: [&str; 16] = [
@@ -148,7 +149,7 @@ fn fill_journal(database: &Path) -> Result<(), OpenError> {
     };
     match fill() {
         // It is only slower without.
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+        Err(error) if disk::is_full(&error) => Ok(()),
         filled => filled.map_err(|source| OpenError::Io { path, source }),
     }
 }

@@ -17,7 +17,7 @@ pub mod world;
 pub type Body = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Body); 13] = [
+pub const TARGETS: [(&str, Body); 14] = [
     ("envelope_decode", envelope::envelope_decode),
     ("header_decode", envelope::header_decode),
     ("inner_decode", statements::inner_decode),
@@ -27,6 +27,7 @@ pub const TARGETS: [(&str, Body); 13] = [
     ("prekey_verify", statements::prekey_verify),
     ("invite_parse", statements::invite_parse),
     ("invite_body", statements::invite_body),
+    ("revocation_list", statements::revocation_list),
     ("chunk_reassemble", stream::chunk_reassemble),
     ("subject_parse", text::subject_parse),
     ("slug_parse", text::slug_parse),

@@ -2,18 +2,22 @@
 
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
-use murmur_core::limits::{ACK_CREDITS_MAX, ACK_ITEMS_MAX, ATTRS_MAX, BODY_BYTES_MAX, INVITE_LIFE_MS_MAX};
+use murmur_core::limits::{
+    ACK_CREDITS_MAX, ACK_ITEMS_MAX, ATTRS_MAX, BODY_BYTES_MAX, INVITE_LIFE_MS_MAX, REVOCATION_LIST_LIFE_MS_MAX,
+};
 use murmur_crypto::{
     ack::{ACK_BYTES_MAX, AckFrame},
     inner::{INNER_BYTES_MAX, InnerMessage},
     invite::{Invite, InviteError, PREFIX},
+    keys::IdentityKey,
     prekey,
+    revocation::{REASON_BYTES_MAX, RevocationList, Revoked},
     statement::Statement,
 };
 
 use super::{
     forge, wire,
-    world::{self, ALICE_SEED, NOW_MS, ROOT_SEED, world},
+    world::{self, ALICE_SEED, NODE_SEED, NOW_MS, ROOT_SEED, world},
 };
 
 /// The inner message of somebody who sealed what it likes.
@@ -80,6 +84,45 @@ pub(super) fn invite_body(bytes: &[u8]) {
     let Ok(invite) = Invite::read(&text, NOW_MS) else { return };
     assert!((NOW_MS..=NOW_MS + 2 * INVITE_LIFE_MS_MAX).contains(&invite.expires_ms) && invite.max_uses >= 1);
     assert!(invite.root == world().root, "another root's invite under this root's signature");
-    let again = invite.sign(&murmur_crypto::keys::IdentityKey::from_seed(&ROOT_SEED)).expect("it cannot be written");
+    let again = invite.sign(&IdentityKey::from_seed(&ROOT_SEED)).expect("it cannot be written");
     assert!(Invite::read(&again, NOW_MS).expect("what was written cannot be read") == invite);
+}
+
+/// A list that somebody sent, and one whose body is of the owner's own making.
+pub(super) fn revocation_list(bytes: &[u8]) {
+    let root = &world().root;
+    if let Ok(list) = RevocationList::decode(bytes.to_vec(), root) {
+        assert!(*list.spec() == world::revocations(), "nobody signed this list");
+    }
+    let signed = forge::statement("murmur/2 crl", bytes, &ROOT_SEED);
+    assert!(
+        RevocationList::decode(forge::statement("murmur/2 crl", bytes, &NODE_SEED), root).is_err(),
+        "a node's list passed for the root's"
+    );
+    let Ok(list) = RevocationList::decode(signed, root) else { return };
+    let spec = list.spec();
+    let life = spec.next_update_ms.checked_sub(spec.issued_ms);
+    assert!(spec.version > 0 && life.is_some_and(|life| life <= REVOCATION_LIST_LIFE_MS_MAX));
+    if let Some(fields) = wire::read(bytes) {
+        assert_eq!(wire::bytes(&fields, 1), root.workspace_id().as_bytes(), "another workspace's list");
+        assert_eq!(wire::number(&fields, 2), spec.version);
+        assert_eq!(wire::count(&fields, 5), spec.entries.len(), "what is revoked is lost, or made up");
+    }
+    for entry in &spec.entries {
+        assert!(entry.reason.len() <= REASON_BYTES_MAX && !entry.reason.contains(char::is_control));
+        assert!(!matches!(entry.what, Revoked::Subject { serial_lt: 0, .. }), "an entry that revokes nothing");
+    }
+    for certificate in [&world().node, world().alice.chain.leaf()] {
+        let (fp, claims) = (certificate.fp(), certificate.claims());
+        let is_named = spec.entries.iter().any(|entry| {
+            entry.what == Revoked::Certificate(fp)
+                || matches!(entry.what, Revoked::Subject { subject_id, serial_lt }
+                    if subject_id == claims.subject_id && serial_lt > claims.serial)
+        });
+        assert_eq!(list.revokes(certificate), is_named);
+    }
+    let again = RevocationList::issue(&IdentityKey::from_seed(&ROOT_SEED), root, spec);
+    let again = again.expect("what was read cannot be written").encode();
+    let again = RevocationList::decode(again, root).expect("what was written cannot be read");
+    assert!(again.spec() == spec);
 }

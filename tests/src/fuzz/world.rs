@@ -4,19 +4,20 @@ use std::sync::OnceLock;
 
 use murmur_core::{
     id::{AgentId, ConversationId, MessageId, NodeId, WorkspaceId},
-    limits::{AGENT_CERT_LIFE_MS, NODE_CERT_LIFE_MS, ROOT_CERT_LIFE_MS},
+    limits::{AGENT_CERT_LIFE_MS, NODE_CERT_LIFE_MS, REVOCATION_LIST_LIFE_MS_MAX, ROOT_CERT_LIFE_MS},
 };
 use murmur_crypto::{
     ack::{AckBody, AckItem, AckStatus, Credit, CreditState},
     cert::{Certificate, Origin, RootCertificate},
     chain::{Chain, NothingSeen, VerifiedChain, verify_chain},
-    hash::{EnvDigest, sha256},
+    hash::{EnvDigest, Fingerprint, sha256},
     hazmat::{SealRandomness, seal_with},
     inner::{Attr, InnerMessage, Kind, StreamManifest, dm_conversation_id},
     invite::{Invite, Purpose},
     issue::{AgentSpec, Issuer, NodeSpec, RootSpec, Validity, root},
     keys::{IdentityKey, PrekeySecret},
     prekey::{self, PrekeySpec},
+    revocation::{Revocation, RevocationListSpec, Revoked},
     seal::{Recipient, SealRequest},
     statement::Statement,
 };
@@ -206,5 +207,20 @@ pub fn invite() -> Invite {
         slug_scope: vec!["/w/acme/u/jdoe/".to_owned()],
         max_uses: 1,
         expires_ms: NOW_MS + 3_600_000,
+    }
+}
+
+/// What the owner revokes: an earlier certificate of Alice's, and a node that is none of this world.
+#[must_use]
+pub fn revocations() -> RevocationListSpec {
+    let entry = |what, reason: &str| Revocation { what, reason: reason.to_owned(), at_ms: NOW_MS - 60_000 };
+    RevocationListSpec {
+        version: 3,
+        issued_ms: NOW_MS,
+        next_update_ms: NOW_MS + REVOCATION_LIST_LIFE_MS_MAX,
+        entries: vec![
+            entry(Revoked::Certificate(Fingerprint::from_bytes([9; 32])), "lost"),
+            entry(Revoked::Subject { subject_id: *world().alice.id.as_bytes(), serial_lt: 1 }, ""),
+        ],
     }
 }

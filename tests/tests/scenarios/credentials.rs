@@ -171,6 +171,39 @@ async fn a_clock_that_steps_expires_nothing_and_steals_no_lease() {
     assert!(!here.process.output().contains("another process"), "its lease was taken");
 }
 
+/// A process that starts anew has only the host's clock to go by, and nobody who says how wrong it is.
+#[tokio::test]
+async fn a_node_that_starts_without_the_control_plane_goes_on_by_the_time_it_was_told() {
+    let mut network = Network::start().await;
+    let (mut here, mut there) = pair(&network, &[HOUR_MS, -HOUR_MS]).await;
+    for node in [&here, &there] {
+        let remembered = node.dir.join("identity/clock");
+        wait::until("the time is remembered", || async { remembered.exists().then_some(()) }).await;
+    }
+    network.server.kill_9();
+    for node in [&mut here, &mut there] {
+        node.process.terminate().await;
+        node.process.start();
+    }
+    for (from, agent, slug, to, text) in
+        [(&here, "alice", BOB, (&there, "bob"), "there"), (&there, "bob", ALICE, (&here, "alice"), "and back")]
+    {
+        wait::until("the broker is reached", || async { from.status().await?.broker_connected.then_some(()) }).await;
+        // Good for ten minutes: the hour must not end it.
+        let request = murmur_proto::node::v1::SendRequest {
+            agent: agent.into(),
+            to: slug.into(),
+            body: text.as_bytes().into(),
+            ttl_seconds: 600,
+            ..Default::default()
+        };
+        from.client().await.messages.send(request).await.unwrap();
+        until_texts(to.0, to.1, &[text]).await;
+    }
+    until_empty(&here).await;
+    until_empty(&there).await;
+}
+
 fn short_lived(life_ms: &str) -> Options {
     let env = vec![("MURMUR_SERVER_BROKER_TOKEN_LIFE_MS".to_owned(), life_ms.to_owned())];
     Options { env, ..Options::default() }

@@ -16,6 +16,7 @@ use super::{
     spool::{Snapshot, SnapshotError, Spool},
 };
 use crate::{
+    disk,
     post::{Draft, LocalAgent, PendingReply, Post, SendError, Sent, StreamConfig},
     store::{
         StoreError, Tx,
@@ -227,7 +228,7 @@ fn content_type(wanted: &str, name: &str) -> Result<String, SendError> {
 }
 
 fn failed(error: &io::Error) -> SendError {
-    if error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded {
+    if disk::is_full(error) {
         return StoreError::Full.into();
     }
     tracing::error!(%error, "a file could not be copied into the spool");

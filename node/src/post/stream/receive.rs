@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     bus::Verdict,
+    disk,
     post::{
         Post,
         failpoint::failpoint,
@@ -493,11 +494,7 @@ impl Worker {
                 self.unsynced = self.unsynced.saturating_add(u64::try_from(plain.len()).unwrap_or(0)).max(1);
                 Step::Took { last: chunk.last }
             }
-            Err(error)
-                if error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded =>
-            {
-                self.full(&error.to_string())
-            }
+            Err(error) if disk::is_full(&error) => self.full(&error.to_string()),
             Err(error) => {
                 // Its sender is asked for it again when the next one comes, or asks itself after a while.
                 tracing::warn!(%error, stream_id = %self.row.stream_id, "a chunk could not be written");

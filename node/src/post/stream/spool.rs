@@ -18,6 +18,8 @@ use std::{
 use murmur_core::id::{MessageId, StreamId};
 use murmur_crypto::hash::Sha256Pieces;
 
+use crate::disk;
+
 /// Bytes read at a time.
 const PIECE: usize = 128 * 1024;
 
@@ -78,9 +80,7 @@ impl Spool {
 
     /// Whether the disk has room for so many bytes more.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
-        nix::sys::statvfs::statvfs(&self.dir)
-            .map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()))
-            .is_ok_and(|free| free >= bytes.saturating_add(self.reserve_bytes))
+        disk::left(&self.dir).is_ok_and(|left| left >= bytes.saturating_add(self.reserve_bytes))
     }
 
     /// Copies a file of at most `bytes_max` bytes, so that what is sent never changes: a chunk that was encrypted twice with other

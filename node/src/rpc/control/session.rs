@@ -202,7 +202,11 @@ fn welcomed(parts: &Parts, welcome: &v1::Welcome) {
 
 fn note_time(parts: &Parts, server_time: Option<&prost_types::Timestamp>) {
     let Some(server_ms) = server_time.map(unix_ms) else { return };
-    let skew = parts.clock.tell(server_ms);
+    let heard = parts.clock.tell(server_ms);
+    let skew = heard.ahead_ms;
+    if heard.is_set {
+        remember_time(parts);
+    }
     parts.control.state.send_if_modified(|state| {
         let is_news = state.clock_skew_ms.abs_diff(skew) > 1_000;
         if is_news && skew.unsigned_abs() > SKEW_TOLD_MS {
@@ -214,6 +218,16 @@ fn note_time(parts: &Parts, server_time: Option<&prost_types::Timestamp>) {
         }
         state.clock_skew_ms = skew;
         is_news
+    });
+}
+
+/// For the next process, should the control plane be away then.
+fn remember_time(parts: &Parts) {
+    let (Some(words), dir) = (parts.clock.remembered(), parts.dir.clone()) else { return };
+    tokio::spawn(async move {
+        if let Err(error) = dir.blocking(move |dir| dir.save_clock(&words)).await {
+            warn!(error = &error as &dyn std::error::Error, "what time it is cannot be remembered");
+        }
     });
 }
 
