@@ -248,11 +248,20 @@ async fn start(
     Ok(())
 }
 
+/// A difference from the host's clock that is worth telling.
+const RECALLED_TOLD_MS: u64 = 1_000;
+
 /// Without the control plane the host's clock may be all there is, and it may be wrong.
 fn recall_time(clock: &Clock, dir: &IdentityDir) {
     match dir.clock() {
         Ok(Some(words)) => {
-            clock.recall(&words);
+            if clock.recall(&words) && clock.ahead_ms().unsigned_abs() > RECALLED_TOLD_MS {
+                let ahead_s = clock.ahead_ms() / 1000;
+                info!(
+                    ahead_s,
+                    "the time is what the control plane said before this start, and not what this host's clock says"
+                );
+            }
         }
         Ok(None) => {}
         Err(error) => warn!(error = &error as &dyn std::error::Error, "what time it was is not remembered"),

@@ -31,24 +31,18 @@ pub struct Clock {
 #[derive(Debug, Default)]
 struct Told {
     is_known: AtomicBool,
+    /// It was the control plane's word, or as good as it, and not the host's own in its place.
+    is_believed: AtomicBool,
     /// Unix time less uptime.
     base_ms: AtomicI64,
 }
 
 impl Told {
-    fn set(&self, base_ms: i64) {
+    fn set(&self, base_ms: i64, is_believed: bool) {
         self.base_ms.store(base_ms, Ordering::SeqCst);
+        self.is_believed.store(is_believed, Ordering::SeqCst);
         self.is_known.store(true, Ordering::SeqCst);
     }
-}
-
-/// What the control plane's word did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
-    /// How many milliseconds its clock is ahead of the host's.
-    pub ahead_ms: i64,
-    /// Whether the time was set by it: at the first word, and when what was told before is more than a second off.
-    pub is_set: bool,
 }
 
 impl Clock {
@@ -80,36 +74,48 @@ impl Clock {
         since_ms.saturating_add_signed(self.offset_ms.saturating_add(offset_ms()))
     }
 
-    /// Takes the control plane's time.
-    pub fn tell(&self, server_ms: u64) -> Heard {
-        let host_ms = self.host_ms();
-        let mut is_set = false;
-        if let Some(told) = self.told {
-            // A clock that is right is left as it is, to the millisecond; one that differs too much may be right, too.
-            let is_wrong = (CLOSE_MS + 1..=CORRECTION_MS_MAX).contains(&server_ms.abs_diff(host_ms));
-            let time_ms = if is_wrong { server_ms } else { host_ms };
-            if !told.is_known.load(Ordering::SeqCst) || self.now_ms().abs_diff(time_ms) > CLOSE_MS {
-                told.set(difference_ms(time_ms, uptime_ms()));
-                is_set = true;
-            }
-        }
-        Heard { ahead_ms: difference_ms(server_ms, host_ms), is_set }
+    /// How many milliseconds it is ahead of the host's clock.
+    #[must_use]
+    pub fn ahead_ms(&self) -> i64 {
+        difference_ms(self.now_ms(), self.host_ms())
     }
 
-    /// What this process was told, in words for one that follows it; `None` before the first word, and where the system has no name for the
-    /// time since it was started.
+    /// Takes the control plane's time. Returns how many milliseconds it is ahead of the host's clock.
+    pub fn tell(&self, server_ms: u64) -> i64 {
+        let host_ms = self.host_ms();
+        if let Some(told) = self.told {
+            // A clock that is right is left as it is, to the millisecond; one that differs too much may be right, too.
+            let error_ms = server_ms.abs_diff(host_ms);
+            let is_wrong = (CLOSE_MS + 1..=CORRECTION_MS_MAX).contains(&error_ms);
+            let time_ms = if is_wrong { server_ms } else { host_ms };
+            if !told.is_known.load(Ordering::SeqCst) || self.now_ms().abs_diff(time_ms) > CLOSE_MS {
+                told.set(difference_ms(time_ms, uptime_ms()), error_ms <= CORRECTION_MS_MAX);
+            }
+        }
+        difference_ms(server_ms, host_ms)
+    }
+
+    /// What this process was told, in words for one that follows it; `None` before the first word, when that was not believed, and where the
+    /// system has no name for the time since it was started.
     #[must_use]
     pub fn remembered(&self) -> Option<String> {
-        let told = self.told.filter(|told| told.is_known.load(Ordering::SeqCst))?;
+        let told = self.told.filter(|told| told.is_believed.load(Ordering::SeqCst))?;
         Some(format!("{} {}\n", boot()?, told.base_ms.load(Ordering::SeqCst)))
     }
 
-    /// Goes on by the words of an earlier process, if the machine has been up ever since. Returns whether it does.
+    /// Goes on by the words of an earlier process, if the machine has been up ever since, and if the control plane itself would be believed
+    /// with them. Returns whether it does.
     pub fn recall(&self, words: &str) -> bool {
-        let base_ms = words.trim_end().rsplit_once(' ').filter(|(of, _)| boot().is_some_and(|boot| boot == *of));
-        match (self.told, base_ms.and_then(|(_, base_ms)| base_ms.parse().ok())) {
+        let of_this_boot = |(of, base_ms): (&str, &str)| {
+            let is_its = boot().is_some_and(|boot| boot == of);
+            is_its.then(|| base_ms.parse::<i64>().ok()).flatten()
+        };
+        let base_ms = words.strip_suffix('\n').and_then(|line| line.rsplit_once(' ')).and_then(of_this_boot);
+        let is_credible =
+            |base_ms: &i64| uptime_ms().saturating_add_signed(*base_ms).abs_diff(self.host_ms()) <= CORRECTION_MS_MAX;
+        match (self.told, base_ms.filter(is_credible)) {
             (Some(told), Some(base_ms)) => {
-                told.set(base_ms);
+                told.set(base_ms, true);
                 true
             }
             _ => false,
@@ -202,7 +208,7 @@ mod tests {
                 close(wrong.now_ms(), right.now_ms().saturating_add_signed(offset_ms)),
                 "nothing else is known yet"
             );
-            assert!((wrong.tell(right.now_ms()).ahead_ms + offset_ms).abs() < SLACK_MS);
+            assert!((wrong.tell(right.now_ms()) + offset_ms).abs() < SLACK_MS);
             assert!(close(wrong.now_ms(), right.now_ms()));
         }
     }
@@ -213,7 +219,7 @@ mod tests {
         clock.tell(clock.now_ms());
         let stepped = Clock { offset_ms: -HOUR_MS, ..clock };
         assert!(close(stepped.now_ms(), clock.now_ms()));
-        assert!((stepped.tell(clock.now_ms()).ahead_ms - HOUR_MS).abs() < SLACK_MS, "and the step is told");
+        assert!((stepped.tell(clock.now_ms()) - HOUR_MS).abs() < SLACK_MS, "and the step is told");
         assert!(close(stepped.now_ms(), clock.now_ms()));
     }
 
@@ -223,19 +229,36 @@ mod tests {
         let right = Clock::with_offset(0);
         let before = clock(-HOUR_MS);
         assert_eq!(before.remembered(), None, "nobody has said anything");
-        assert!(before.tell(right.now_ms()).is_set);
-        assert!(!before.tell(right.now_ms()).is_set, "it goes by that already");
+        before.tell(right.now_ms());
         let words = before.remembered().unwrap();
         let after = clock(-HOUR_MS);
         assert!(after.recall(&words));
         assert!(close(after.now_ms(), right.now_ms()));
         assert_eq!(after.remembered(), Some(words.clone()));
         let base_ms = words.trim_end().rsplit_once(' ').unwrap().1;
-        for foreign in ["", "x", base_ms, &format!("another-boot {base_ms}"), &words.replace(base_ms, "soon")] {
+        let cut = words.trim_end().to_owned();
+        let another = format!("another-boot {base_ms}\n");
+        for foreign in
+            ["", "x\n", base_ms, &cut, &another, &words.replace(base_ms, "soon"), &words.replace(base_ms, "17")]
+        {
             let after = clock(-HOUR_MS);
             assert!(!after.recall(foreign), "{foreign:?}");
             assert!(close(after.now_ms(), right.now_ms() - HOUR_MS.unsigned_abs()));
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_was_not_believed_or_is_out_of_all_proportion_is_not_remembered() {
+        let right = Clock::with_offset(0);
+        let days_off = clock(-48 * HOUR_MS);
+        days_off.tell(right.now_ms());
+        assert_eq!(days_off.remembered(), None, "its own clock is all that it went by");
+        let before = clock(0);
+        before.tell(right.now_ms());
+        let after = clock(-13 * HOUR_MS);
+        assert!(!after.recall(&before.remembered().unwrap()));
+        assert_eq!(after.ahead_ms(), 0);
     }
 
     #[test]

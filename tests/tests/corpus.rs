@@ -15,7 +15,12 @@ use murmur_core::{
     id::TokenId,
     token::{Token, TokenKind},
 };
-use murmur_crypto::{chunk::ChunkFrame, keys::IdentityKey, revocation::RevocationList, statement::Statement};
+use murmur_crypto::{
+    chunk::ChunkFrame,
+    keys::IdentityKey,
+    revocation::{Revocation, RevocationList, RevocationListSpec, Revoked},
+    statement::Statement,
+};
 use murmur_tests::fuzz::{self, world};
 
 #[global_allocator]
@@ -234,11 +239,22 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             let root_key = IdentityKey::from_seed(&world::ROOT_SEED);
             let signed = RevocationList::issue(&root_key, &world.root, &spec).unwrap().encode();
             let body = Statement::decode(signed.clone()).unwrap().body().to_vec();
+            let (node, alice) = (&world.node, world.alice.chain.leaf());
+            let whats = [
+                Revoked::Certificate(node.fp()),
+                Revoked::Subject { subject_id: alice.claims().subject_id, serial_lt: alice.claims().serial + 1 },
+            ];
+            let entries = whats.map(|what| Revocation { what, ..spec.entries[0].clone() }).into();
+            let spec = RevocationListSpec { entries, ..spec };
+            let list = RevocationList::issue(&root_key, &world.root, &spec).unwrap();
+            assert!(list.revokes(node) && list.revokes(alice));
+            let of_this_world = Statement::decode(list.encode()).unwrap().body().to_vec();
             vec![
                 ("signed", signed),
                 ("real", body.clone()),
                 ("cut", body[..body.len() / 2].to_vec()),
                 ("twice", [&body[..], &body].concat()),
+                ("of-this-world", of_this_world),
             ]
         }
         "chunk_reassemble" => {

@@ -24,6 +24,7 @@ use crate::{
     agents::AgentError,
     app::{Core, Pending, Stage},
     bus::Taking,
+    clock::Clock,
     directory::{Peer, Snapshot},
     disk,
     identity::IdentityDir,
@@ -123,7 +124,7 @@ impl HostService for Host {
         let stage = self.shared.stage.borrow().clone();
         let mut status = match stage {
             Stage::Starting(pending) | Stage::Pending(pending) => pending_status(&pending),
-            Stage::Ready(core) => core_status(&core, self.shared.clock.now_ms()).await.map_err(Refusal::from)?,
+            Stage::Ready(core) => core_status(&core, self.shared.clock).await.map_err(Refusal::from)?,
         };
         status.start_time = Some(timestamp(self.shared.started_ms));
         status.data_dir = self.shared.data_dir.display().to_string();
@@ -181,9 +182,14 @@ fn pending_status(pending: &Pending) -> v1::GetStatusResponse {
     }
 }
 
-async fn core_status(core: &Core, now_ms: u64) -> Result<v1::GetStatusResponse, crate::store::StoreError> {
+async fn core_status(core: &Core, clock: Clock) -> Result<v1::GetStatusResponse, crate::store::StoreError> {
+    let now_ms = clock.now_ms();
     let stats = core.post.stats().await?;
-    let control = core.control.state().borrow().clone();
+    let mut control = core.control.state().borrow().clone();
+    if control.opened == 0 {
+        // It has not spoken to this process: what an earlier one was told.
+        control.clock_skew_ms = clock.ahead_ms();
+    }
     let broker = core.dir.blocking(IdentityDir::broker).await.ok().flatten();
     let broker_connected = *core.bus.connected().borrow();
     let receiving = *core.bus.receiving().borrow();
@@ -286,7 +292,7 @@ fn findings(control: &super::control::ControlState, broker: &Taking, receiving: 
         findings.push(finding(Severity::Warning, what, remedy));
     }
     let skew_ms = control.clock_skew_ms.unsigned_abs();
-    if control.connected && skew_ms > SKEW_TOLD_MS {
+    if skew_ms > SKEW_TOLD_MS {
         let side = super::control::session::side(control.clock_skew_ms);
         let is_believed = skew_ms <= crate::clock::CORRECTION_MS_MAX;
         let counted = if is_believed { "by which this node counts" } else { "too far to be believed" };

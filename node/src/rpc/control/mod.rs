@@ -85,6 +85,8 @@ pub struct Control {
     again: Notify,
     /// Somebody opens sessions.
     starting: AtomicBool,
+    /// What is on the disk for the next process to go by.
+    kept_time: Mutex<String>,
 }
 
 impl Control {
@@ -106,6 +108,7 @@ impl Control {
             takeover: AtomicBool::new(false),
             again: Notify::new(),
             starting: AtomicBool::new(false),
+            kept_time: Mutex::default(),
         }))
     }
 

@@ -202,11 +202,8 @@ fn welcomed(parts: &Parts, welcome: &v1::Welcome) {
 
 fn note_time(parts: &Parts, server_time: Option<&prost_types::Timestamp>) {
     let Some(server_ms) = server_time.map(unix_ms) else { return };
-    let heard = parts.clock.tell(server_ms);
-    let skew = heard.ahead_ms;
-    if heard.is_set {
-        remember_time(parts);
-    }
+    let skew = parts.clock.tell(server_ms);
+    remember_time(parts);
     parts.control.state.send_if_modified(|state| {
         let is_news = state.clock_skew_ms.abs_diff(skew) > 1_000;
         if is_news && skew.unsigned_abs() > SKEW_TOLD_MS {
@@ -221,12 +218,21 @@ fn note_time(parts: &Parts, server_time: Option<&prost_types::Timestamp>) {
     });
 }
 
-/// For the next process, should the control plane be away then.
+/// For the next process, should the control plane be away then. What cannot be kept now is tried again with the next word.
 fn remember_time(parts: &Parts) {
-    let (Some(words), dir) = (parts.clock.remembered(), parts.dir.clone()) else { return };
+    let (Some(words), dir, control) = (parts.clock.remembered(), parts.dir.clone(), parts.control.clone()) else {
+        return;
+    };
     tokio::spawn(async move {
-        if let Err(error) = dir.blocking(move |dir| dir.save_clock(&words)).await {
-            warn!(error = &error as &dyn std::error::Error, "what time it is cannot be remembered");
+        // One at a time: the disk may be slower than the control plane's words.
+        let Ok(mut kept) = control.kept_time.try_lock() else { return };
+        if *kept == words {
+            return;
+        }
+        let saved = words.clone();
+        match dir.blocking(move |dir| dir.save_clock(&saved)).await {
+            Ok(()) => *kept = words,
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "what time it is cannot be remembered"),
         }
     });
 }
