@@ -106,11 +106,9 @@ impl Clock {
     /// Goes on by the words of an earlier process, if the machine has been up ever since, and if the control plane itself would be believed
     /// with them. Returns whether it does.
     pub fn recall(&self, words: &str) -> bool {
-        let of_this_boot = |(of, base_ms): (&str, &str)| {
-            let is_its = boot().is_some_and(|boot| boot == of);
-            is_its.then(|| base_ms.parse::<i64>().ok()).flatten()
-        };
-        let base_ms = words.strip_suffix('\n').and_then(|line| line.rsplit_once(' ')).and_then(of_this_boot);
+        let line = words.strip_suffix('\n').and_then(|line| line.rsplit_once(' '));
+        let of_this_boot = line.filter(|(of, _)| boot().is_some_and(|boot| boot == *of));
+        let base_ms = of_this_boot.and_then(|(_, base_ms)| base_ms.parse::<i64>().ok());
         let is_credible =
             |base_ms: &i64| uptime_ms().saturating_add_signed(*base_ms).abs_diff(self.host_ms()) <= CORRECTION_MS_MAX;
         match (self.told, base_ms.filter(is_credible)) {
