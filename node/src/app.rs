@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::{
     agents::Agents,
     bus::{Bus, BusConfig},
-    clock::Clock,
+    clock::{CLOSE_MS, Clock},
     config::Config,
     directory::Directory,
     enroll::{Joining, find_invite},
@@ -248,14 +248,11 @@ async fn start(
     Ok(())
 }
 
-/// A difference from the host's clock that is worth telling.
-const RECALLED_TOLD_MS: u64 = 1_000;
-
 /// Without the control plane the host's clock may be all there is, and it may be wrong.
 fn recall_time(clock: &Clock, dir: &IdentityDir) {
     match dir.clock() {
         Ok(Some(words)) => {
-            if clock.recall(&words) && clock.ahead_ms().unsigned_abs() > RECALLED_TOLD_MS {
+            if clock.recall(&words) && clock.ahead_ms().unsigned_abs() > CLOSE_MS {
                 let ahead_s = clock.ahead_ms() / 1000;
                 info!(
                     ahead_s,

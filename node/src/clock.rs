@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Closer than this is good enough: the time is not set again for it.
-const CLOSE_MS: u64 = 1_000;
+pub const CLOSE_MS: u64 = 1_000;
 /// Further than this the control plane is not believed. Duplicates are known for two days longer than a message lives, which is more
 /// than twice this, so nobody who lies about the time can have an old message accepted again.
 pub const CORRECTION_MS_MAX: u64 = 12 * 3600 * 1000;

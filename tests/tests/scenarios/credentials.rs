@@ -146,16 +146,8 @@ async fn a_clock_that_steps_expires_nothing_and_steals_no_lease() {
     let mut sent: Vec<String> = Vec::new();
     for (round, step_ms) in [HOUR_MS, -HOUR_MS, 0].into_iter().enumerate() {
         there.process.kill_9();
-        // Good for ten minutes: an hour's step must not end it.
         let text = format!("round {round}");
-        let request = murmur_proto::node::v1::SendRequest {
-            agent: "alice".into(),
-            to: BOB.into(),
-            body: text.clone().into(),
-            ttl_seconds: 600,
-            ..Default::default()
-        };
-        here.client().await.messages.send(request).await.unwrap();
+        send_for_ten_minutes(&here, "alice", BOB, &text).await;
         fs::write(clock_file(&network, "here"), step_ms.to_string()).unwrap();
         wait::until("the step is seen", || async {
             let skew_ms = here.status().await?.clock_skew_ms;
@@ -189,19 +181,23 @@ async fn a_node_that_starts_without_the_control_plane_goes_on_by_the_time_it_was
         [(&here, "alice", BOB, (&there, "bob"), "there"), (&there, "bob", ALICE, (&here, "alice"), "and back")]
     {
         wait::until("the broker is reached", || async { from.status().await?.broker_connected.then_some(()) }).await;
-        // Good for ten minutes: the hour must not end it.
-        let request = murmur_proto::node::v1::SendRequest {
-            agent: agent.into(),
-            to: slug.into(),
-            body: text.as_bytes().into(),
-            ttl_seconds: 600,
-            ..Default::default()
-        };
-        from.client().await.messages.send(request).await.unwrap();
+        send_for_ten_minutes(from, agent, slug, text).await;
         until_texts(to.0, to.1, &[text]).await;
     }
     until_empty(&here).await;
     until_empty(&there).await;
+}
+
+/// What an hour's error would end.
+async fn send_for_ten_minutes(node: &Node, agent: &str, to: &str, text: &str) {
+    let request = murmur_proto::node::v1::SendRequest {
+        agent: agent.into(),
+        to: to.into(),
+        body: text.as_bytes().to_vec().into(),
+        ttl_seconds: 600,
+        ..Default::default()
+    };
+    node.client().await.messages.send(request).await.unwrap();
 }
 
 fn short_lived(life_ms: &str) -> Options {
