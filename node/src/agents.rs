@@ -24,9 +24,9 @@ use crate::{
     clock::Clock,
     delay::Delay,
     directory::{AgentKind, Batch, Change, Directory, Peer},
+    failpoint::failpoint,
     identity::NodeIdentity,
     keys::{AgentKeys, KeyError, Keys},
-    post::failpoint::failpoint,
     rpc::control::{Control, ControlError},
     session::Sessions,
     store::{

@@ -29,7 +29,7 @@ use nkeys::KeyPair;
 use tokio::sync::watch;
 
 pub use self::pull::{Delivered, Pulled, Unanswered, Verdict};
-use crate::{post::failpoint::failpoint, wake::Wake};
+use crate::{failpoint::failpoint, wake::Wake};
 
 /// The imported prefix of the JetStream API (PROTOCOL §5.3).
 const API_PREFIX: &str = "mmjs.API";

@@ -12,6 +12,7 @@ pub mod directory;
 pub mod disk;
 pub mod enroll;
 pub mod events;
+mod failpoint;
 pub mod identity;
 pub mod keys;
 pub mod lifecycle;

@@ -196,6 +196,34 @@ async fn without_its_keeper_a_program_is_ended_and_lost() {
 }
 
 #[tokio::test]
+async fn a_keeper_that_comes_after_the_node_looked_for_it_starts_nothing() {
+    let stage = Stage::new("echo started");
+    assert!(matches!(Process::find(&stage.run()).await.unwrap(), Found::Unstarted), "there is no folder yet");
+    end(&mut stage.start().await).await;
+    // As the node leaves the folder when it ends before the keeper has done anything.
+    for name in ["claim", "run.json", "exit.json"] {
+        fs::remove_file(stage.run().join(name)).unwrap();
+    }
+    assert!(matches!(Process::find(&stage.run()).await.unwrap(), Found::Unstarted));
+    let late = Command::new(KEEPER).arg("keep").arg(stage.run()).output().unwrap();
+    assert!(!late.status.success() && String::from_utf8_lossy(&late.stdout).contains("started again"), "{late:?}");
+    assert_eq!(stage.said(Source::Stdout), "started\n", "by the first keeper alone");
+}
+
+#[tokio::test]
+async fn a_keeper_that_ended_on_its_way_is_lost_unless_it_could_not_start_the_program() {
+    let mut stage = Stage::new("");
+    end(&mut stage.start().await).await;
+    for name in ["run.json", "exit.json"] {
+        fs::remove_file(stage.run().join(name)).unwrap();
+    }
+    assert!(matches!(Process::find(&stage.run()).await.unwrap(), Found::Lost), "it may have started it");
+    stage.plan.program = "no-such-program".to_owned();
+    stage.try_start().await.unwrap_err();
+    assert!(matches!(Process::find(&stage.run()).await.unwrap(), Found::Unstarted));
+}
+
+#[tokio::test]
 async fn a_keeper_that_is_told_to_end_tells_its_program() {
     let stage = Stage::new("trap 'echo told; exit 5' TERM; echo up; while :; do sleep 0.01; done");
     let mut process = stage.start().await;

@@ -16,7 +16,6 @@ use murmur_crypto::{
 
 use super::{
     Post,
-    failpoint::failpoint,
     publish::stored_event,
     receive::{After, Completion, Frame, Refusal},
     seal::encode_prekey,
@@ -25,6 +24,7 @@ use super::{
 };
 use crate::{
     bus::Verdict,
+    failpoint::failpoint,
     store::{
         StoreError, Tx, copy,
         delivery::{self, DeliveryRow},

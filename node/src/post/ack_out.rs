@@ -24,9 +24,10 @@ use murmur_crypto::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Post, failpoint::failpoint, random};
+use super::{Post, random};
 use crate::{
     bus::Outgoing,
+    failpoint::failpoint,
     keys::Keyring,
     store::{
         StoreError,

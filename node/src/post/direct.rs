@@ -28,7 +28,6 @@ use super::{
     Post,
     driver::Lane,
     error::SendError,
-    failpoint::failpoint,
     publish::Direct,
     seal::{self, Fresh, Ready},
     send::{self, Accepted, Committed},
@@ -36,6 +35,7 @@ use super::{
 };
 use crate::{
     directory::VerifiedPeer,
+    failpoint::failpoint,
     keys::AgentSigner,
     store::{
         Tx,

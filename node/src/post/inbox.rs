@@ -205,7 +205,7 @@ impl Post {
             return Ok(());
         }
         let now_ms = self.clock.now_ms();
-        super::failpoint::failpoint("R6");
+        crate::failpoint::failpoint("R6");
         // What arrives meanwhile waits for a few marks only, unless each commit counts.
         let together = if self.store.is_strained() { cursors.len() } else { MARKS_TOGETHER };
         for (at, marked) in cursors.chunks(together).enumerate() {
@@ -235,7 +235,7 @@ impl Post {
         // In this order: a session that begins to read the store in between would find it unread.
         self.hub.marking(agent, cursor);
         self.hub.read(agent, &[cursor]);
-        super::failpoint::failpoint("R6");
+        crate::failpoint::failpoint("R6");
         let post = Arc::clone(self);
         // Most often its agent's next message is on the way, and takes it along.
         self.store.queue_lazily_then(

@@ -15,13 +15,13 @@ use murmur_crypto::seal::SealError;
 
 use super::{
     Post,
-    failpoint::failpoint,
     publish::begin,
     seal::{self, Fresh, Ready},
     transition::{self, Key, Stepped},
 };
 use crate::{
     directory::VerifiedPeer,
+    failpoint::failpoint,
     keys::AgentSigner,
     store::{
         StoreError, Tx,

@@ -22,7 +22,6 @@ use tracing::Span;
 
 use super::{
     Post,
-    failpoint::failpoint,
     order::{self as turns, Look, Released},
     policy::OverRate,
     receive::{After, Completion, Debt, Frame, Refusal},
@@ -31,6 +30,7 @@ use super::{
 };
 use crate::{
     bus::Verdict,
+    failpoint::failpoint,
     keys::Keyring,
     store::{
         StoreError, Tx,

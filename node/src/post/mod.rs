@@ -13,7 +13,6 @@ mod dead_letter;
 mod direct;
 mod driver;
 mod error;
-pub(crate) mod failpoint;
 mod feed;
 mod follow;
 mod housekeeping;

@@ -14,12 +14,13 @@ use std::{
 use murmur_core::id::AgentId;
 
 use super::{
-    Post,
-    failpoint::failpoint,
-    moved,
+    Post, moved,
     receive::{Debt, Settled},
 };
-use crate::bus::{Unanswered, Verdict};
+use crate::{
+    bus::{Unanswered, Verdict},
+    failpoint::failpoint,
+};
 
 /// Debts that may wait until whoever was woken has gone on.
 const OWED_MAX: usize = 64;

@@ -22,13 +22,12 @@ use super::{
     Post,
     direct::Coming,
     driver::{Lane, Work},
-    failpoint::failpoint,
     lane::Need,
     seal::Ready,
     transition::{self, Key, Stepped},
     window::Offered,
 };
-use crate::store::StoreError;
+use crate::{failpoint::failpoint, store::StoreError};
 
 /// Publishes of this task that may wait for the broker; further ones wait for a place.
 const IN_FLIGHT_MAX: usize = 1_024;

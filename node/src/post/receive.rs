@@ -20,9 +20,10 @@ use murmur_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Post, failpoint::failpoint, owed::Owed};
+use super::{Post, owed::Owed};
 use crate::{
     bus::{Delivered, Pulled, Unanswered, Verdict},
+    failpoint::failpoint,
     store::{StoreError, Tx, ack::AckRow, guard, quarantine, quarantine::Quarantined},
 };
 

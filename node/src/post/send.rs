@@ -20,21 +20,23 @@ use super::{
     direct::Coming,
     driver::Lane,
     error::SendError,
-    failpoint::failpoint,
     random,
     requested::Answered,
     stream::{Announced, asks_until},
     transition::{self, Stepped},
     types::{Attachment, Direction, Draft, InboxMessage, LocalAgent, MessageKind, Sent, StateName, TailItem},
 };
-use crate::store::{
-    Tx,
-    ack::AckRow,
-    agents,
-    delivery::{self, DeliveryRow},
-    inbox,
-    outbox::{self, OutboxRow},
-    request,
+use crate::{
+    failpoint::failpoint,
+    store::{
+        Tx,
+        ack::AckRow,
+        agents,
+        delivery::{self, DeliveryRow},
+        inbox,
+        outbox::{self, OutboxRow},
+        request,
+    },
 };
 
 /// Longest idempotency key.

@@ -255,15 +255,15 @@ impl Life {
         }
         self.prepared = Some(prepared(&self.shop, &self.whom));
         if !self.state.has_process {
-            match self.state.turn.clone() {
-                // The node ended between its wish and the deed.
-                Some(turn) => self.begin_turn(turn).await,
-                None => self.claim_now(),
-            }
+            self.begin_wished().await;
             return None;
         }
         let found = Process::find(&self.place.run(self.state.run)).await;
         match found {
+            Ok(Found::Unstarted) => {
+                self.state.has_process = false;
+                self.begin_wished().await;
+            }
             Ok(Found::Running(process)) => self.rejoin(process).await,
             Ok(Found::Ended(exit)) => {
                 self.read_rest().await;
@@ -279,6 +279,14 @@ impl Life {
             }
         }
         None
+    }
+
+    /// The node ended between its wish and the deed.
+    async fn begin_wished(&mut self) {
+        match self.state.turn.clone() {
+            Some(turn) => self.begin_turn(turn).await,
+            None => self.claim_now(),
+        }
     }
 
     async fn rejoin(&mut self, mut process: Process) {

@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use super::keeper::plan::{self, Exit, Plan, Run, Started};
+use crate::failpoint::failpoint;
 
 /// A keeper that has not said within this time that the program runs will not. Long: hundreds may be started at once.
 const START_WAIT: Duration = Duration::from_secs(120);
@@ -47,6 +48,8 @@ pub enum Found {
     Running(Process),
     /// It has ended meanwhile.
     Ended(Exit),
+    /// The node ended before anything was started, and nothing of it will be.
+    Unstarted,
     /// Its keeper is gone without a word, as after a power failure: nothing of it runs any more.
     Lost,
 }
@@ -81,12 +84,14 @@ impl Process {
         // Before anybody can ring: who opens a pipe that had its last writer before is never told of the end (fifo(7), EPOLLHUP), and a
         // short program's keeper is gone soon.
         let bell = open_bell(dir).map_err(failed)?;
+        failpoint("A2");
         let mut command = Command::new(keeper);
         command.arg("keep").arg(dir).env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         // What the node itself was started with, such as a lock that a script holds, is not for agents that outlive it.
         close_fds::set_fds_cloexec_threadsafe(3, &[]);
         let mut child = command.spawn().map_err(StartError::Keeper)?;
+        failpoint("A3");
         let said = match child.stdout.take() {
             Some(stdout) => tokio::time::timeout(START_WAIT, read_line(stdout)).await,
             None => Ok(Ok(Vec::new())),
@@ -117,23 +122,34 @@ impl Process {
     /// # Errors
     /// [`io::Error`] when the folder cannot be read.
     pub async fn find(dir: &Path) -> io::Result<Found> {
-        let mut bell = match open_bell(dir) {
-            // The node ended before anything was started.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Lost),
-            bell => bell?,
-        };
-        while is_held(&bell)? {
-            if let Some(run) = plan::read::<Run>(&dir.join("run.json"))? {
-                return Ok(Found::Running(Self { dir: dir.to_owned(), run, bell }));
+        let mut was_claimed = false;
+        loop {
+            let mut bell = match open_bell(dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Unstarted),
+                bell => bell?,
+            };
+            let run = || plan::read::<Run>(&dir.join("run.json"));
+            while is_held(&bell)? {
+                if let Some(run) = run()? {
+                    return Ok(Found::Running(Self { dir: dir.to_owned(), run, bell }));
+                }
+                // The keeper is about to start the program, and rings when it has, or ends.
+                let _ = bell.read(&mut [0; 1]).await?;
             }
-            // The keeper is about to start the program, and rings when it has, or ends.
-            let _ = bell.read(&mut [0; 1]).await?;
+            if let Some(exit) = plan::read(&dir.join("exit.json"))? {
+                return Ok(Found::Ended(exit));
+            }
+            // The keepers of an earlier version claim nothing.
+            if was_claimed || run()?.is_some() {
+                end_rest(dir);
+                return Ok(Found::Lost);
+            }
+            // A keeper may be on its way to the bell: whoever claims first has the program.
+            if plan::claim(dir)? {
+                return Ok(Found::Unstarted);
+            }
+            was_claimed = true;
         }
-        if let Some(exit) = plan::read(&dir.join("exit.json"))? {
-            return Ok(Found::Ended(exit));
-        }
-        end_rest(dir);
-        Ok(Found::Lost)
     }
 
     /// The process group of the program.
@@ -194,7 +210,7 @@ impl Process {
 fn prepare(dir: &Path, plan: &Plan) -> io::Result<()> {
     crate::identity::create_private_dir(dir)?;
     crate::identity::create_private_dir(&plan.log)?;
-    for name in ["run.json", "exit.json"] {
+    for name in ["claim", "run.json", "exit.json"] {
         match std::fs::remove_file(dir.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

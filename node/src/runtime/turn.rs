@@ -18,7 +18,7 @@ use super::{
     state::Turn,
     template::Values,
 };
-use crate::rpc::control::ControlError;
+use crate::{failpoint::failpoint, rpc::control::ControlError};
 
 /// A prompt that is told as what the agent works on is cut here.
 const DESCRIPTION_BYTES_MAX: usize = 4 * 1024;
@@ -71,6 +71,7 @@ impl Life {
         }
         self.mark();
         self.commit(Vec::new()).await;
+        failpoint("A1");
         let handed = if goes_on { self.hand_over(&prompt).await } else { self.launch(&prompt).await };
         if let Err(why) = handed {
             self.state.has_process = self.process.is_some();

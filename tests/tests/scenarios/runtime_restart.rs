@@ -110,6 +110,26 @@ async fn a_process_that_is_lost_with_its_keeper_is_failed_and_ended() {
 }
 
 #[tokio::test]
+async fn an_agent_whose_node_dies_while_it_starts_is_started_once() {
+    // Noted only; its folder prepared; its keeper on its way, which goes on.
+    for point in ["A1", "A2", "A3"] {
+        let mut stage = Stage::new().await;
+        stage.node.process.terminate().await;
+        stage.node.process.start_to_die_at(point);
+        stage.node.ready().await;
+        stage.owner = stage.node.owner("jdoe").await;
+        let agent = stage.owner.spawn("born", bash(LISTENER)).await;
+        stage.node.process.died_at(point).await;
+        stage.back().await;
+        stage.listens(&agent).await;
+        stage.say(&agent, point).await;
+        let ended = stage.owner.is("born", Phase::Completed).await;
+        assert_eq!((ended.output.unwrap().response, ended.incarnation), (format!("heard {point}"), 1));
+        assert_eq!(stage.starts(&agent), 1, "{point}");
+    }
+}
+
+#[tokio::test]
 async fn an_agent_that_is_killed_while_its_node_is_away_is_ended_when_it_is_back() {
     let mut stage = Stage::new().await;
     let agent = stage.listener("doomed").await;

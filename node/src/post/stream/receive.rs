@@ -22,9 +22,9 @@ use super::{
 use crate::{
     bus::Verdict,
     disk,
+    failpoint::failpoint,
     post::{
         Post,
-        failpoint::failpoint,
         receive::{After, Completion, Frame, Refusal},
         types::{Direction, TailItem},
     },

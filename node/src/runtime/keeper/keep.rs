@@ -61,7 +61,16 @@ async fn run(dir: &Path) -> anyhow::Result<()> {
     let mut orphans = signal(SignalKind::child())?;
 
     limit(&plan)?;
-    let mut child = start(&plan, stdin.for_program()?)?;
+    let input = stdin.for_program()?;
+    anyhow::ensure!(plan::claim(dir)?, "the node was started again, and begins it elsewhere");
+    let mut child = match start(&plan, input) {
+        Ok(child) => child,
+        Err(error) => {
+            // A node that was started again meanwhile is to hear the reason by trying itself.
+            let _ = plan::disclaim(dir);
+            return Err(error);
+        }
+    };
     let pid =
         child.id().and_then(|id| i32::try_from(id).ok()).ok_or_else(|| anyhow::anyhow!("it has no process id"))?;
     let run = Run {

@@ -136,6 +136,31 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
+/// Decides for good whether the program of a run is started: by the keeper before it does, or by a node that finds nobody there and
+/// begins the turn elsewhere. False when it was decided before. On the disk when this returns.
+///
+/// # Errors
+/// [`io::Error`].
+pub fn claim(run: &Path) -> io::Result<bool> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(claim_path(run)) {
+        Ok(_) => File::open(run)?.sync_all().map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes back a claim whose holder did nothing with it.
+///
+/// # Errors
+/// [`io::Error`].
+pub fn disclaim(run: &Path) -> io::Result<()> {
+    fs::remove_file(claim_path(run))
+}
+
+fn claim_path(run: &Path) -> PathBuf {
+    run.join("claim")
+}
+
 /// When a process started, in the kernel's ticks since the boot.
 #[must_use]
 pub fn start_ticks(pid: i32) -> Option<u64> {
