@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
+use bytes::Bytes;
 use murmur_core::{
     limits::SLUG_BYTES_MAX,
     reason::{Class, DOMAIN, Reason},
@@ -14,7 +15,7 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, RetryInfo, StatusExt, pb};
 
-use crate::time;
+use crate::{node::v1::SendRefusal, time};
 
 /// Length of each text of a refusal, which may repeat what a caller wrote. They travel in trailers, of which a client that is given more
 /// than 8 KiB drops all, and with them what was refused. A slug is told whole.
@@ -112,6 +113,23 @@ pub const fn code_name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+impl From<Status> for SendRefusal {
+    fn from(status: Status) -> Self {
+        Self {
+            code: status.code().into(),
+            message: status.message().to_owned(),
+            details: Bytes::copy_from_slice(status.details()),
+        }
+    }
+}
+
+impl From<SendRefusal> for Status {
+    fn from(refusal: SendRefusal) -> Self {
+        let SendRefusal { code, message, details } = refusal;
+        Self::with_details(Code::from(code), message, details)
     }
 }
 

@@ -19,10 +19,10 @@ use std::{
 
 use moka::sync::Cache;
 use murmur_core::{
-    id::{AgentId, ConversationId},
+    id::{AgentId, ConversationId, NodeId},
     outbox::{Config, Event},
 };
-use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     Post,
@@ -123,10 +123,27 @@ impl Drop for Coming {
     }
 }
 
-type Place = Arc<tokio::sync::Mutex<Option<u64>>>;
+/// The last position chosen in a conversation.
+#[derive(Default)]
+struct Place {
+    last: tokio::sync::Mutex<Option<u64>>,
+    /// A commit at a chosen position came to nothing. Whoever chooses next asks the store; noting it waits for nobody.
+    is_stale: AtomicBool,
+}
+
+impl Place {
+    /// The right to choose, and the last position where it is known.
+    async fn hold(&self) -> tokio::sync::MutexGuard<'_, Option<u64>> {
+        let mut last = self.last.lock().await;
+        if self.is_stale.swap(false, Ordering::Relaxed) {
+            *last = None;
+        }
+        last
+    }
+}
 
 /// The last position chosen in each conversation, where it is known.
-pub(super) struct Places(Cache<(AgentId, ConversationId), Place>);
+pub(super) struct Places(Cache<(AgentId, ConversationId), Arc<Place>>);
 
 impl Default for Places {
     fn default() -> Self {
@@ -135,9 +152,9 @@ impl Default for Places {
 }
 
 impl Places {
-    async fn hold(&self, sender: AgentId, conversation: ConversationId) -> OwnedMutexGuard<Option<u64>> {
-        // Should two of them exist for one conversation after an eviction, the commit decides.
-        self.0.get_with((sender, conversation), Place::default).lock_owned().await
+    /// Should two of them exist for one conversation after an eviction, the commit decides.
+    fn of(&self, sender: AgentId, conversation: ConversationId) -> Arc<Place> {
+        self.0.get_with((sender, conversation), Arc::default)
     }
 }
 
@@ -145,6 +162,15 @@ impl Places {
 struct Means {
     peer: Arc<VerifiedPeer>,
     signer: Arc<AgentSigner>,
+}
+
+/// What the short way commits: all rows of a message, and its copy.
+struct DirectDraft {
+    accepted: Arc<Accepted>,
+    message: OutboxRow,
+    delivery: DeliveryRow,
+    fresh: Fresh,
+    now_ms: u64,
 }
 
 /// How the commit of the short way went.
@@ -161,6 +187,25 @@ enum Outcome {
     Displaced,
 }
 
+/// A commit that the writer was asked for: `None` when the position was not the next one.
+pub(super) type Committing = oneshot::Receiver<Result<Option<Committed>, SendError>>;
+
+/// Messages that are accepted in the order in which their commits are asked for. When one of them has to choose its position again, those
+/// behind it are turned back as well.
+#[derive(Debug, Clone, Default)]
+pub struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    /// Whether what is committed now would come before what was asked for earlier. Only the writer asks, in the order of its queue.
+    pub(super) fn is_lost(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lose(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Post {
     /// Seals, commits and hands over to be published; `None` when the message has to take the long way.
     pub(super) async fn commit_direct(
@@ -168,44 +213,58 @@ impl Post {
         sender: AgentId,
         accepted: &Arc<Accepted>,
     ) -> Result<Option<Committed>, SendError> {
-        let lane = Lane { sender, recipient: accepted.recipient };
         for _ in 0..CHOICES_MAX {
-            let Some(means) = self.means(lane) else { return Ok(None) };
-            let mut place = self.places.hold(sender, accepted.conversation_id).await;
-            let sequence = match *place {
-                Some(last) => last + 1,
-                None => self.last_sequence(sender, accepted.conversation_id).await? + 1,
-            };
-            let message = send::outbox_row(sender, accepted, self.store.sequence_epoch(), sequence);
-            let delivery = DeliveryRow::new(&message, accepted.recipient, accepted.to.clone());
-            let now_ms = self.clock.now_ms();
-            let sealed = seal::seal_one(self, &means.signer, &means.peer, 0, &message, &delivery, now_ms);
-            // What cannot be sealed is accepted all the same; why not, the driver finds out.
-            let Ok(fresh) = sealed else { return Ok(None) };
-            *place = Some(sequence);
-            let committing = self.queue_direct(lane, Arc::clone(accepted), message, delivery, fresh, now_ms);
-            drop(place);
-            // The writer is gone only when the node ends.
-            let committed = committing.await.unwrap_or(Err(crate::store::StoreError::Closed.into()));
-            match committed {
-                Ok(Some(committed @ Committed::New { .. })) => {
-                    // Who publishes goes first: the recipient waits for that, and for this answer nobody but the sender.
-                    tokio::task::yield_now().await;
-                    return Ok(Some(committed));
-                }
-                Ok(committed) => {
-                    *self.places.hold(sender, accepted.conversation_id).await = None;
-                    if committed.is_some() {
-                        return Ok(committed);
-                    }
-                }
-                Err(error) => {
-                    *self.places.hold(sender, accepted.conversation_id).await = None;
-                    return Err(error);
-                }
+            let Some(committing) = self.choose(sender, accepted, None).await? else { return Ok(None) };
+            let committed = self.chosen(sender, accepted, committing).await?;
+            if committed.is_some() {
+                return Ok(committed);
             }
         }
         Ok(None)
+    }
+
+    /// Chooses a position, seals, and asks for the commit; `None` when the message has to take the long way.
+    pub(super) async fn choose(
+        &self,
+        sender: AgentId,
+        accepted: &Arc<Accepted>,
+        turn: Option<&Turn>,
+    ) -> Result<Option<Committing>, SendError> {
+        let lane = Lane { sender, recipient: accepted.recipient };
+        let Some(means) = self.means(lane) else { return Ok(None) };
+        let place = self.places.of(sender, accepted.conversation_id);
+        let mut last = place.hold().await;
+        let sequence = match *last {
+            Some(last) => last + 1,
+            None => self.last_sequence(sender, accepted.conversation_id).await? + 1,
+        };
+        let message = send::outbox_row(sender, accepted, self.store.sequence_epoch(), sequence);
+        let delivery = DeliveryRow::new(&message, accepted.recipient, accepted.to.clone());
+        let now_ms = self.clock.now_ms();
+        let sealed = seal::seal_one(self, &means.signer, &means.peer, 0, &message, &delivery, now_ms);
+        // What cannot be sealed is accepted all the same; why not, the driver finds out.
+        let Ok(fresh) = sealed else { return Ok(None) };
+        *last = Some(sequence);
+        let draft = DirectDraft { accepted: Arc::clone(accepted), message, delivery, fresh, now_ms };
+        Ok(Some(self.queue_direct(lane, draft, turn.cloned())))
+    }
+
+    /// Waits for the commit at a chosen position; `None` when that was not the next one.
+    pub(super) async fn chosen(
+        &self,
+        sender: AgentId,
+        accepted: &Accepted,
+        committing: Committing,
+    ) -> Result<Option<Committed>, SendError> {
+        // The writer is gone only when the node ends.
+        let committed = committing.await.unwrap_or(Err(crate::store::StoreError::Closed.into()));
+        if let Ok(Some(Committed::New { .. })) = committed {
+            // Who publishes goes first: the recipient waits for that, and for this answer nobody but the sender.
+            tokio::task::yield_now().await;
+        } else {
+            self.places.of(sender, accepted.conversation_id).is_stale.store(true, Ordering::Relaxed);
+        }
+        committed
     }
 
     fn means(&self, lane: Lane) -> Option<Means> {
@@ -221,18 +280,19 @@ impl Post {
     }
 
     /// Queues the commit. After it, and in the order of the commits, the copy is handed to the task that publishes.
-    fn queue_direct(
-        &self,
-        lane: Lane,
-        accepted: Arc<Accepted>,
-        message: OutboxRow,
-        delivery: DeliveryRow,
-        fresh: Fresh,
-        now_ms: u64,
-    ) -> oneshot::Receiver<Result<Option<Committed>, SendError>> {
+    fn queue_direct(&self, lane: Lane, draft: DirectDraft, turn: Option<Turn>) -> Committing {
         let (answer, committing) = oneshot::channel();
         let (config, node, directs) = (self.config.outbox.clone(), self.identity.node_id, self.directs.clone());
-        let work = move |tx: Tx<'_>| commit(tx, node, &accepted, &message, delivery, fresh, now_ms, &config);
+        let work = move |tx: Tx<'_>| {
+            if turn.as_ref().is_some_and(Turn::is_lost) {
+                return Ok(Outcome::Displaced);
+            }
+            let outcome = commit(tx, node, draft, &config);
+            if let (Some(turn), Ok(Outcome::Displaced)) = (&turn, &outcome) {
+                turn.lose();
+            }
+            outcome
+        };
         self.store.queue_then(work, move |result: Result<Outcome, SendError>| {
             let committed = result.map(|outcome| match outcome {
                 Outcome::New { ready, stepped, sequence, unread, receipts } => {
@@ -258,24 +318,15 @@ impl Post {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of it is what one row each needs")]
-fn commit(
-    tx: Tx<'_>,
-    node: murmur_core::id::NodeId,
-    accepted: &Accepted,
-    message: &OutboxRow,
-    mut delivery: DeliveryRow,
-    fresh: Fresh,
-    now_ms: u64,
-    config: &Config,
-) -> Result<Outcome, SendError> {
-    if let Some(repeated) = send::check(tx, message.sender, accepted)? {
+fn commit(tx: Tx<'_>, node: NodeId, draft: DirectDraft, config: &Config) -> Result<Outcome, SendError> {
+    let DirectDraft { accepted, message, mut delivery, fresh, now_ms } = draft;
+    if let Some(repeated) = send::check(tx, message.sender, &accepted)? {
         return Ok(Outcome::Repeated(repeated));
     }
     if !outbox::take_sequence(tx, message.sender, message.conversation_id, message.sequence)? {
         return Ok(Outcome::Displaced);
     }
-    let receipts = send::insert_message(tx, message, accepted)?;
+    let receipts = send::insert_message(tx, &message, &accepted)?;
     let mut effects = transition::advance(tx, &mut delivery, Event::Tick, now_ms, config)?;
     let copy = seal::commit_fresh(tx, &mut delivery, fresh, now_ms, config)?;
     let mut ready = None;

@@ -62,6 +62,7 @@ use tracing::Instrument as _;
 pub(crate) use self::stream::{content_type_of, secret_name};
 pub use self::{
     dead_letter::Redriven,
+    direct::Turn,
     error::{QueryError, RunError, SendError},
     follow::Followed,
     hub::Hub,
@@ -69,6 +70,7 @@ pub use self::{
     outbox::{Cancelled, Waiting},
     pending::PendingReply,
     receive::Frame,
+    send::Accepted,
     stats::{LatencyHook, PostStats},
     types::{
         Attachment, DeliveryView, Direction, Draft, FileDraft, FileInfo, InboxMessage, InboxPage, InboxQuery,

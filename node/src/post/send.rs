@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{FutureExt as _, future::BoxFuture};
 use murmur_core::{
     id::{AgentId, ConversationId, MessageId},
     limits,
@@ -17,7 +18,7 @@ use tracing::Instrument as _;
 
 use super::{
     Post,
-    direct::Coming,
+    direct::{Coming, Committing, Turn},
     driver::Lane,
     error::SendError,
     random,
@@ -29,7 +30,7 @@ use super::{
 use crate::{
     failpoint::failpoint,
     store::{
-        Tx,
+        StoreError, Tx,
         ack::AckRow,
         agents,
         delivery::{self, DeliveryRow},
@@ -43,7 +44,7 @@ use crate::{
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 
 /// A draft that was found good: everything is decided but its place in the conversation.
-pub(super) struct Accepted {
+pub struct Accepted {
     pub(super) msg_id: MessageId,
     pub(super) to: Slug,
     pub(super) recipient: AgentId,
@@ -93,6 +94,14 @@ pub(super) enum Committed {
     },
 }
 
+/// A commit that was asked for.
+enum Asked {
+    /// The message was accepted before.
+    Before(Sent),
+    Direct(Committing),
+    Long(BoxFuture<'static, Result<Option<Committed>, SendError>>),
+}
+
 impl Post {
     /// Accepts a message. When it returns, the message is on disk.
     ///
@@ -109,7 +118,10 @@ impl Post {
     }
 
     /// Checks a draft and decides everything about it. `timeout_ms` makes it a request.
-    pub(super) async fn accept(
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn accept(
         &self,
         from: &LocalAgent,
         draft: Draft,
@@ -153,28 +165,22 @@ impl Post {
     }
 
     /// Commits what was accepted and hands it on. Who answers a message has seen it: it counts as read.
-    pub(super) async fn commit(self: &Arc<Self>, from: &LocalAgent, accepted: Accepted) -> Result<Sent, SendError> {
-        let snapshot = self.directory.snapshot();
-        let sent = Sent {
-            msg_id: accepted.msg_id,
-            conversation_id: accepted.conversation_id,
-            to: accepted.to.clone(),
-            recipient_online: snapshot.peer(accepted.recipient).is_some_and(|peer| snapshot.online(peer)),
-            unread: 0,
-        };
-        if let Err(over) = self.policy.may_send(from.agent_id, accepted.recipient, accepted.created_ms) {
-            // What was accepted before is so still.
-            if let Some(msg_id) = self.repeated(from.agent_id, &accepted).await? {
-                return Ok(Sent { msg_id, unread: self.unread(from.agent_id).await?, ..sent });
-            }
-            return Err(SendError::RateLimited { to: accepted.to.to_string(), retry_after_ms: over.retry_after_ms });
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was accepted then.
+    pub async fn commit(
+        self: &Arc<Self>,
+        from: &LocalAgent,
+        accepted: impl Into<Arc<Accepted>>,
+    ) -> Result<Sent, SendError> {
+        let accepted = accepted.into();
+        if let Some(before) = self.admit(from, &accepted).await? {
+            return Ok(before);
         }
-        failpoint("S1");
-        let accepted = Arc::new(accepted);
         // What has nothing to follow its commit but being published, which does not wait for this.
         let is_short = accepted.file.is_none() && accepted.answers.is_none();
         if is_short && let Some(committed) = self.commit_direct(from.agent_id, &accepted).await? {
-            return Ok(self.committed(from, &accepted, committed, sent));
+            return Ok(self.committed(from, &accepted, committed));
         }
         let (post, from) = (Arc::clone(self), from.clone());
         let commit = async move {
@@ -185,14 +191,71 @@ impl Post {
             };
             let committed = match direct {
                 Some(committed) => committed,
-                None => post.commit_queued(from.agent_id, Arc::clone(&accepted)).await?,
+                // Nobody can turn back what is in no turn.
+                None => post.queue_long(from.agent_id, &accepted, None).await?.ok_or(StoreError::Closed)?,
             };
-            Ok(post.committed(&from, &accepted, committed, sent))
+            Ok(post.committed(&from, &accepted, committed))
         };
         self.finish(commit).await
     }
 
-    fn committed(&self, from: &LocalAgent, accepted: &Accepted, committed: Committed, mut sent: Sent) -> Sent {
+    /// Asks for the commit of what was accepted, behind whatever was asked for before in this turn, and returns when its place is taken.
+    /// The future waits for the commit, hands the message on, and is to be driven to its end; `None` when the turn was lost, and nothing
+    /// was accepted.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was accepted then.
+    pub async fn ask(
+        self: &Arc<Self>,
+        from: &LocalAgent,
+        accepted: &Arc<Accepted>,
+        turn: &Turn,
+    ) -> Result<impl Future<Output = Result<Option<Sent>, SendError>> + Send + use<>, SendError> {
+        let asked = match self.admit(from, accepted).await? {
+            Some(before) => Asked::Before(before),
+            None if accepted.file.is_some() => {
+                Asked::Long(self.queue_long(from.agent_id, accepted, Some(turn)).boxed())
+            }
+            None => match self.choose(from.agent_id, accepted, Some(turn)).await? {
+                Some(committing) => Asked::Direct(committing),
+                None => Asked::Long(self.queue_long(from.agent_id, accepted, Some(turn)).boxed()),
+            },
+        };
+        let (post, from, accepted) = (Arc::clone(self), from.clone(), Arc::clone(accepted));
+        Ok(async move {
+            let committed = match asked {
+                Asked::Before(before) => return Ok(Some(before)),
+                Asked::Direct(committing) => post.chosen(from.agent_id, &accepted, committing).await?,
+                Asked::Long(committing) => committing.await?,
+            };
+            Ok(committed.map(|committed| post.committed(&from, &accepted, committed)))
+        })
+    }
+
+    /// Refuses what comes too often; the answer to what was accepted before, which is so still.
+    async fn admit(&self, from: &LocalAgent, accepted: &Accepted) -> Result<Option<Sent>, SendError> {
+        if let Err(over) = self.policy.may_send(from.agent_id, accepted.recipient, accepted.created_ms) {
+            let refused = SendError::RateLimited { to: accepted.to.to_string(), retry_after_ms: over.retry_after_ms };
+            let msg_id = self.repeated(from.agent_id, accepted).await?.ok_or(refused)?;
+            return Ok(Some(Sent { msg_id, unread: self.unread(from.agent_id).await?, ..self.as_sent(accepted) }));
+        }
+        failpoint("S1");
+        Ok(None)
+    }
+
+    fn as_sent(&self, accepted: &Accepted) -> Sent {
+        let snapshot = self.directory.snapshot();
+        Sent {
+            msg_id: accepted.msg_id,
+            conversation_id: accepted.conversation_id,
+            to: accepted.to.clone(),
+            recipient_online: snapshot.peer(accepted.recipient).is_some_and(|peer| snapshot.online(peer)),
+            unread: 0,
+        }
+    }
+
+    fn committed(&self, from: &LocalAgent, accepted: &Accepted, committed: Committed) -> Sent {
+        let mut sent = self.as_sent(accepted);
         match committed {
             Committed::Repeated { msg_id, unread } => (sent.msg_id, sent.unread) = (msg_id, unread),
             Committed::New { stepped, coming, sequence, unread, receipts } => {
@@ -216,15 +279,24 @@ impl Post {
         sent
     }
 
-    /// Commits a message that the driver seals and publishes when its turn comes.
-    async fn commit_queued(&self, sender: AgentId, accepted: Arc<Accepted>) -> Result<Committed, SendError> {
+    /// Asks at once for the commit of a message that the driver seals and publishes when its turn comes; `None` when the turn was lost.
+    fn queue_long(
+        &self,
+        sender: AgentId,
+        accepted: &Arc<Accepted>,
+        turn: Option<&Turn>,
+    ) -> impl Future<Output = Result<Option<Committed>, SendError>> + Send + use<> {
         // From now on nothing overtakes it.
         let coming = self.gate.announce(Lane { sender, recipient: accepted.recipient });
         let config = self.config.outbox.clone();
         let epoch = self.store.sequence_epoch();
+        let (accepted, turn) = (Arc::clone(accepted), turn.cloned());
         let work = move |tx: Tx<'_>| {
+            if turn.is_some_and(|turn| turn.is_lost()) {
+                return Ok(None);
+            }
             if let Some(repeated) = check(tx, sender, &accepted)? {
-                return Ok(repeated);
+                return Ok(Some(repeated));
             }
             let sequence = outbox::next_sequence(tx, sender, accepted.conversation_id)?;
             let message = outbox_row(sender, &accepted, epoch, sequence);
@@ -234,14 +306,17 @@ impl Post {
             delivery::insert(tx, &row)?;
             let unread = agents::unread(tx, sender)?;
             let stepped = Some(Box::new(Stepped::new(row, effects)));
-            Ok(Committed::New { stepped, coming: None, sequence, unread, receipts })
+            Ok(Some(Committed::New { stepped, coming: None, sequence, unread, receipts }))
         };
-        let mut committed = self.store.transact(work).await;
-        failpoint("S2");
-        if let Ok(Committed::New { coming: announced, .. }) = &mut committed {
-            *announced = Some(coming);
+        let committing = self.store.queue(work);
+        async move {
+            let mut committed = committing.await;
+            failpoint("S2");
+            if let Ok(Some(Committed::New { coming: announced, .. })) = &mut committed {
+                *announced = Some(coming);
+            }
+            committed
         }
-        committed
     }
 
     /// The message that the idempotency key made before.

@@ -5,18 +5,18 @@ use std::{pin::Pin, sync::Arc};
 use futures::{Stream, StreamExt as _, stream};
 use murmur_core::limits::PAGE_SIZE_MAX;
 use murmur_proto::node::v1::{self, message_service_server::MessageService, request_response::Item};
-use tokio::sync::{Semaphore, SemaphorePermit, broadcast::error::RecvError};
-use tonic::{Request, Response, Status};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast::error::RecvError};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
 use super::{
-    convert, parse,
+    convert, parse, send_many,
     server::{Call, Shared},
     status::Refusal,
 };
 use crate::{
     app::Core,
-    post::{Draft, FileDraft, InboxQuery, LocalAgent, PendingReply},
+    post::{Accepted, Draft, FileDraft, InboxQuery, LocalAgent, PendingReply, Sent, Turn},
 };
 
 /// Sends that are not on disk yet; more of them wait. Enough for two full commits, and what bounds the store's queue and the
@@ -27,20 +27,69 @@ const SENDS_MAX: usize = 512;
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Messages, for local programs.
+#[derive(Clone)]
 pub(super) struct Messages {
     pub(super) shared: Arc<Shared>,
-    sends: Semaphore,
+    sends: Arc<Semaphore>,
+}
+
+/// A send whose draft is good. It has a place among the sends until it is dropped.
+pub(super) struct Begun {
+    core: Arc<Core>,
+    from: LocalAgent,
+    accepted: Arc<Accepted>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Begun {
+    /// Commits it: when it returns, the message is on disk.
+    pub(super) async fn commit(&self) -> Result<v1::SendResponse, Refusal> {
+        Ok(answer(self.core.post.commit(&self.from, Arc::clone(&self.accepted)).await?))
+    }
+
+    /// Asks for its commit behind others, as [`Post::ask`](crate::post::Post::ask) has it.
+    pub(super) async fn ask(
+        &self,
+        turn: &Turn,
+    ) -> Result<impl Future<Output = Result<Option<v1::SendResponse>, Refusal>> + Send + use<>, Refusal> {
+        let asked = self.core.post.ask(&self.from, &self.accepted, turn).await?;
+        Ok(async move { Ok(asked.await?.map(answer)) })
+    }
 }
 
 impl Messages {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, sends: Semaphore::new(SENDS_MAX) }
+        Self { shared, sends: Arc::new(Semaphore::new(SENDS_MAX)) }
     }
 
     /// Waits for a place among the sends. It is kept until the message is on disk.
-    async fn place(&self) -> Result<SemaphorePermit<'_>, Status> {
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         // The semaphore is never closed.
-        self.sends.acquire().await.map_err(|_| Shared::draining())
+        Arc::clone(&self.sends).acquire_owned().await.map_err(|_| Shared::draining())
+    }
+
+    /// Does everything about a send but its commit.
+    pub(super) async fn begin(&self, call: &Call, request: v1::SendRequest) -> Result<Begun, Status> {
+        let (core, from, draft) = self.drafted(call, request).await?;
+        let _place = self.place().await?;
+        let accepted = core.post.accept(&from, draft, None).await.map_err(Refusal::from)?;
+        Ok(Begun { core, from, accepted: Arc::new(accepted), _place })
+    }
+
+    /// What a request says, and who speaks.
+    async fn drafted(&self, call: &Call, request: v1::SendRequest) -> Result<(Arc<Core>, LocalAgent, Draft), Refusal> {
+        let v1::SendRequest { agent, to, body, content_type, in_reply_to, ttl_seconds, idempotency_key } = request;
+        let (core, from) = self.speaker(call, &agent).await?;
+        let draft = Draft {
+            to,
+            body,
+            content_type: parse::text_option(content_type),
+            in_reply_to: parse::msg_id_option("in_reply_to", &in_reply_to)?,
+            ttl_seconds: Some(ttl_seconds).filter(|seconds| *seconds > 0),
+            idempotency_key: parse::text_option(idempotency_key),
+            file: None,
+        };
+        Ok((core, from, draft))
     }
 
     /// Who speaks; an interactive agent that does not exist yet is registered.
@@ -57,6 +106,7 @@ impl Messages {
 
 #[tonic::async_trait]
 impl MessageService for Messages {
+    type SendManyStream = Answers<v1::SendManyResponse>;
     type RequestStream = Answers<v1::RequestResponse>;
     type AwaitReplyStream = Answers<v1::AwaitReplyResponse>;
     type WatchDeliveryStream = Answers<v1::WatchDeliveryResponse>;
@@ -64,26 +114,18 @@ impl MessageService for Messages {
 
     async fn send(&self, request: Request<v1::SendRequest>) -> Result<Response<v1::SendResponse>, Status> {
         let (call, request) = Call::of(request);
-        let v1::SendRequest { agent, to, body, content_type, in_reply_to, ttl_seconds, idempotency_key } = request;
-        let (core, from) = self.speaker(&call, &agent).await?;
-        let draft = Draft {
-            to,
-            body,
-            content_type: parse::text_option(content_type),
-            in_reply_to: parse::msg_id_option("in_reply_to", &in_reply_to)?,
-            ttl_seconds: Some(ttl_seconds).filter(|seconds| *seconds > 0),
-            idempotency_key: parse::text_option(idempotency_key),
-            file: None,
-        };
+        let (core, from, draft) = self.drafted(&call, request).await?;
         let _place = self.place().await?;
         let sent = core.post.send(&from, draft).await.map_err(Refusal::from)?;
-        Ok(Response::new(v1::SendResponse {
-            msg_id: sent.msg_id.to_string(),
-            conversation_id: sent.conversation_id.to_string(),
-            to: sent.to.into(),
-            recipient_online: sent.recipient_online,
-            unread: sent.unread,
-        }))
+        Ok(Response::new(answer(sent)))
+    }
+
+    async fn send_many(
+        &self,
+        request: Request<Streaming<v1::SendManyRequest>>,
+    ) -> Result<Response<Self::SendManyStream>, Status> {
+        let (call, requests) = Call::of(request);
+        Ok(Response::new(send_many::answers(self.clone(), call, requests)))
     }
 
     async fn request(&self, request: Request<v1::RequestRequest>) -> Result<Response<Self::RequestStream>, Status> {
@@ -245,6 +287,16 @@ impl Messages {
     {
         let drain = self.shared.drain.clone();
         items.take_until(async move { drain.cancelled().await })
+    }
+}
+
+fn answer(sent: Sent) -> v1::SendResponse {
+    v1::SendResponse {
+        msg_id: sent.msg_id.to_string(),
+        conversation_id: sent.conversation_id.to_string(),
+        to: sent.to.into(),
+        recipient_online: sent.recipient_online,
+        unread: sent.unread,
     }
 }
 

@@ -23,6 +23,7 @@ mod paths;
 mod peer;
 mod permission;
 mod places;
+mod send_many;
 pub mod server;
 mod session;
 mod share;

@@ -43,6 +43,7 @@ mod runtime_command;
 mod runtime_http;
 mod runtime_restart;
 mod runtime_retention;
+mod send_many;
 mod session;
 mod share;
 mod sizes;
