@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use murmur_proto::client::NodeClient;
+use futures::stream;
+use murmur_proto::{
+    client::NodeClient,
+    node::v1::{SendManyRequest, send_many_response::Outcome},
+};
 use murmur_tests::wait;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -30,6 +34,8 @@ pub(crate) struct Flow {
     pub(crate) pairs: usize,
     /// Connections that the senders share.
     pub(crate) connections: usize,
+    /// How they send.
+    pub(crate) by: By,
     /// Sends under way at one time, over all connections.
     pub(crate) in_flight: usize,
     /// Bytes of a body.
@@ -43,11 +49,21 @@ pub(crate) struct Flow {
     pub(crate) window: Duration,
 }
 
+/// How a program sends.
+#[derive(Clone, Copy)]
+pub(crate) enum By {
+    /// One stream a connection.
+    Stream,
+    /// A call for each message.
+    Calls,
+}
+
 impl Flow {
-    /// One pair over one connection, 1 KiB, ten seconds.
+    /// One pair over one stream, 1 KiB, ten seconds.
     pub(crate) const ONE_PAIR: Self = Self {
         pairs: 1,
         connections: 1,
+        by: By::Stream,
         in_flight: 256,
         bytes: crate::BODY_BYTES,
         backlog: 2_000,
@@ -101,9 +117,19 @@ impl Running {
         for _ in 0..flow.connections {
             clients.push(ends.from.client().await);
         }
-        for task in 0..flow.in_flight {
-            let client = clients[task % clients.len()].clone();
-            senders.spawn(send_on(client, ends.pairs.clone(), flow.bytes, counts.clone()));
+        let (pairs, bytes) = (&ends.pairs, flow.bytes);
+        match flow.by {
+            By::Stream => {
+                let in_flight = flow.in_flight.div_ceil(clients.len());
+                for client in clients {
+                    senders.spawn(stream_on(client, in_flight, pairs.clone(), bytes, counts.clone()));
+                }
+            }
+            By::Calls => {
+                for client in clients.iter().cycle().take(flow.in_flight) {
+                    senders.spawn(send_on(client.clone(), pairs.clone(), bytes, counts.clone()));
+                }
+            }
         }
         Self { counts, senders, collecting, _receivers: receivers }
     }
@@ -121,7 +147,7 @@ impl Running {
         }
         self.counts.all_delivered().await;
         self.collecting.abort();
-        assert_eq!(self.counts.read_twice.load(Ordering::Relaxed), 0, "messages were read twice");
+        assert_eq!(self.counts.twice.load(Ordering::Relaxed), 0, "messages were shown twice");
     }
 }
 
@@ -205,7 +231,7 @@ struct Counts {
     stop: AtomicBool,
     sent: AtomicU64,
     delivered: AtomicU64,
-    read_twice: AtomicU64,
+    twice: AtomicU64,
     /// Numbers below are of earlier flows.
     first: u64,
     /// Room in the backlog.
@@ -218,7 +244,7 @@ impl Counts {
             stop: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
-            read_twice: AtomicU64::new(0),
+            twice: AtomicU64::new(0),
             // More than any flow sends.
             first: fresh_numbers(1 << 32),
             room: Semaphore::new(backlog),
@@ -257,6 +283,32 @@ async fn send_on(mut client: NodeClient, pairs: Vec<(String, String)>, bytes: us
     }
 }
 
+/// The same over one stream, with so many that are not answered.
+async fn stream_on(
+    mut client: NodeClient,
+    in_flight: usize,
+    pairs: Vec<(String, String)>,
+    bytes: usize,
+    counts: Arc<Counts>,
+) {
+    let unanswered = Arc::new(Semaphore::new(in_flight));
+    let requests = stream::unfold((counts, pairs, unanswered.clone()), move |(counts, pairs, unanswered)| async move {
+        unanswered.acquire().await.unwrap().forget();
+        counts.room.acquire().await.unwrap().forget();
+        if counts.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        let number = counts.next();
+        let message = Some(draft(&pairs[number as usize % pairs.len()], number, bytes));
+        Some((SendManyRequest { message }, (counts, pairs, unanswered)))
+    });
+    let mut answers = client.messages.send_many(requests).await.unwrap().into_inner();
+    while let Some(answer) = answers.message().await.unwrap() {
+        assert!(matches!(answer.outcome, Some(Outcome::Accepted(_))), "a send was refused: {answer:?}");
+        unanswered.add_permits(1);
+    }
+}
+
 async fn send(client: &mut NodeClient, pairs: &[(String, String)], bytes: usize, counts: &Counts) {
     let number = counts.next();
     let pair = &pairs[number as usize % pairs.len()];
@@ -266,17 +318,16 @@ async fn send(client: &mut NodeClient, pairs: &[(String, String)], bytes: usize,
 /// Counts what arrives, once.
 fn collect(mut arrivals: mpsc::UnboundedReceiver<Arrival>, counts: Arc<Counts>) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let (mut seen, mut read) = (HashSet::new(), HashSet::new());
-        while let Some(Arrival { number, is_read, .. }) = arrivals.recv().await {
+        let mut seen = HashSet::new();
+        while let Some(Arrival { number, .. }) = arrivals.recv().await {
             if number < counts.first {
                 continue;
-            }
-            if is_read && !read.insert(number) {
-                counts.read_twice.fetch_add(1, Ordering::Relaxed);
             }
             if seen.insert(number) {
                 counts.delivered.fetch_add(1, Ordering::Relaxed);
                 counts.room.add_permits(1);
+            } else {
+                counts.twice.fetch_add(1, Ordering::Relaxed);
             }
         }
     })

@@ -1,33 +1,30 @@
-//! The receiving end, as an agent's program is one: attached, so that messages are pushed to it, and reading its inbox in pages
-//! as they come, so that they are marked as read and the inbox has room for more.
+//! The receiving end, as an agent's program is one: attached, so that messages are pushed to it, and marking what it was shown as read.
 
 use std::time::Instant;
 
 use murmur_proto::{
     client::NodeClient,
-    node::v1::{AttachRequest, ListInboxRequest, Message, attach_response},
+    node::v1::{AttachRequest, ListInboxRequest, MarkReadRequest, Message, attach_response},
 };
 use murmur_tests::network::Node;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{number_in, stage::Ends};
 
-/// Pushes between two looks into the inbox.
-const READ_EVERY: usize = 100;
+/// Messages that are marked as read by one call.
+const MARK_EVERY: usize = 100;
 const PAGE: u32 = 1_000;
 const SHARE_CONNECTION: usize = 100;
 /// A page must fit into one RPC message of 4 MiB.
 const PAGE_BYTES: usize = 3 * 1024 * 1024;
 
-/// A message that was seen, by push or by reading. The same number may come by both ways.
+/// A message that was pushed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival {
     /// From its body.
     pub(crate) number: u64,
     /// When the program had it.
     pub(crate) at: Instant,
-    /// It came in a page of the inbox, and is read.
-    pub(crate) is_read: bool,
 }
 
 /// An attached program. Ends when it is dropped.
@@ -36,7 +33,7 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// Empties the inbox, then attaches and reads on. `bytes` is the size of a message's body.
+    /// Empties the inbox, then attaches. `bytes` is the size of a message's body.
     async fn attach(
         mut client: NodeClient,
         agent: &str,
@@ -48,23 +45,17 @@ impl Receiver {
         let request = AttachRequest { agent: agent.to_owned(), takeover: true, ..Default::default() };
         let mut stream = client.sessions.attach(request).await.unwrap().into_inner();
         stream.message().await.unwrap().expect("attached");
-        let (pushed, pushes) = mpsc::channel(1);
-        let every = READ_EVERY.min(page_limit(bytes) as usize);
-        let reading = tokio::spawn(reader.read_on(pushes, arrivals.clone()));
+        let (shown, to_mark) = mpsc::unbounded_channel();
+        let marking = tokio::spawn(reader.mark_on(to_mark));
         let pushing = tokio::spawn(async move {
-            let mut unread = 0;
             while let Ok(Some(answer)) = stream.message().await {
                 let at = Instant::now();
                 let Some(attach_response::Item::Message(message)) = answer.item else { continue };
-                let _ = arrivals.send(Arrival { number: number_in(&message.body), at, is_read: false });
-                unread += 1;
-                // When it is still busy reading, it comes to these as well.
-                if unread >= every && pushed.try_send(()).is_ok() {
-                    unread = 0;
-                }
+                let _ = arrivals.send(Arrival { number: number_in(&message.body), at });
+                let _ = shown.send(message.cursor);
             }
         });
-        Self { tasks: vec![reading, pushing] }
+        Self { tasks: vec![marking, pushing] }
     }
 }
 
@@ -106,12 +97,15 @@ struct Reader {
 }
 
 impl Reader {
-    async fn read_on(self, mut pushes: mpsc::Receiver<()>, arrivals: mpsc::UnboundedSender<Arrival>) {
-        while pushes.recv().await.is_some() {
-            let arrived = |message: Message| {
-                let _ = arrivals.send(Arrival { number: number_in(&message.body), at: Instant::now(), is_read: true });
-            };
-            self.clone().read_all(arrived).await;
+    /// Marks what was pushed as read.
+    async fn mark_on(mut self, mut shown: mpsc::UnboundedReceiver<u64>) {
+        let mut cursors = Vec::with_capacity(MARK_EVERY);
+        while let Some(cursor) = shown.recv().await {
+            cursors.push(cursor);
+            if cursors.len() >= MARK_EVERY {
+                let request = MarkReadRequest { agent: self.agent.clone(), cursors: std::mem::take(&mut cursors) };
+                self.client.messages.mark_read(request).await.unwrap();
+            }
         }
     }
 
