@@ -51,7 +51,7 @@ pub(crate) async fn measure(settings: Settings) -> Section {
         title: "Latency at 500 messages a second".into(),
         text: format!(
             "1 KiB, one pair, {COUNT} messages a round at times that were fixed beforehand; a late one counts from its intended time. \
-             The receiver is attached as an MCP shim is, and reads its inbox in pages. fdatasync p50 in the same rounds: {:.3} ms.",
+             The receiver is attached as an MCP shim is, and marks what it was shown as read. fdatasync p50 in the same rounds: {:.3} ms.",
             sync50.median()
         ),
         headlines: vec![

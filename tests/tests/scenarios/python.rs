@@ -2,11 +2,15 @@
 
 use std::{
     ffi::OsStr,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
-use murmur_tests::network::Network;
+use murmur_tests::{
+    network::{Network, Options},
+    talk::{register, until_texts},
+};
 use serde_json::json;
 
 #[tokio::test]
@@ -27,6 +31,29 @@ async fn a_python_script_lists_peers_and_sends_a_message_through_its_node() {
     let refused = run_script(&node.socket, "nobody").await;
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).starts_with("NOT_FOUND: "));
+}
+
+#[tokio::test]
+async fn a_python_script_sends_its_input_line_by_line_over_one_stream() {
+    // More to one than the rate of a pair lets pass at once.
+    let env = [("MURMUR_NODE_PAIR_BURST".to_owned(), "1000".to_owned())].into();
+    let network = Network::start_with(Options { env, ..Options::default() }).await;
+    let node = network.node("here", "jdoe").await;
+    for agent in ["script", "bob"] {
+        register(&node, agent).await;
+    }
+    let lines: Vec<String> = (0..60).map(|number| format!("line {number}")).collect();
+    // One is too long, and refused alone.
+    let long = "x".repeat(200_000);
+    let input = [&lines[..30].join("\n"), &long, &lines[30..].join("\n"), ""].join("\n");
+    let arguments = ["--agent", "script", "--to", "bob", "--socket"].map(OsStr::new);
+    let output = python_with(input, "send_many.py", &[&arguments[..], &[node.socket.as_os_str()]].concat()).await;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.starts_with("line 31: INVALID_ARGUMENT: body: "), "{told}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), lines.len(), "{told}");
+    let wanted: Vec<_> = lines.iter().map(String::as_str).collect();
+    until_texts(&node, "bob", &wanted).await;
 }
 
 #[tokio::test]
@@ -52,12 +79,25 @@ async fn run_script(socket: &Path, to: &str) -> Output {
 
 /// Runs a script of the guide.
 async fn python(script: &str, arguments: &[&OsStr]) -> Output {
+    python_with(String::new(), script, arguments).await
+}
+
+async fn python_with(input: String, script: &str, arguments: &[&OsStr]) -> Output {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut command = Command::new("sh");
     command
         .arg(root.join("deploy/tool.sh"))
         .arg("python")
         .arg(root.join("docs/guide/python").join(script))
-        .args(arguments);
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let run = move || {
+        let mut child = command.spawn().unwrap();
+        // What it prints is less than a pipe holds.
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
 }
