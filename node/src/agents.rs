@@ -457,6 +457,8 @@ impl Agents {
         self.store.write(move |tx| table::deregister(tx, agent, now_ms)).await?;
         self.write().retain(|_, entry| entry.row.agent_id != agent);
         self.sessions.end(agent);
+        // Its tokens are good for nothing any more.
+        self.ring_revoked();
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Crash points for the scenarios, PROTOCOL §5.6 and of agents' processes: a debug build told `MURMUR_FAILPOINT=name` dies there, as by kill -9;
+//! Crash points for the scenarios: those of PROTOCOL §5.6, and A1 to A3 of ADR 12. A debug build told `MURMUR_FAILPOINT=name` dies there, as by kill -9;
 //! `name:3` lets it pass two times first. A release build holds none of this.
 
 /// Dies here when the environment says so. Its last words tell a test that it was here and not elsewhere.

@@ -208,6 +208,30 @@ async fn a_keeper_that_comes_after_the_node_looked_for_it_starts_nothing() {
     let late = Command::new(KEEPER).arg("keep").arg(stage.run()).output().unwrap();
     assert!(!late.status.success() && String::from_utf8_lossy(&late.stdout).contains("started again"), "{late:?}");
     assert_eq!(stage.said(Source::Stdout), "started\n", "by the first keeper alone");
+    assert_eq!(fs::read_dir(&stage.plan.log).unwrap().count(), 1, "it leaves the log alone, which another run writes");
+    assert!(matches!(Process::find(&stage.run()).await.unwrap(), Found::Unstarted), "so does a third node find it");
+}
+
+#[tokio::test]
+async fn what_was_started_is_not_unstarted_where_the_pipes_are_gone() {
+    let stage = Stage::new("");
+    end(&mut stage.start().await).await;
+    fs::remove_file(stage.run().join("bell")).unwrap();
+    assert!(matches!(Process::find(&stage.run()).await.unwrap(), Found::Ended(_)));
+    fs::remove_file(stage.run().join("exit.json")).unwrap();
+    assert!(matches!(Process::find(&stage.run()).await.unwrap(), Found::Lost));
+}
+
+#[tokio::test]
+async fn a_run_whose_program_is_there_is_not_started_again() {
+    let mut stage = Stage::new("read -r line");
+    stage.plan.stdin = Stdin::Pipe;
+    let mut process = stage.start().await;
+    let refused = stage.try_start().await.unwrap_err();
+    assert!(refused.to_string().contains("still runs"), "{refused}");
+    process.close_stdin();
+    assert!(process.exit().unwrap().is_none());
+    end(&mut process).await;
 }
 
 #[tokio::test]

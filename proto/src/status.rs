@@ -118,8 +118,10 @@ pub const fn code_name(code: Code) -> &'static str {
 
 impl From<Status> for SendRefusal {
     fn from(status: Status) -> Self {
+        let reason = status.get_details_error_info().map(|info| info.reason);
         Self {
             code: status.code().into(),
+            reason: reason.unwrap_or_default(),
             message: status.message().to_owned(),
             details: Bytes::copy_from_slice(status.details()),
         }
@@ -128,7 +130,7 @@ impl From<Status> for SendRefusal {
 
 impl From<SendRefusal> for Status {
     fn from(refusal: SendRefusal) -> Self {
-        let SendRefusal { code, message, details } = refusal;
+        let SendRefusal { code, reason: _, message, details } = refusal;
         Self::with_details(Code::from(code), message, details)
     }
 }

@@ -1,4 +1,4 @@
-//! A steady flow: senders that always have sends under way, receivers that read, and a window of time in which both are counted.
+//! A steady flow: senders that always have sends under way, receivers that mark what they were shown as read, and a window of time in which both are counted.
 
 use std::{
     collections::HashSet,
@@ -147,7 +147,7 @@ impl Running {
         }
         self.counts.all_delivered().await;
         self.collecting.abort();
-        assert_eq!(self.counts.twice.load(Ordering::Relaxed), 0, "messages were shown twice");
+        assert_eq!(self.counts.shown_twice.load(Ordering::Relaxed), 0, "messages were shown twice");
     }
 }
 
@@ -159,7 +159,7 @@ pub(crate) struct Arriving {
 }
 
 impl Arriving {
-    /// Attaches the receivers, which read and count, messages of earlier flows included.
+    /// Attaches the receivers, which count, messages of earlier flows included.
     pub(crate) async fn start(ends: &Ends<'_>, bytes: usize) -> Self {
         let (arrived, arrivals) = mpsc::unbounded_channel();
         let receivers = receiver::attach_all(ends, bytes, &arrived).await;
@@ -231,7 +231,7 @@ struct Counts {
     stop: AtomicBool,
     sent: AtomicU64,
     delivered: AtomicU64,
-    twice: AtomicU64,
+    shown_twice: AtomicU64,
     /// Numbers below are of earlier flows.
     first: u64,
     /// Room in the backlog.
@@ -244,7 +244,7 @@ impl Counts {
             stop: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
-            twice: AtomicU64::new(0),
+            shown_twice: AtomicU64::new(0),
             // More than any flow sends.
             first: fresh_numbers(1 << 32),
             room: Semaphore::new(backlog),
@@ -299,8 +299,8 @@ async fn stream_on(
             return None;
         }
         let number = counts.next();
-        let message = Some(draft(&pairs[number as usize % pairs.len()], number, bytes));
-        Some((SendManyRequest { message }, (counts, pairs, unanswered)))
+        let send = Some(draft(&pairs[number as usize % pairs.len()], number, bytes));
+        Some((SendManyRequest { send }, (counts, pairs, unanswered)))
     });
     let mut answers = client.messages.send_many(requests).await.unwrap().into_inner();
     while let Some(answer) = answers.message().await.unwrap() {
@@ -327,7 +327,7 @@ fn collect(mut arrivals: mpsc::UnboundedReceiver<Arrival>, counts: Arc<Counts>) 
                 counts.delivered.fetch_add(1, Ordering::Relaxed);
                 counts.room.add_permits(1);
             } else {
-                counts.twice.fetch_add(1, Ordering::Relaxed);
+                counts.shown_twice.fetch_add(1, Ordering::Relaxed);
             }
         }
     })

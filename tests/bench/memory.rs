@@ -79,7 +79,7 @@ fn section(settings: Settings, samples: &[Sample]) -> Section {
     let growth = growth(0).max(growth(1));
     Section {
         title: format!("Memory over {} messages", digits(settings.messages as f64)),
-        text: "1 KiB, one pair, at full speed, the receiver reading. Resident memory of each process and the size of the stores, which \
+        text: "1 KiB, one pair, at full speed by one stream, the receiver marking what it was shown as read. Resident memory of each process and the size of the stores, which \
                keep what was sent and read for the days that are configured."
             .into(),
         headlines: vec![Headline {

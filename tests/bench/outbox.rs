@@ -62,8 +62,8 @@ pub(crate) async fn measure(settings: Settings) -> Section {
     events.row("kill -9 of the sender's node → its socket answers, ms", vec![restart.answers_ms.into()]);
     events.row("→ the first new message to another node has arrived, ms", vec![restart.arrived_ms.into()]);
     events.row("sender's node after that, MiB", vec![after.into()]);
-    events.row("start of the recipient's node → first waiting message read, ms", vec![drained.first_ms.into()]);
-    events.row("drained and read, at most 30 s of it, per second", vec![drained.per_second.into()]);
+    events.row("start of the recipient's node → first waiting message shown, ms", vec![drained.first_ms.into()]);
+    events.row("drained and shown, at most 30 s of it, per second", vec![drained.per_second.into()]);
     let bodies = Curve {
         points: rss.points.iter().map(|(x, _)| (*x, rss.points[0].1)).collect(),
         ..Curve::limit("when none waits")

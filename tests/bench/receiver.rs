@@ -13,6 +13,8 @@ use crate::{number_in, stage::Ends};
 
 /// Messages that are marked as read by one call.
 const MARK_EVERY: usize = 100;
+/// Messages that may wait to be marked before no more are taken: what marking costs is part of what is measured.
+const UNMARKED_MAX: usize = 1_000;
 const PAGE: u32 = 1_000;
 const SHARE_CONNECTION: usize = 100;
 /// A page must fit into one RPC message of 4 MiB.
@@ -45,14 +47,14 @@ impl Receiver {
         let request = AttachRequest { agent: agent.to_owned(), takeover: true, ..Default::default() };
         let mut stream = client.sessions.attach(request).await.unwrap().into_inner();
         stream.message().await.unwrap().expect("attached");
-        let (shown, to_mark) = mpsc::unbounded_channel();
+        let (shown, to_mark) = mpsc::channel(UNMARKED_MAX);
         let marking = tokio::spawn(reader.mark_on(to_mark));
         let pushing = tokio::spawn(async move {
             while let Ok(Some(answer)) = stream.message().await {
                 let at = Instant::now();
                 let Some(attach_response::Item::Message(message)) = answer.item else { continue };
                 let _ = arrivals.send(Arrival { number: number_in(&message.body), at });
-                let _ = shown.send(message.cursor);
+                let _ = shown.send(message.cursor).await;
             }
         });
         Self { tasks: vec![marking, pushing] }
@@ -98,7 +100,7 @@ struct Reader {
 
 impl Reader {
     /// Marks what was pushed as read.
-    async fn mark_on(mut self, mut shown: mpsc::UnboundedReceiver<u64>) {
+    async fn mark_on(mut self, mut shown: mpsc::Receiver<u64>) {
         let mut cursors = Vec::with_capacity(MARK_EVERY);
         while let Some(cursor) = shown.recv().await {
             cursors.push(cursor);

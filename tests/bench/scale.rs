@@ -23,7 +23,7 @@ pub(crate) async fn measure(settings: Settings) -> Section {
     let peers = Box::pin(idle_peers(settings)).await;
     Section {
         title: "Growth with agents and peers".into(),
-        text: "As many pairs as there are agents on each of the two nodes, taking turns; every receiver is attached and reads. Memory is \
+        text: "As many pairs as there are agents on each of the two nodes, taking turns; every receiver is attached and marks what it was shown as read. Memory is \
                resident memory after the agents were made, and with all of them attached, before any load. The idle peers are agents of \
                a third node."
             .into(),

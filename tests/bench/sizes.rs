@@ -49,7 +49,7 @@ pub(crate) async fn measure(settings: Settings) -> Section {
     }
     Section {
         title: "Throughput against size".into(),
-        text: "One pair, one connection, three seconds for each size; up to 256 sends under way, fewer of the large ones (8 MiB).".into(),
+        text: "One pair, one stream, three seconds for each size; up to 256 sends under way, fewer of the large ones (8 MiB).".into(),
         tables: vec![table],
         charts: vec![Chart {
             file: "throughput-against-size".into(),

@@ -41,7 +41,7 @@ pub(crate) async fn measure(settings: Settings) -> Section {
         last_by_calls = Some(flowed);
     }
     add_rows(&mut table, &mut costs, "1, 1", &one_pair, last, &limits);
-    add_rows(&mut table, &mut costs, "1, 1, a call for each message", &by_calls, last_by_calls, &limits);
+    add_rows(&mut table, &mut costs, "1, 1, by calls", &by_calls, last_by_calls, &limits);
     for (pairs, connections) in OTHERS {
         stage.pairs(pairs).await;
         let flowed = Box::pin(flow(&stage, Flow { pairs, connections, ..Flow::ONE_PAIR })).await;
@@ -50,7 +50,8 @@ pub(crate) async fn measure(settings: Settings) -> Section {
         add_rows(&mut table, &mut costs, &format!("{pairs}, {connections}"), &rounds, Some(flowed), &limits);
     }
     let burst = burst(&stage, BURST).await;
-    let mut bursts = Table::new(&["a burst of 20,000 with nothing held back", "per second", "of raw publish + ack"]);
+    let mut bursts =
+        Table::new(&["a burst of 20,000 by calls with nothing held back", "per second", "of raw publish + ack"]);
     let raw = limits.published.median();
     bursts.row("accepted by send (fsync'd)", vec![burst.accepted.into(), (burst.accepted / raw).into()]);
     bursts.row("delivered, first send → last arrival", vec![burst.delivered.into(), (burst.delivered / raw).into()]);
@@ -67,8 +68,8 @@ pub(crate) async fn measure(settings: Settings) -> Section {
             Cell::from(&limits.carried),
         ),
         headlines: [
-            ("Sustained, one pair, durable both ends, messages/s", &one_pair),
-            ("The same with a call for each message", &by_calls),
+            ("Sustained, one pair, durable both ends, by one stream, messages/s", &one_pair),
+            ("The same by a call for each message", &by_calls),
         ]
         .map(|(what, rounds)| Headline {
             what: what.into(),

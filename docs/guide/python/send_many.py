@@ -29,7 +29,7 @@ def main() -> int:
     def requests():
         for line in sys.stdin.buffer:
             body = line.rstrip(b"\n")
-            yield message.SendManyRequest(message=message.SendRequest(agent=options.agent, to=options.to, body=body))
+            yield message.SendManyRequest(send=message.SendRequest(agent=options.agent, to=options.to, body=body))
 
     failed = False
     with grpc.insecure_channel(f"unix:{options.socket}", options=[("grpc.default_authority", "localhost")]) as channel:

@@ -28,6 +28,7 @@ use super::{
     Post,
     driver::Lane,
     error::SendError,
+    pipeline::Abort,
     publish::Direct,
     seal::{self, Fresh, Ready},
     send::{self, Accepted, Committed},
@@ -152,6 +153,12 @@ impl Default for Places {
 }
 
 impl Places {
+    /// Makes a position the last one that is known.
+    #[cfg(test)]
+    pub(super) async fn set_for_test(&self, sender: AgentId, conversation: ConversationId, last: u64) {
+        *self.of(sender, conversation).hold().await = Some(last);
+    }
+
     /// Should two of them exist for one conversation after an eviction, the commit decides.
     fn of(&self, sender: AgentId, conversation: ConversationId) -> Arc<Place> {
         self.0.get_with((sender, conversation), Arc::default)
@@ -187,24 +194,8 @@ enum Outcome {
     Displaced,
 }
 
-/// A commit that the writer was asked for: `None` when the position was not the next one.
-pub(super) type Committing = oneshot::Receiver<Result<Option<Committed>, SendError>>;
-
-/// Messages that are accepted in the order in which their commits are asked for. When one of them has to choose its position again, those
-/// behind it are turned back as well.
-#[derive(Debug, Clone, Default)]
-pub struct Turn(Arc<AtomicBool>);
-
-impl Turn {
-    /// Whether what is committed now would come before what was asked for earlier. Only the writer asks, in the order of its queue.
-    pub(super) fn is_lost(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn lose(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
+/// A commit in the writer's queue: `None` when the position was not the next one.
+pub(super) type QueuedDirect = oneshot::Receiver<Result<Option<Committed>, SendError>>;
 
 impl Post {
     /// Seals, commits and hands over to be published; `None` when the message has to take the long way.
@@ -214,8 +205,8 @@ impl Post {
         accepted: &Arc<Accepted>,
     ) -> Result<Option<Committed>, SendError> {
         for _ in 0..CHOICES_MAX {
-            let Some(committing) = self.choose(sender, accepted, None).await? else { return Ok(None) };
-            let committed = self.chosen(sender, accepted, committing).await?;
+            let Some(queued) = self.queue_at_next(sender, accepted, None).await? else { return Ok(None) };
+            let committed = self.await_committed(sender, accepted, queued).await?;
             if committed.is_some() {
                 return Ok(committed);
             }
@@ -223,13 +214,13 @@ impl Post {
         Ok(None)
     }
 
-    /// Chooses a position, seals, and asks for the commit; `None` when the message has to take the long way.
-    pub(super) async fn choose(
+    /// Chooses the next position, seals, and queues the commit; `None` when the message has to take the long way.
+    pub(super) async fn queue_at_next(
         &self,
         sender: AgentId,
         accepted: &Arc<Accepted>,
-        turn: Option<&Turn>,
-    ) -> Result<Option<Committing>, SendError> {
+        abort: Option<&Abort>,
+    ) -> Result<Option<QueuedDirect>, SendError> {
         let lane = Lane { sender, recipient: accepted.recipient };
         let Some(means) = self.means(lane) else { return Ok(None) };
         let place = self.places.of(sender, accepted.conversation_id);
@@ -246,18 +237,18 @@ impl Post {
         let Ok(fresh) = sealed else { return Ok(None) };
         *last = Some(sequence);
         let draft = DirectDraft { accepted: Arc::clone(accepted), message, delivery, fresh, now_ms };
-        Ok(Some(self.queue_direct(lane, draft, turn.cloned())))
+        Ok(Some(self.queue_direct(lane, draft, abort.cloned())))
     }
 
-    /// Waits for the commit at a chosen position; `None` when that was not the next one.
-    pub(super) async fn chosen(
+    /// Waits for a queued commit; `None` when that was not the next one.
+    pub(super) async fn await_committed(
         &self,
         sender: AgentId,
         accepted: &Accepted,
-        committing: Committing,
+        queued: QueuedDirect,
     ) -> Result<Option<Committed>, SendError> {
         // The writer is gone only when the node ends.
-        let committed = committing.await.unwrap_or(Err(crate::store::StoreError::Closed.into()));
+        let committed = queued.await.unwrap_or(Err(crate::store::StoreError::Closed.into()));
         if let Ok(Some(Committed::New { .. })) = committed {
             // Who publishes goes first: the recipient waits for that, and for this answer nobody but the sender.
             tokio::task::yield_now().await;
@@ -280,16 +271,16 @@ impl Post {
     }
 
     /// Queues the commit. After it, and in the order of the commits, the copy is handed to the task that publishes.
-    fn queue_direct(&self, lane: Lane, draft: DirectDraft, turn: Option<Turn>) -> Committing {
+    fn queue_direct(&self, lane: Lane, draft: DirectDraft, abort: Option<Abort>) -> QueuedDirect {
         let (answer, committing) = oneshot::channel();
         let (config, node, directs) = (self.config.outbox.clone(), self.identity.node_id, self.directs.clone());
         let work = move |tx: Tx<'_>| {
-            if turn.as_ref().is_some_and(Turn::is_lost) {
+            if abort.as_ref().is_some_and(Abort::is_set) {
                 return Ok(Outcome::Displaced);
             }
             let outcome = commit(tx, node, draft, &config);
-            if let (Some(turn), Ok(Outcome::Displaced)) = (&turn, &outcome) {
-                turn.lose();
+            if let (Some(abort), Ok(Outcome::Displaced)) = (&abort, &outcome) {
+                abort.set();
             }
             outcome
         };

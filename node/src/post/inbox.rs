@@ -17,14 +17,17 @@ use super::{
     stream::{announced, deadline},
     types::{DeliveryView, Direction, InboxMessage, InboxPage, InboxQuery, LocalAgent, TailItem},
 };
-use crate::store::{
-    StoreError, Tx,
-    ack::{self, AckRow, STATUS_READ},
-    agents,
-    delivery::{self, DeliveryRow},
-    inbox::{self, Filter, ReadRow},
-    outbox::{self, OutboxRow},
-    transfer,
+use crate::{
+    failpoint::failpoint,
+    store::{
+        StoreError, Tx,
+        ack::{self, AckRow, STATUS_READ},
+        agents,
+        delivery::{self, DeliveryRow},
+        inbox::{self, Filter, ReadRow},
+        outbox::{self, OutboxRow},
+        transfer,
+    },
 };
 
 /// Messages that one commit marks as read while little else is written: half a millisecond of its time.
@@ -205,7 +208,7 @@ impl Post {
             return Ok(());
         }
         let now_ms = self.clock.now_ms();
-        crate::failpoint::failpoint("R6");
+        failpoint("R6");
         // What arrives meanwhile waits for a few marks only, unless each commit counts.
         let together = if self.store.is_strained() { cursors.len() } else { MARKS_TOGETHER };
         for (at, marked) in cursors.chunks(together).enumerate() {
@@ -235,7 +238,7 @@ impl Post {
         // In this order: a session that begins to read the store in between would find it unread.
         self.hub.marking(agent, cursor);
         self.hub.read(agent, &[cursor]);
-        crate::failpoint::failpoint("R6");
+        failpoint("R6");
         let post = Arc::clone(self);
         // Most often its agent's next message is on the way, and takes it along.
         self.store.queue_lazily_then(

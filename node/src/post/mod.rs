@@ -26,6 +26,7 @@ mod outbox;
 mod owed;
 mod page;
 mod pending;
+mod pipeline;
 mod policy;
 mod publish;
 mod quarantine;
@@ -59,10 +60,10 @@ use tokio::{sync::mpsc, task::JoinError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
+pub(crate) use self::pipeline::{Pipeline, Settled};
 pub(crate) use self::stream::{content_type_of, secret_name};
 pub use self::{
     dead_letter::Redriven,
-    direct::Turn,
     error::{QueryError, RunError, SendError},
     follow::Followed,
     hub::Hub,
@@ -70,7 +71,6 @@ pub use self::{
     outbox::{Cancelled, Waiting},
     pending::PendingReply,
     receive::Frame,
-    send::Accepted,
     stats::{LatencyHook, PostStats},
     types::{
         Attachment, DeliveryView, Direction, Draft, FileDraft, FileInfo, InboxMessage, InboxPage, InboxQuery,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{FutureExt as _, future::BoxFuture};
 use murmur_core::{
     id::{AgentId, ConversationId, MessageId},
     limits,
@@ -18,9 +17,10 @@ use tracing::Instrument as _;
 
 use super::{
     Post,
-    direct::{Coming, Committing, Turn},
+    direct::{Coming, QueuedDirect},
     driver::Lane,
     error::SendError,
+    pipeline::Abort,
     random,
     requested::Answered,
     stream::{Announced, asks_until},
@@ -44,7 +44,7 @@ use crate::{
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 
 /// A draft that was found good: everything is decided but its place in the conversation.
-pub struct Accepted {
+pub(super) struct Accepted {
     pub(super) msg_id: MessageId,
     pub(super) to: Slug,
     pub(super) recipient: AgentId,
@@ -94,12 +94,12 @@ pub(super) enum Committed {
     },
 }
 
-/// A commit that was asked for.
-enum Asked {
+/// A commit in the writer's queue.
+enum Queued<L> {
     /// The message was accepted before.
     Before(Sent),
-    Direct(Committing),
-    Long(BoxFuture<'static, Result<Option<Committed>, SendError>>),
+    Direct(QueuedDirect),
+    Long(L),
 }
 
 impl Post {
@@ -118,10 +118,7 @@ impl Post {
     }
 
     /// Checks a draft and decides everything about it. `timeout_ms` makes it a request.
-    ///
-    /// # Errors
-    /// [`SendError`].
-    pub async fn accept(
+    pub(super) async fn accept(
         &self,
         from: &LocalAgent,
         draft: Draft,
@@ -165,18 +162,19 @@ impl Post {
     }
 
     /// Commits what was accepted and hands it on. Who answers a message has seen it: it counts as read.
-    ///
-    /// # Errors
-    /// [`SendError`]; nothing was accepted then.
-    pub async fn commit(
+    pub(super) async fn commit(self: &Arc<Self>, from: &LocalAgent, accepted: Accepted) -> Result<Sent, SendError> {
+        match self.admit(from, &accepted).await? {
+            Some(before) => Ok(before),
+            None => self.commit_admitted(from, Arc::new(accepted)).await,
+        }
+    }
+
+    /// The same for what its pair's rate was charged for.
+    pub(super) async fn commit_admitted(
         self: &Arc<Self>,
         from: &LocalAgent,
-        accepted: impl Into<Arc<Accepted>>,
+        accepted: Arc<Accepted>,
     ) -> Result<Sent, SendError> {
-        let accepted = accepted.into();
-        if let Some(before) = self.admit(from, &accepted).await? {
-            return Ok(before);
-        }
         // What has nothing to follow its commit but being published, which does not wait for this.
         let is_short = accepted.file.is_none() && accepted.answers.is_none();
         if is_short && let Some(committed) = self.commit_direct(from.agent_id, &accepted).await? {
@@ -191,42 +189,37 @@ impl Post {
             };
             let committed = match direct {
                 Some(committed) => committed,
-                // Nobody can turn back what is in no turn.
-                None => post.queue_long(from.agent_id, &accepted, None).await?.ok_or(StoreError::Closed)?,
+                None => {
+                    let committed = post.queue_long(from.agent_id, &accepted, None).await?;
+                    committed.ok_or(StoreError::Corrupt("a send of no pipeline was turned back"))?
+                }
             };
             Ok(post.committed(&from, &accepted, committed))
         };
         self.finish(commit).await
     }
 
-    /// Asks for the commit of what was accepted, behind whatever was asked for before in this turn, and returns when its place is taken.
-    /// The future waits for the commit, hands the message on, and is to be driven to its end; `None` when the turn was lost, and nothing
-    /// was accepted.
-    ///
-    /// # Errors
-    /// [`SendError`]; nothing was accepted then.
-    pub async fn ask(
+    /// Queues the commit of what was accepted, without a file, in a pipeline. The future waits for it, hands the message on, and is to be
+    /// driven to its end; `None` when it was turned back.
+    pub(super) async fn admit_and_queue(
         self: &Arc<Self>,
         from: &LocalAgent,
         accepted: &Arc<Accepted>,
-        turn: &Turn,
+        abort: &Abort,
     ) -> Result<impl Future<Output = Result<Option<Sent>, SendError>> + Send + use<>, SendError> {
-        let asked = match self.admit(from, accepted).await? {
-            Some(before) => Asked::Before(before),
-            None if accepted.file.is_some() => {
-                Asked::Long(self.queue_long(from.agent_id, accepted, Some(turn)).boxed())
-            }
-            None => match self.choose(from.agent_id, accepted, Some(turn)).await? {
-                Some(committing) => Asked::Direct(committing),
-                None => Asked::Long(self.queue_long(from.agent_id, accepted, Some(turn)).boxed()),
+        let queued = match self.admit(from, accepted).await? {
+            Some(before) => Queued::Before(before),
+            None => match self.queue_at_next(from.agent_id, accepted, Some(abort)).await? {
+                Some(queued) => Queued::Direct(queued),
+                None => Queued::Long(self.queue_long(from.agent_id, accepted, Some(abort))),
             },
         };
         let (post, from, accepted) = (Arc::clone(self), from.clone(), Arc::clone(accepted));
         Ok(async move {
-            let committed = match asked {
-                Asked::Before(before) => return Ok(Some(before)),
-                Asked::Direct(committing) => post.chosen(from.agent_id, &accepted, committing).await?,
-                Asked::Long(committing) => committing.await?,
+            let committed = match queued {
+                Queued::Before(before) => return Ok(Some(before)),
+                Queued::Direct(queued) => post.await_committed(from.agent_id, &accepted, queued).await?,
+                Queued::Long(queued) => queued.await?,
             };
             Ok(committed.map(|committed| post.committed(&from, &accepted, committed)))
         })
@@ -279,20 +272,20 @@ impl Post {
         sent
     }
 
-    /// Asks at once for the commit of a message that the driver seals and publishes when its turn comes; `None` when the turn was lost.
+    /// Queues at once the commit of a message that the driver seals and publishes when its turn comes; `None` when it was turned back.
     fn queue_long(
         &self,
         sender: AgentId,
         accepted: &Arc<Accepted>,
-        turn: Option<&Turn>,
+        abort: Option<&Abort>,
     ) -> impl Future<Output = Result<Option<Committed>, SendError>> + Send + use<> {
         // From now on nothing overtakes it.
         let coming = self.gate.announce(Lane { sender, recipient: accepted.recipient });
         let config = self.config.outbox.clone();
         let epoch = self.store.sequence_epoch();
-        let (accepted, turn) = (Arc::clone(accepted), turn.cloned());
+        let (accepted, abort) = (Arc::clone(accepted), abort.cloned());
         let work = move |tx: Tx<'_>| {
-            if turn.is_some_and(|turn| turn.is_lost()) {
+            if abort.is_some_and(|abort| abort.is_set()) {
                 return Ok(None);
             }
             if let Some(repeated) = check(tx, sender, &accepted)? {

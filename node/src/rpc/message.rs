@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     app::Core,
-    post::{Accepted, Draft, FileDraft, InboxQuery, LocalAgent, PendingReply, Sent, Turn},
+    post::{Draft, FileDraft, InboxQuery, LocalAgent, PendingReply, Sent},
 };
 
 /// Sends that are not on disk yet; more of them wait. Enough for two full commits, and what bounds the store's queue and the
@@ -33,51 +33,23 @@ pub(super) struct Messages {
     sends: Arc<Semaphore>,
 }
 
-/// A send whose draft is good. It has a place among the sends until it is dropped.
-pub(super) struct Begun {
-    core: Arc<Core>,
-    from: LocalAgent,
-    accepted: Arc<Accepted>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Begun {
-    /// Commits it: when it returns, the message is on disk.
-    pub(super) async fn commit(&self) -> Result<v1::SendResponse, Refusal> {
-        Ok(answer(self.core.post.commit(&self.from, Arc::clone(&self.accepted)).await?))
-    }
-
-    /// Asks for its commit behind others, as [`Post::ask`](crate::post::Post::ask) has it.
-    pub(super) async fn ask(
-        &self,
-        turn: &Turn,
-    ) -> Result<impl Future<Output = Result<Option<v1::SendResponse>, Refusal>> + Send + use<>, Refusal> {
-        let asked = self.core.post.ask(&self.from, &self.accepted, turn).await?;
-        Ok(async move { Ok(asked.await?.map(answer)) })
-    }
-}
-
 impl Messages {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, sends: Arc::new(Semaphore::new(SENDS_MAX)) }
     }
 
     /// Waits for a place among the sends. It is kept until the message is on disk.
-    async fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         // The semaphore is never closed.
         Arc::clone(&self.sends).acquire_owned().await.map_err(|_| Shared::draining())
     }
 
-    /// Does everything about a send but its commit.
-    pub(super) async fn begin(&self, call: &Call, request: v1::SendRequest) -> Result<Begun, Status> {
-        let (core, from, draft) = self.drafted(call, request).await?;
-        let _place = self.place().await?;
-        let accepted = core.post.accept(&from, draft, None).await.map_err(Refusal::from)?;
-        Ok(Begun { core, from, accepted: Arc::new(accepted), _place })
-    }
-
     /// What a request says, and who speaks.
-    async fn drafted(&self, call: &Call, request: v1::SendRequest) -> Result<(Arc<Core>, LocalAgent, Draft), Refusal> {
+    pub(super) async fn drafted(
+        &self,
+        call: &Call,
+        request: v1::SendRequest,
+    ) -> Result<(Arc<Core>, LocalAgent, Draft), Refusal> {
         let v1::SendRequest { agent, to, body, content_type, in_reply_to, ttl_seconds, idempotency_key } = request;
         let (core, from) = self.speaker(call, &agent).await?;
         let draft = Draft {
@@ -290,7 +262,7 @@ impl Messages {
     }
 }
 
-fn answer(sent: Sent) -> v1::SendResponse {
+pub(super) fn answer(sent: Sent) -> v1::SendResponse {
     v1::SendResponse {
         msg_id: sent.msg_id.to_string(),
         conversation_id: sent.conversation_id.to_string(),

@@ -288,7 +288,7 @@ fn of_store(error: &StoreError) -> Status {
 }
 
 /// A fault of ours: told in the log, never to the caller.
-fn internal(error: &dyn std::fmt::Display) -> Status {
+pub(super) fn internal(error: &dyn std::fmt::Display) -> Status {
     error!(%error, "a call failed");
     status(Reason::Internal, "the node could not do this")
 }

@@ -23,7 +23,7 @@ use tokio::{
     process::Command,
 };
 
-use super::keeper::plan::{self, Exit, Plan, Run, Started};
+use super::keeper::plan::{self, Claimant, Exit, Plan, Run, Started};
 use crate::failpoint::failpoint;
 
 /// A keeper that has not said within this time that the program runs will not. Long: hundreds may be started at once.
@@ -80,6 +80,10 @@ impl Process {
     /// [`StartError`].
     pub async fn start(keeper: &OsStr, dir: &Path, plan: &Plan) -> Result<Self, StartError> {
         let failed = |source| StartError::Folder { path: dir.to_owned(), source };
+        if open_bell(dir).is_ok_and(|bell| is_held(&bell).unwrap_or(true)) {
+            // The node ended before it could note that it had begun this run.
+            return Err(StartError::Refused("a program that was started before still runs".to_owned()));
+        }
         prepare(dir, plan).map_err(failed)?;
         // Before anybody can ring: who opens a pipe that had its last writer before is never told of the end (fifo(7), EPOLLHUP), and a
         // short program's keeper is gone soon.
@@ -122,33 +126,43 @@ impl Process {
     /// # Errors
     /// [`io::Error`] when the folder cannot be read.
     pub async fn find(dir: &Path) -> io::Result<Found> {
-        let mut was_claimed = false;
+        let run = || plan::read::<Run>(&dir.join("run.json"));
         loop {
-            let mut bell = match open_bell(dir) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Unstarted),
-                bell => bell?,
-            };
-            let run = || plan::read::<Run>(&dir.join("run.json"));
-            while is_held(&bell)? {
-                if let Some(run) = run()? {
-                    return Ok(Found::Running(Self { dir: dir.to_owned(), run, bell }));
+            // Before the look at the bell, which a keeper holds from before its claim to its end.
+            let claimed = plan::claimed(dir)?;
+            match open_bell(dir) {
+                Ok(mut bell) if is_held(&bell)? => {
+                    if let Some(run) = run()? {
+                        return Ok(Found::Running(Self { dir: dir.to_owned(), run, bell }));
+                    }
+                    // The keeper is about to start the program, and rings when it has, or ends.
+                    let _ = bell.read(&mut [0; 1]).await?;
+                    continue;
                 }
-                // The keeper is about to start the program, and rings when it has, or ends.
-                let _ = bell.read(&mut [0; 1]).await?;
+                Ok(_) => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                // The node ended before it had prepared the folder, and no keeper has anything to go by.
+                Err(_) if !dir.join("plan.json").exists() => return Ok(Found::Unstarted),
+                Err(_) => {}
             }
             if let Some(exit) = plan::read(&dir.join("exit.json"))? {
                 return Ok(Found::Ended(exit));
             }
-            // The keepers of an earlier version claim nothing.
-            if was_claimed || run()?.is_some() {
+            let is_lost = match claimed {
+                Some(Claimant::Node) => return Ok(Found::Unstarted),
+                // Unless it has given up the claim, and then ended.
+                Some(Claimant::Keeper) => plan::claimed(dir)? == claimed,
+                // A keeper of an earlier version claims nothing.
+                None => run()?.is_some(),
+            };
+            if is_lost {
                 end_rest(dir);
                 return Ok(Found::Lost);
             }
             // A keeper may be on its way to the bell: whoever claims first has the program.
-            if plan::claim(dir)? {
+            if claimed.is_none() && plan::claim_start(dir, Claimant::Node)? {
                 return Ok(Found::Unstarted);
             }
-            was_claimed = true;
         }
     }
 
@@ -222,7 +236,9 @@ fn prepare(dir: &Path, plan: &Plan) -> io::Result<()> {
             Err(errno) => return Err(errno.into()),
         }
     }
-    plan::write(&dir.join("plan.json"), plan)
+    plan::write(&dir.join("plan.json"), plan)?;
+    // A run that was there must not be gone after a power failure.
+    dir.parent().map_or(Ok(()), |runs| std::fs::File::open(runs)?.sync_all())
 }
 
 fn open_bell(dir: &Path) -> io::Result<pipe::Receiver> {

@@ -4,15 +4,20 @@ use murmur_core::reason::Reason;
 use murmur_proto::{
     client::{Headers, NodeClient, connect_socket},
     node::v1::{
-        IssueAgentTokenRequest, RevokeAgentTokenRequest, SendManyRequest, SendManyResponse, SendRequest, SendResponse,
-        send_many_response::Outcome,
+        DeregisterRequest, IssueAgentTokenRequest, RevokeAgentTokenRequest, SendManyRequest, SendManyResponse,
+        SendRequest, SendResponse, send_many_response::Outcome,
     },
     status::RpcError,
 };
-use murmur_tests::{network::Node, talk::send, wait};
+use murmur_tests::{
+    network::{Network, Node},
+    store,
+    talk::{register, send},
+    wait,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Status, Streaming, transport::Endpoint};
 
 use crate::pair::{Accepted, Pair, draft};
 
@@ -36,7 +41,7 @@ impl Stream {
     }
 
     async fn send(&self, message: SendRequest) {
-        self.requests.send(SendManyRequest { message: Some(message) }).await.unwrap();
+        self.requests.send(SendManyRequest { send: Some(message) }).await.unwrap();
     }
 
     /// The next answer.
@@ -96,7 +101,7 @@ async fn sends_of_a_stream_arrive_in_order_and_a_refused_one_is_told_as_a_call_w
         }
         stream.send(wrong.clone()).await;
     }
-    stream.requests.send(SendManyRequest { message: None }).await.unwrap();
+    stream.requests.send(SendManyRequest { send: None }).await.unwrap();
     for (round, wrong) in refused.into_iter().enumerate() {
         for number in 0..100 {
             accepted.push(stream.accepted(text(100 * round + number)).await);
@@ -107,28 +112,37 @@ async fn sends_of_a_stream_arrive_in_order_and_a_refused_one_is_told_as_a_call_w
         assert!(told.reason.is_some(), "{told:?}");
     }
     let empty = RpcError::from(stream.answer().await.unwrap().unwrap_err());
-    assert_eq!(empty.fields, [("message".to_owned(), "must be set".to_owned())]);
+    assert_eq!(empty.fields, [("send".to_owned(), "must be set".to_owned())]);
     stream.end().await;
     pair.settled(&accepted).await;
 }
 
 #[tokio::test]
 async fn who_reads_no_answers_keeps_nobody_waiting_and_loses_none() {
+    const COUNT: usize = 2 * UNREAD_MAX;
     let pair = Pair::start(&RATE).await;
     let mut streams = Vec::new();
     for _ in 0..3 {
-        let stream = stream(&pair.here).await;
-        for number in 0..2 * UNREAD_MAX {
+        // A transport that holds a few answers alone.
+        let endpoint = Endpoint::from_shared(format!("unix:{}", pair.here.socket.display())).unwrap();
+        let channel = endpoint.initial_stream_window_size(1024).connect().await.unwrap();
+        let stream = Stream::open(&mut NodeClient::new(channel, Headers::new())).await;
+        for number in 0..COUNT {
             stream.send(draft(&text(number))).await;
         }
         streams.push(stream);
     }
-    // More than all sends have places for.
+    // More than all sends of a node have places for are taken, and none of their answers is read.
+    wait::until("the node reads no further", || async {
+        (store::rows(&pair.here, "outbox") >= 3 * UNREAD_MAX as u64).then_some(())
+    })
+    .await;
     for number in 0..10 {
         send(&pair.here, "alice", "bob", &text(number)).await;
     }
+    assert!(store::rows(&pair.here, "outbox") < 3 * COUNT as u64, "it reads no further than it is to");
     for mut stream in streams {
-        for _ in 0..2 * UNREAD_MAX {
+        for _ in 0..COUNT {
             stream.answer().await.unwrap().unwrap();
         }
         stream.end().await;
@@ -137,18 +151,27 @@ async fn who_reads_no_answers_keeps_nobody_waiting_and_loses_none() {
 
 #[tokio::test]
 async fn a_node_that_goes_down_answers_what_it_took_and_ends_the_stream() {
+    const COUNT: usize = 200;
     let mut pair = Pair::start(&RATE).await;
     let mut stream = stream(&pair.here).await;
-    let mut accepted = Vec::new();
-    for number in 0..10 {
+    for number in 0..COUNT {
         stream.send(draft(&text(number))).await;
-        accepted.push(stream.accepted(text(number)).await);
     }
-    let (ended, stopped) = tokio::join!(stream.ended(), pair.here.process.terminate());
+    let mut accepted = vec![stream.accepted(text(0)).await];
+    let rest = async {
+        loop {
+            match stream.answer().await {
+                Ok(answer) => accepted.push(Accepted { msg_id: answer.unwrap().msg_id, text: text(accepted.len()) }),
+                Err(status) => return RpcError::from(status),
+            }
+        }
+    };
+    let (ended, stopped) = tokio::join!(rest, pair.here.process.terminate());
     assert!(stopped.success());
     assert_eq!(ended.reason, Some(Reason::Draining), "{ended:?}");
     pair.here.process.start();
     pair.here.ready().await;
+    // Nothing has arrived that was not answered.
     pair.settled(&accepted).await;
 }
 
@@ -198,7 +221,26 @@ async fn a_stream_ends_with_the_token_that_it_was_opened_with() {
     let ended = stream.ended().await;
     assert_eq!(ended.reason, Some(Reason::TokenRevoked), "{ended:?}");
     // Nobody listens any more.
-    let _ = stream.requests.send(SendManyRequest { message: Some(draft("after")) }).await;
+    let _ = stream.requests.send(SendManyRequest { send: Some(draft("after")) }).await;
     let last = pair.send("last").await;
     pair.settled(&[before, last]).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_agent() {
+    let network = Network::start().await;
+    let node = network.node("here", "jdoe").await;
+    for agent in ["alice", "bob"] {
+        register(&node, agent).await;
+    }
+    let mut owner = node.client().await;
+    let issued = owner.sessions.issue_agent_token(IssueAgentTokenRequest { agent: "alice".into() }).await.unwrap();
+    let channel = connect_socket(&node.socket).await.unwrap();
+    let headers = Headers::new().with_token(&issued.into_inner().token).unwrap();
+    let mut stream = Stream::open(&mut NodeClient::new(channel, headers)).await;
+    stream.send(draft("before")).await;
+    stream.accepted("before".to_owned()).await;
+    owner.sessions.deregister(DeregisterRequest { agent: "alice".into() }).await.unwrap();
+    let ended = stream.ended().await;
+    assert_eq!(ended.reason, Some(Reason::TokenRevoked), "{ended:?}");
 }

@@ -1,8 +1,10 @@
 //! One trace from the tool call in one session to the notification in the other.
 
+use murmur_proto::node::v1::{SendManyRequest, SendRequest};
 use murmur_tests::{
     network::{Network, Options},
     otlp::{Collector, Span},
+    talk::{inbox, register},
     wait,
 };
 use serde_json::json;
@@ -42,6 +44,34 @@ async fn a_tool_call_and_the_notification_it_causes_are_one_trace() {
     ];
     assert_eq!(steps, expected);
     assert!(chain.iter().all(|span| span.trace_id == chain[0].trace_id));
+}
+
+#[tokio::test]
+async fn a_message_of_a_stream_carries_the_trace_of_its_send() {
+    let collector = Collector::start().await;
+    let env = vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.endpoint.clone()),
+        ("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "50".to_owned()),
+    ];
+    let network = Network::start_with(Options { env, ..Options::default() }).await;
+    let node = network.node("here", "jdoe").await;
+    for agent in ["alice", "bob"] {
+        register(&node, agent).await;
+    }
+    let send = SendRequest { agent: "alice".into(), to: "bob".into(), body: "traced".into(), ..Default::default() };
+    let requests = futures::stream::iter([SendManyRequest { send: Some(send) }]);
+    let mut answers = node.client().await.messages.send_many(requests).await.unwrap().into_inner();
+    while answers.message().await.unwrap().is_some() {}
+    let message = wait::until("it has arrived", || async { inbox(&node, "bob").await?.pop() }).await;
+    let names = ["murmur.node.v1.MessageService/SendMany", "post.send", "post.receive"];
+    let [call, sent, received] = wait::until("its spans have arrived", || {
+        let spans = collector.spans();
+        let found = names.map(|name| spans.iter().find(|span| span.name == name).cloned());
+        async { if let [Some(call), Some(sent), Some(received)] = found { Some([call, sent, received]) } else { None } }
+    })
+    .await;
+    assert_eq!((&sent.parent_id, &received.parent_id), (&call.span_id, &sent.span_id));
+    assert_eq!(message.traceparent, format!("00-{}-{}-01", call.trace_id, received.span_id));
 }
 
 /// The spans from the notification up to the root, root first; `None` while one is missing.

@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     log::{FRAME_BYTES_MAX, LogWriter, Source},
-    plan::{self, Exit, Plan, Run, Started, Stdin},
+    plan::{self, Claimant, Exit, Plan, Run, Started, Stdin},
 };
 
 /// What is left behind is looked for so often at most: each look ends one generation of processes.
@@ -55,19 +55,21 @@ async fn run(dir: &Path) -> anyhow::Result<()> {
     // Held for reading, too, so that a node that is away makes no error of it.
     let bell = OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(dir.join("bell"))?;
     let mut stdin = Input::open(&plan.stdin, &dir.join("stdin"))?;
-    let log = LogWriter::open(&plan.log, plan.log_bytes_max)?;
     let (mut terminate, mut close) = (signal(SignalKind::terminate())?, signal(SignalKind::user_defined1())?);
     let (mut interrupt, mut hang_up) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let mut orphans = signal(SignalKind::child())?;
 
     limit(&plan)?;
     let input = stdin.for_program()?;
-    anyhow::ensure!(plan::claim(dir)?, "the node was started again, and begins it elsewhere");
-    let mut child = match start(&plan, input) {
-        Ok(child) => child,
+    // Before the log is touched, which the program of a later run may be writing.
+    let is_ours = plan::claim_start(dir, Claimant::Keeper)?;
+    anyhow::ensure!(is_ours, "the node was started again, and begins it elsewhere");
+    let begun = || anyhow::Ok((LogWriter::open(&plan.log, plan.log_bytes_max)?, start(&plan, input)?));
+    let (log, mut child) = match begun() {
+        Ok(begun) => begun,
         Err(error) => {
             // A node that was started again meanwhile is to hear the reason by trying itself.
-            let _ = plan::disclaim(dir);
+            let _ = plan::release_start(dir);
             return Err(error);
         }
     };

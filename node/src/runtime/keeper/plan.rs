@@ -136,26 +136,57 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-/// Decides for good whether the program of a run is started: by the keeper before it does, or by a node that finds nobody there and
-/// begins the turn elsewhere. False when it was decided before. On the disk when this returns.
+/// Who decides whether the program of a run is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimant {
+    /// The keeper, which is about to start it. It holds the bell before: a claim of a keeper, and nobody at the bell, says that it has ended.
+    Keeper,
+    /// A node that found nobody at the bell. The program is never started by this run.
+    Node,
+}
+
+/// Claims the start of a run's program; false when that was done before. On the disk when this returns.
+///
+/// # Errors
+/// [`io::Error`]; nothing is claimed then.
+pub fn claim_start(run: &Path, claimant: Claimant) -> io::Result<bool> {
+    let word = if claimant == Claimant::Keeper { KEEPER } else { NODE };
+    // A link is there whole or not at all.
+    match std::os::unix::fs::symlink(word, claim_path(run)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    let synced = File::open(run).and_then(|folder| folder.sync_all());
+    if synced.is_err() {
+        let _ = release_start(run);
+    }
+    synced.map(|()| true)
+}
+
+/// Who has claimed the start of a run's program.
 ///
 /// # Errors
 /// [`io::Error`].
-pub fn claim(run: &Path) -> io::Result<bool> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(claim_path(run)) {
-        Ok(_) => File::open(run)?.sync_all().map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+pub fn claimed(run: &Path) -> io::Result<Option<Claimant>> {
+    match fs::read_link(claim_path(run)) {
+        Ok(word) if word == Path::new(NODE) => Ok(Some(Claimant::Node)),
+        Ok(_) => Ok(Some(Claimant::Keeper)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Takes back a claim whose holder did nothing with it.
+/// Takes back a claim whose holder started nothing.
 ///
 /// # Errors
 /// [`io::Error`].
-pub fn disclaim(run: &Path) -> io::Result<()> {
+pub fn release_start(run: &Path) -> io::Result<()> {
     fs::remove_file(claim_path(run))
 }
+
+const KEEPER: &str = "keeper";
+const NODE: &str = "node";
 
 fn claim_path(run: &Path) -> PathBuf {
     run.join("claim")
