@@ -128,7 +128,7 @@ impl Drop for Coming {
 #[derive(Default)]
 struct Place {
     last: tokio::sync::Mutex<Option<u64>>,
-    /// A commit at a chosen position came to nothing. Whoever chooses next asks the store; noting it waits for nobody.
+    /// It is not known any more: whoever chooses next asks the store. Noting that waits for nobody.
     is_stale: AtomicBool,
 }
 
@@ -157,6 +157,11 @@ impl Places {
     #[cfg(test)]
     pub(super) async fn set_for_test(&self, sender: AgentId, conversation: ConversationId, last: u64) {
         *self.of(sender, conversation).hold().await = Some(last);
+    }
+
+    /// The last position is not known any more.
+    pub(super) fn forget(&self, sender: AgentId, conversation: ConversationId) {
+        self.of(sender, conversation).is_stale.store(true, Ordering::Relaxed);
     }
 
     /// Should two of them exist for one conversation after an eviction, the commit decides.
@@ -253,7 +258,7 @@ impl Post {
             // Who publishes goes first: the recipient waits for that, and for this answer nobody but the sender.
             tokio::task::yield_now().await;
         } else {
-            self.places.of(sender, accepted.conversation_id).is_stale.store(true, Ordering::Relaxed);
+            self.places.forget(sender, accepted.conversation_id);
         }
         committed
     }

@@ -2,8 +2,7 @@
 //!
 //! The position of a message in its conversation is chosen before its commit ([`super::direct`]), so that one whose commit comes to nothing takes
 //! those behind it along, but for one whose position happens to fit. They are in order all the same: a pipeline in which one was displaced is
-//! aborted, all commits behind it are turned back, and what was turned back is committed again, one by one, before anything else. So a
-//! repeat of a message that was accepted before, which takes a position and leaves it free, costs those behind it a commit each.
+//! aborted, all commits behind it are turned back, and what was turned back is queued again, in its order, before anything else.
 
 use std::sync::{
     Arc,
@@ -11,7 +10,7 @@ use std::sync::{
 };
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::{
     Post,
@@ -19,6 +18,9 @@ use super::{
     send::Accepted,
     types::{Draft, LocalAgent, Sent},
 };
+
+/// How often a send is queued before it is committed by itself.
+const TRIES_MAX: u32 = 3;
 
 /// Whether commits of a pipeline are turned back.
 #[derive(Debug, Clone, Default)]
@@ -52,13 +54,18 @@ pub(crate) struct Ended<T, P>(End<T, P>);
 
 enum End<T, P> {
     Settled(Settled<T, P>),
-    /// One before it was displaced, or it was itself. The pair's rate was charged for it.
-    TurnedBack {
-        tag: T,
-        post: Arc<Post>,
-        from: LocalAgent,
-        accepted: Arc<Accepted>,
-    },
+    /// One before it was displaced, or it was itself.
+    TurnedBack(Given<T>),
+}
+
+/// A send that was admitted.
+struct Given<T> {
+    tag: T,
+    post: Arc<Post>,
+    from: LocalAgent,
+    accepted: Arc<Accepted>,
+    span: Span,
+    tries: u32,
 }
 
 impl<T, P> Default for Pipeline<T, P> {
@@ -71,30 +78,46 @@ impl<T: Send + 'static, P: Send + 'static> Pipeline<T, P> {
     /// Gives the next send, and returns when its place behind the others is taken.
     pub(crate) async fn push(&mut self, post: &Arc<Post>, from: LocalAgent, draft: Draft, tag: T) {
         let span = murmur_telemetry::hot_span!("post.send");
-        let begun = async {
-            let accepted = Arc::new(post.accept(&from, draft, None).await?);
-            let committing = post.admit_and_queue(&from, &accepted, &self.abort).await?;
-            Ok((accepted, committing))
+        let admitted = async {
+            let accepted = post.accept(&from, draft, None).await?;
+            let before = post.admit(&from, &accepted).await?;
+            Ok((accepted, before))
         };
-        let begun = begun.instrument(span.clone()).await;
-        let post = Arc::clone(post);
+        match admitted.instrument(span.clone()).await {
+            Ok((_, Some(before))) => self.settled(Settled::Sent(tag, Ok(before))),
+            Err(error) => self.settled(Settled::Sent(tag, Err(error))),
+            Ok((accepted, None)) => {
+                let post = Arc::clone(post);
+                self.queue(Given { tag, post, from, accepted: Arc::new(accepted), span, tries: 0 }).await;
+            }
+        }
+    }
+
+    async fn queue(&mut self, mut send: Given<T>) {
+        let span = send.span.clone();
+        send.tries += 1;
+        let queued = send.post.queue(&send.from, &send.accepted, &self.abort).instrument(span.clone()).await;
+        let committing = match queued {
+            Ok(committing) => committing,
+            Err(error) => return self.settled(Settled::Sent(send.tag, Err(error))),
+        };
         let ended = async move {
-            let sent = match begun {
-                Ok((accepted, committing)) => match committing.await {
-                    Ok(None) => return Ended(End::TurnedBack { tag, post, from, accepted }),
-                    Ok(Some(sent)) => Ok(sent),
-                    Err(error) => Err(error),
-                },
-                Err(error) => Err(error),
-            };
-            Ended(End::Settled(Settled::Sent(tag, sent)))
+            match committing.await {
+                Ok(None) => Ended(End::TurnedBack(send)),
+                Ok(Some(sent)) => Ended(End::Settled(Settled::Sent(send.tag, Ok(sent)))),
+                Err(error) => Ended(End::Settled(Settled::Sent(send.tag, Err(error)))),
+            }
         };
         self.under_way.push_back(ended.instrument(span).boxed());
     }
 
+    fn settled(&mut self, settled: Settled<T, P>) {
+        self.under_way.push_back(async { Ended(End::Settled(settled)) }.boxed());
+    }
+
     /// Takes a place behind the others for what is not sent.
     pub(crate) fn pass(&mut self, passed: P) {
-        self.under_way.push_back(async { Ended(End::Settled(Settled::Passed(passed))) }.boxed());
+        self.settled(Settled::Passed(passed));
     }
 
     /// The first that is not under way any more, for [`Pipeline::settle`]; `None` when there is none. Nothing is lost when this is dropped.
@@ -107,23 +130,34 @@ impl<T: Send + 'static, P: Send + 'static> Pipeline<T, P> {
         self.under_way.is_empty()
     }
 
-    /// Hands over what became of it; of all that is under way, when it was turned back.
-    pub(crate) async fn settle(&mut self, first: Ended<T, P>, mut to: impl FnMut(Settled<T, P>)) {
-        let mut ended = vec![first];
-        if matches!(ended[0].0, End::TurnedBack { .. }) {
-            while let Some(behind) = self.under_way.next().await {
-                ended.push(behind);
+    /// What became of it; `None` when it was turned back, and is queued again with all that is under way.
+    pub(crate) async fn settle(&mut self, ended: Ended<T, P>) -> Option<Settled<T, P>> {
+        let first = match ended.0 {
+            End::Settled(settled) => return Some(settled),
+            End::TurnedBack(send) => send,
+        };
+        let mut behind = Vec::with_capacity(self.under_way.len());
+        while let Some(ended) = self.under_way.next().await {
+            behind.push(ended.0);
+        }
+        self.abort = Abort::default();
+        self.again(first).await;
+        for end in behind {
+            match end {
+                End::Settled(settled) => self.settled(settled),
+                End::TurnedBack(send) => self.again(send).await,
             }
-            self.abort = Abort::default();
         }
-        for one in ended {
-            to(match one.0 {
-                End::Settled(settled) => settled,
-                End::TurnedBack { tag, post, from, accepted } => {
-                    Settled::Sent(tag, post.commit_admitted(&from, accepted).await)
-                }
-            });
+        None
+    }
+
+    /// Queues it again; one that was turned back too often is committed before anything else is queued.
+    async fn again(&mut self, send: Given<T>) {
+        if send.tries < TRIES_MAX {
+            return self.queue(send).await;
         }
+        let sent = send.post.commit_admitted(&send.from, send.accepted).instrument(send.span).await;
+        self.settled(Settled::Sent(send.tag, sent));
     }
 }
 
@@ -162,13 +196,10 @@ mod tests {
     ) -> Vec<(&'static str, Option<Result<Sent, SendError>>)> {
         let mut all = Vec::new();
         while let Some(ended) = pipeline.next().await {
-            let to = |settled| {
-                all.push(match settled {
-                    Settled::Sent(tag, sent) => (tag, Some(sent)),
-                    Settled::Passed(tag) => (tag, None),
-                });
-            };
-            pipeline.settle(ended, to).await;
+            all.extend(pipeline.settle(ended).await.map(|settled| match settled {
+                Settled::Sent(tag, sent) => (tag, Some(sent)),
+                Settled::Passed(tag) => (tag, None),
+            }));
         }
         all
     }

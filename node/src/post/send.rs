@@ -96,8 +96,6 @@ pub(super) enum Committed {
 
 /// A commit in the writer's queue.
 enum Queued<L> {
-    /// The message was accepted before.
-    Before(Sent),
     Direct(QueuedDirect),
     Long(L),
 }
@@ -199,25 +197,21 @@ impl Post {
         self.finish(commit).await
     }
 
-    /// Queues the commit of what was accepted, without a file, in a pipeline. The future waits for it, hands the message on, and is to be
+    /// Queues the commit of what was admitted, without a file, in a pipeline. The future waits for it, hands the message on, and is to be
     /// driven to its end; `None` when it was turned back.
-    pub(super) async fn admit_and_queue(
+    pub(super) async fn queue(
         self: &Arc<Self>,
         from: &LocalAgent,
         accepted: &Arc<Accepted>,
         abort: &Abort,
     ) -> Result<impl Future<Output = Result<Option<Sent>, SendError>> + Send + use<>, SendError> {
-        let queued = match self.admit(from, accepted).await? {
-            Some(before) => Queued::Before(before),
-            None => match self.queue_at_next(from.agent_id, accepted, Some(abort)).await? {
-                Some(queued) => Queued::Direct(queued),
-                None => Queued::Long(self.queue_long(from.agent_id, accepted, Some(abort))),
-            },
+        let queued = match self.queue_at_next(from.agent_id, accepted, Some(abort)).await? {
+            Some(queued) => Queued::Direct(queued),
+            None => Queued::Long(self.queue_long(from.agent_id, accepted, Some(abort))),
         };
         let (post, from, accepted) = (Arc::clone(self), from.clone(), Arc::clone(accepted));
         Ok(async move {
             let committed = match queued {
-                Queued::Before(before) => return Ok(Some(before)),
                 Queued::Direct(queued) => post.await_committed(from.agent_id, &accepted, queued).await?,
                 Queued::Long(queued) => queued.await?,
             };
@@ -226,7 +220,7 @@ impl Post {
     }
 
     /// Refuses what comes too often; the answer to what was accepted before, which is so still.
-    async fn admit(&self, from: &LocalAgent, accepted: &Accepted) -> Result<Option<Sent>, SendError> {
+    pub(super) async fn admit(&self, from: &LocalAgent, accepted: &Accepted) -> Result<Option<Sent>, SendError> {
         if let Err(over) = self.policy.may_send(from.agent_id, accepted.recipient, accepted.created_ms) {
             let refused = SendError::RateLimited { to: accepted.to.to_string(), retry_after_ms: over.retry_after_ms };
             let msg_id = self.repeated(from.agent_id, accepted).await?.ok_or(refused)?;
@@ -281,6 +275,8 @@ impl Post {
     ) -> impl Future<Output = Result<Option<Committed>, SendError>> + Send + use<> {
         // From now on nothing overtakes it.
         let coming = self.gate.announce(Lane { sender, recipient: accepted.recipient });
+        // It takes a position that nobody has chosen. When the short way is open again, it is on disk.
+        self.places.forget(sender, accepted.conversation_id);
         let config = self.config.outbox.clone();
         let epoch = self.store.sequence_epoch();
         let (accepted, abort) = (Arc::clone(accepted), abort.cloned());

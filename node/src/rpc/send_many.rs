@@ -64,7 +64,7 @@ async fn run(taking: Taking) -> Option<Status> {
     while is_open || !sends.is_empty() {
         tokio::select! {
             biased;
-            Some(ended) = sends.next() => sends.settle(ended, tell).await,
+            Some(ended) = sends.next() => sends.settle(ended).await.into_iter().for_each(tell),
             next = taken.next(), if is_open => match next {
                 Some(Taken::Send { core, from, draft, waiting }) => sends.push(&core.post, from, draft, waiting).await,
                 Some(Taken::Refused(room, status)) => sends.pass((room, refused(status))),
