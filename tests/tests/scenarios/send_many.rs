@@ -178,7 +178,9 @@ async fn a_node_that_goes_down_answers_what_it_took_and_ends_the_stream() {
 #[tokio::test]
 async fn what_a_killed_node_did_not_answer_is_sent_again_under_its_key_and_arrives_once() {
     const COUNT: usize = 600;
-    let mut pair = Pair::start(&RATE).await;
+    // Receipts that it had pulled come again after this time.
+    let ack_wait = ("MURMUR_SERVER_STREAM_ACK_WAIT_MS", "2000");
+    let mut pair = Pair::start(&[&RATE[..], &[ack_wait]].concat()).await;
     let keyed = |number: usize| SendRequest { idempotency_key: text(number), ..draft(&text(number)) };
     let mut first = stream(&pair.here).await;
     for number in 0..COUNT {
