@@ -212,6 +212,11 @@ fn is_proper(status: &Status) -> bool {
     }
 }
 
+/// Whether the connection ended, and the door has said nothing.
+fn is_of_transport(status: &Status) -> bool {
+    std::error::Error::source(status).is_some_and(|source| source.is::<tonic::transport::Error>())
+}
+
 /// Calls one method with these bytes and gives its first word.
 async fn call(
     channel: &InterceptedService<Channel, Headers>,
@@ -253,8 +258,8 @@ async fn feed(random: &mut Random, package: &str, channels: &[InterceptedService
             let channel = &channels[usize::try_from(round).unwrap() % channels.len()];
             let mut answer = call(channel, method, body.clone()).await;
             // A connection on which 1,024 calls were answered before they were sent whole is ended by the server's HTTP/2 library, calmly
-            // (too_many_internal_resets). The next one has an answer.
-            if answer.as_ref().is_some_and(|status| status.message() == "transport error") {
+            // (too_many_internal_resets), whether the client was about to call or had called. The next one has an answer.
+            if answer.as_ref().is_some_and(is_of_transport) {
                 answer = call(channel, method, body.clone()).await;
             }
             if let Some(status) = answer {
