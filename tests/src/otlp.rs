@@ -37,6 +37,13 @@ pub struct Collector {
 }
 
 impl Collector {
+    /// What makes a program send it spans, soon.
+    #[must_use]
+    pub fn env(&self) -> Vec<(String, String)> {
+        let delay = ("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "50".to_owned());
+        vec![("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), self.endpoint.clone()), delay]
+    }
+
     /// Starts one on a port of its own.
     ///
     /// # Panics

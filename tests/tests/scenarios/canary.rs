@@ -21,12 +21,9 @@ const CANARY: &str = "canary-3f9c1e-the-plaintext-of-a-message";
 #[tokio::test]
 async fn plaintext_is_in_no_broker_file_no_control_plane_file_no_log_and_no_trace() {
     let collector = Collector::start().await;
-    let env = vec![
-        ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.endpoint.clone()),
-        ("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "50".to_owned()),
-        // As much as any operator can ask for.
-        ("MURMUR_LOG".to_owned(), "trace".to_owned()),
-    ];
+    let mut env = collector.env();
+    // As much as any operator can ask for.
+    env.push(("MURMUR_LOG".to_owned(), "trace".to_owned()));
     let network = Network::start_with(Options { env: env.clone(), ..Options::default() }).await;
     let env: Vec<(&str, &str)> = env.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let (here, mut there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);

@@ -9,14 +9,11 @@ use murmur_core::reason::Reason;
 use murmur_proto::{node::v1::DeliveryState, status::RpcError};
 use murmur_tests::{network::Node, store, talk::inbox, wait};
 
-use crate::pair::{Accepted, Pair, draft, nothing_waits, texts};
+use crate::pair::{Accepted, Pair, RATE, draft, nothing_waits, texts};
 
 const PAGES_MAX: &str = "MURMUR_NODE_STORE_PAGES_MAX";
 /// Sixteen of these fill what a test leaves free.
 const BODY_BYTES: usize = 20_000;
-/// More than a message between one pair each minute.
-const RATE: [(&str, &str); 2] =
-    [("MURMUR_NODE_PAIR_RATE_PER_MINUTE", "1000000"), ("MURMUR_NODE_PAIR_BURST", "1000000")];
 
 #[tokio::test]
 async fn a_full_node_refuses_by_name_loses_nothing_and_goes_on_with_more_room() {

@@ -13,6 +13,10 @@ use murmur_tests::{
     wait,
 };
 
+/// A rate of a pair that holds nobody back.
+pub(crate) const RATE: [(&str, &str); 2] =
+    [("MURMUR_NODE_PAIR_RATE_PER_MINUTE", "1000000"), ("MURMUR_NODE_PAIR_BURST", "1000000")];
+
 /// Alice, who sends, and bob, who receives.
 pub(crate) struct Pair {
     pub(crate) network: Network,

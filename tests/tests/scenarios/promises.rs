@@ -18,11 +18,8 @@ use tokio_stream::StreamExt as _;
 
 use crate::{
     metrics::counted,
-    pair::{Pair, draft, nothing_waits, send_all, send_surely, texts},
+    pair::{Pair, RATE, draft, nothing_waits, send_all, send_surely, texts},
 };
-
-const RATE: [(&str, &str); 2] =
-    [("MURMUR_NODE_PAIR_RATE_PER_MINUTE", "1000000"), ("MURMUR_NODE_PAIR_BURST", "1000000")];
 
 /// An attached program.
 struct Session(tonic::Streaming<AttachResponse>);

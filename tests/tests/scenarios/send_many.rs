@@ -19,11 +19,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Endpoint};
 
-use crate::pair::{Accepted, Pair, draft};
+use crate::pair::{Accepted, Pair, RATE, draft};
 
-/// Nobody is held back.
-const RATE: [(&str, &str); 2] =
-    [("MURMUR_NODE_PAIR_RATE_PER_MINUTE", "1000000"), ("MURMUR_NODE_PAIR_BURST", "1000000")];
 /// What a node takes of a stream before an answer is read.
 const UNREAD_MAX: usize = 256;
 

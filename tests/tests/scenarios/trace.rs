@@ -14,10 +14,7 @@ use crate::message::until_known;
 #[tokio::test]
 async fn a_tool_call_and_the_notification_it_causes_are_one_trace() {
     let collector = Collector::start().await;
-    let env = vec![
-        ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.endpoint.clone()),
-        ("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "50".to_owned()),
-    ];
+    let env = collector.env();
     let network = Network::start_with(Options { env: env.clone(), ..Options::default() }).await;
     let (here, there) = (network.node("here", "jdoe").await, network.node("there", "jdoe").await);
     let env: Vec<(&str, &str)> = env.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
@@ -49,10 +46,7 @@ async fn a_tool_call_and_the_notification_it_causes_are_one_trace() {
 #[tokio::test]
 async fn a_message_of_a_stream_carries_the_trace_of_its_send() {
     let collector = Collector::start().await;
-    let env = vec![
-        ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.endpoint.clone()),
-        ("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "50".to_owned()),
-    ];
+    let env = collector.env();
     let network = Network::start_with(Options { env, ..Options::default() }).await;
     let node = network.node("here", "jdoe").await;
     for agent in ["alice", "bob"] {
